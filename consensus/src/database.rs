@@ -1,0 +1,178 @@
+//! What consensus needs of the database beside a node: the trait that the server implements for PostgreSQL, and a
+//! model implements in simulation.
+//!
+//! The rules that keep data safe are not in an implementation but in its caller (`duty.rs`, `recruit.rs`): who may be
+//! promoted, whom to follow, when to rewind. An implementation does what it is told, or fails and says why. Every
+//! method is safe to call again after it failed, was cancelled (its future dropped) or the process was killed in it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::model::{Lsn, NodeId, Port, Term};
+
+/// A database that consensus directs.
+///
+/// It is never told to do two things at once: the caller waits for, or drops, the future of one method before it calls
+/// the next.
+pub trait Database: Send + Sync + 'static {
+    /// What the database is and does now, kept fresh by the implementation.
+    fn status(&self) -> watch::Receiver<DatabaseStatus>;
+
+    /// Makes the database a standby that takes WAL from nobody, and reports the end of its WAL.
+    ///
+    /// A primary is stopped by the demote ladder (backends terminated and an immediate stop, then SIGKILL to the whole
+    /// process group at `deadline`), and comes back as a standby. A standby forgets its primary, its receiver ends, and
+    /// what was received is replayed to its end. The answer is the end of the last whole record, which is where a
+    /// promotion would start.
+    fn fence(&self, deadline: Duration) -> BoxFuture<'_, Result<Lsn, DatabaseError>>;
+
+    /// Stops a primary by the demote ladder, so that it serves nobody at `deadline`, and leaves it stopped. Does
+    /// nothing to a standby.
+    fn demote(&self, deadline: Duration) -> BoxFuture<'_, Result<(), DatabaseError>>;
+
+    /// Promotes a fenced standby, under the sync rule `rule`, and checkpoints it (pg_rewind misjudges a source that
+    /// has not checkpointed since its promotion).
+    fn promote(&self, rule: SyncRule) -> BoxFuture<'_, Result<Promotion, DatabaseError>>;
+
+    /// Puts `rule` in force on a running primary.
+    fn set_sync_rule(&self, rule: SyncRule) -> BoxFuture<'_, Result<(), DatabaseError>>;
+
+    /// Makes a fenced standby, whose WAL is a prefix of `primary`'s, stream from it. Returns once it is told to, not
+    /// once it streams: that is in the status.
+    fn follow(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>>;
+
+    /// Rewinds a database whose WAL has diverged from `primary`'s (pg_rewind), and returns when it follows that
+    /// primary in a consistent state.
+    fn rewind(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>>;
+
+    /// Throws the local data away, copies `primary`'s (pg_basebackup), and returns when the copy follows it in a
+    /// consistent state.
+    fn clone_from(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>>;
+
+    /// Stops the database, whatever it is, and leaves it stopped.
+    fn stop(&self) -> BoxFuture<'_, Result<(), DatabaseError>>;
+}
+
+/// What a database is and does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseStatus {
+    /// What it is.
+    pub role: DatabaseRole,
+    /// Why it could not be promoted or read from, where that is so.
+    pub unfit: Option<String>,
+    /// The end of its WAL: written, for a primary; received and flushed, for a standby. None where it cannot be asked.
+    pub lsn: Option<Lsn>,
+    /// How far a standby has replayed.
+    pub replayed: Option<Lsn>,
+    /// Its timeline.
+    pub timeline: Option<u32>,
+    /// Whom a standby is told to follow.
+    pub follows: Option<(NodeId, Term)>,
+    /// Whether its receiver streams at this moment.
+    pub streaming: bool,
+    /// Where a clone or rewind is under way: how far it is, in percent, where that is known.
+    pub progress: Option<u8>,
+}
+
+/// What a database is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DatabaseRole {
+    /// There is no data directory yet.
+    Absent,
+    /// It does not run.
+    Stopped,
+    /// It runs and does not answer yet.
+    Starting,
+    /// It is being cloned or rewound.
+    Rebuilding,
+    /// It runs in recovery.
+    Standby,
+    /// It takes writes.
+    Primary,
+}
+
+/// A primary to follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Primary {
+    /// Its node.
+    pub node: NodeId,
+    /// The term that it was promoted in.
+    pub term: Term,
+    /// Address of its host.
+    pub ip: IpAddr,
+    /// Port of its database.
+    pub port: Port,
+    /// The timeline that its promotion began.
+    pub timeline: u32,
+}
+
+/// What became of a promotion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promotion {
+    /// The timeline that it began.
+    pub timeline: u32,
+    /// Where that timeline begins: the LSN of its history file.
+    pub start: Lsn,
+}
+
+/// Which standbys must hold a transaction before its commit is acknowledged: any `count` of `standbys`.
+///
+/// Standbys are named by node *and* term, so that one which reconnects by itself, its agent frozen, holds nothing for a
+/// term that it has not followed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SyncRule {
+    /// The term of the primary.
+    pub term: Term,
+    /// Nodes that count.
+    pub standbys: BTreeSet<NodeId>,
+    /// How many of them must hold it; 0: commits wait for nobody.
+    pub count: usize,
+}
+
+/// Why a database did not do what it was told.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// It is not in the state that this needs.
+    #[error("{attempted}: {reason}")]
+    Unfit {
+        /// What was attempted.
+        attempted: String,
+        /// Why it cannot be.
+        reason: String,
+    },
+    /// It was tried and failed.
+    #[error("{attempted}")]
+    Failed {
+        /// What was attempted, on what.
+        attempted: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl DatabaseStatus {
+    /// The status of a database of which nothing is known but that it is `role`.
+    pub fn unknown(role: DatabaseRole) -> Self {
+        Self {
+            role,
+            unfit: None,
+            lsn: None,
+            replayed: None,
+            timeline: None,
+            follows: None,
+            streaming: false,
+            progress: None,
+        }
+    }
+}
+
+/// The name that a standby gives itself (`application_name`): its node and the term that it follows.
+pub fn standby_name(node: NodeId, term: Term) -> String {
+    format!("qluster_{node}_{term}")
+}

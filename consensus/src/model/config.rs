@@ -1,0 +1,213 @@
+//! The replicated settings, and the rules that they must keep.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Duration;
+
+/// Cluster settings. They drive consensus on every node, live, without a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(example = "Config::default")]
+pub struct Config {
+    /// If within this time (plus up to half as much again, at random) the node does not find a leader, it initiates
+    /// a pre-election. It is also the leader's lease. Default 1s.
+    pub node_timeout: Duration,
+    /// During this time, the pre-voting must be completed. Default 500ms.
+    pub pre_voting_timeout: Duration,
+    /// If within this time the voting does not produce a leader, then the transition to the pre-voting stage occurs.
+    /// Default 1s.
+    pub leader_voting_timeout: Duration,
+    /// Frequency with which the leader sends a heartbeat. Default 200ms.
+    pub heartbeat_interval: Duration,
+    /// The number of nodes to which a log is replicated before it is confirmed (0: weak replication, the leader is
+    /// enough). It counts voters, the leader among them. It sets PostgreSQL's `synchronous_standby_names` likewise.
+    /// The cluster's own log is never confirmed below a majority. Default 0.
+    pub replication_factor: u32,
+    /// If enabled, the value n/2 + 1 is inserted into `replication-factor`, n being the number of voters, and kept
+    /// there as voters come and go. Default true.
+    pub quorum_replication: bool,
+    /// The time interval after which a log is replicated again if no response has been received. Default 500ms.
+    pub replication_retry_interval: Duration,
+    /// If enabled, the leader removes nodes from the cluster that are not visible to half of the cluster. Default
+    /// false.
+    pub autoremove_enabled: bool,
+    /// For autoremove to work, the number of cluster nodes must be greater than this value. Default 3.
+    pub autoremove_minimum: u32,
+}
+
+/// Settings to change: those that are given; the others stay as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[schemars(example = "ConfigUpdate::example")]
+pub struct ConfigUpdate {
+    /// See `Config`.
+    pub node_timeout: Option<Duration>,
+    /// See `Config`.
+    pub pre_voting_timeout: Option<Duration>,
+    /// See `Config`.
+    pub leader_voting_timeout: Option<Duration>,
+    /// See `Config`. Three of them must fit into `node-timeout`.
+    pub heartbeat_interval: Option<Duration>,
+    /// See `Config`. Refused while `quorum-replication` is enabled, since that sets it.
+    pub replication_factor: Option<u32>,
+    /// See `Config`.
+    pub quorum_replication: Option<bool>,
+    /// See `Config`.
+    pub replication_retry_interval: Option<Duration>,
+    /// See `Config`.
+    pub autoremove_enabled: Option<bool>,
+    /// See `Config`.
+    pub autoremove_minimum: Option<u32>,
+}
+
+/// The shortest interval that a setting may have: below it the scheduling of an ordinary machine is noise.
+const SHORTEST: Duration = Duration::from_millis(10);
+/// The longest: a cluster that waits longer is no high availability.
+const LONGEST: Duration = Duration::from_millis(60 * 60 * 1000);
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            node_timeout: Duration::from_millis(1000),
+            pre_voting_timeout: Duration::from_millis(500),
+            leader_voting_timeout: Duration::from_millis(1000),
+            heartbeat_interval: Duration::from_millis(200),
+            replication_factor: 0,
+            quorum_replication: true,
+            replication_retry_interval: Duration::from_millis(500),
+            autoremove_enabled: false,
+            autoremove_minimum: 3,
+        }
+    }
+}
+
+impl Config {
+    /// These settings after `update`, in a cluster of `voters` voters, or the rule that they would break.
+    pub fn updated(&self, update: &ConfigUpdate, voters: usize) -> Result<Self, String> {
+        let next = Self {
+            node_timeout: update.node_timeout.unwrap_or(self.node_timeout),
+            pre_voting_timeout: update.pre_voting_timeout.unwrap_or(self.pre_voting_timeout),
+            leader_voting_timeout: update.leader_voting_timeout.unwrap_or(self.leader_voting_timeout),
+            heartbeat_interval: update.heartbeat_interval.unwrap_or(self.heartbeat_interval),
+            replication_factor: update.replication_factor.unwrap_or(self.replication_factor),
+            quorum_replication: update.quorum_replication.unwrap_or(self.quorum_replication),
+            replication_retry_interval: update.replication_retry_interval.unwrap_or(self.replication_retry_interval),
+            autoremove_enabled: update.autoremove_enabled.unwrap_or(self.autoremove_enabled),
+            autoremove_minimum: update.autoremove_minimum.unwrap_or(self.autoremove_minimum),
+        };
+        if update.replication_factor.is_some() {
+            if next.quorum_replication {
+                return Err("replication-factor is set by quorum-replication: disable quorum-replication as well, in \
+                            the same request or before"
+                    .into());
+            }
+            if next.replication_factor as usize > voters {
+                return Err(format!(
+                    "replication-factor is {}, expected at most {voters}, the number of voters",
+                    next.replication_factor
+                ));
+            }
+        }
+        next.check()?;
+        Ok(next.with_voters(voters))
+    }
+
+    /// These settings once the cluster has `voters` voters.
+    pub fn with_voters(mut self, voters: usize) -> Self {
+        if self.quorum_replication {
+            self.replication_factor = u32::try_from(voters / 2 + 1).unwrap_or(u32::MAX);
+        }
+        self
+    }
+
+    /// How long before the end of a lease the leader starts to fence its database, so that it serves nobody when the
+    /// lease ends. A quarter of the lease: three heartbeats fit into a lease, so that one which was answered in time
+    /// leaves two thirds.
+    pub fn fencing_deadline(&self) -> std::time::Duration {
+        self.node_timeout.get() / 4
+    }
+
+    /// The timing rule, and bounds within which the settings make sense.
+    fn check(&self) -> Result<(), String> {
+        for (name, value) in [
+            ("node-timeout", self.node_timeout),
+            ("pre-voting-timeout", self.pre_voting_timeout),
+            ("leader-voting-timeout", self.leader_voting_timeout),
+            ("heartbeat-interval", self.heartbeat_interval),
+            ("replication-retry-interval", self.replication_retry_interval),
+        ] {
+            if value < SHORTEST || value > LONGEST {
+                return Err(format!("{name} is {value}, expected {SHORTEST} to {LONGEST}"));
+            }
+        }
+        if self.heartbeat_interval.as_millis() * 3 > self.node_timeout.as_millis() {
+            return Err(format!(
+                "three times heartbeat-interval ({}) is more than node-timeout ({}): a leader that misses two \
+                 heartbeats would be replaced",
+                self.heartbeat_interval, self.node_timeout
+            ));
+        }
+        if self.autoremove_minimum == 0 {
+            return Err("autoremove-minimum is 0, expected at least 1".into());
+        }
+        Ok(())
+    }
+}
+
+impl ConfigUpdate {
+    fn example() -> Self {
+        Self { node_timeout: Some(Duration::from_millis(2000)), ..Default::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn update(json: &str) -> Result<Config, String> {
+        let update: ConfigUpdate = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        Config::default().updated(&update, 3)
+    }
+
+    #[test]
+    fn what_is_not_given_stays() {
+        let config = update(r#"{"node-timeout": "2s"}"#).unwrap();
+        let expected = Config { node_timeout: Duration::from_millis(2000), replication_factor: 2, ..Config::default() };
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn quorum_replication_keeps_the_factor_at_a_majority() {
+        for (voters, factor) in [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3)] {
+            assert_eq!(Config::default().with_voters(voters).replication_factor, factor);
+        }
+        let off = update(r#"{"quorum-replication": false, "replication-factor": 0}"#).unwrap();
+        assert_eq!(off.with_voters(5).replication_factor, 0);
+    }
+
+    #[test]
+    fn updates_that_break_a_rule_are_refused_with_it() {
+        for (json, expected) in [
+            (r#"{"node-timeout": "500ms"}"#, "three times heartbeat-interval"),
+            (r#"{"heartbeat-interval": "334ms"}"#, "three times heartbeat-interval"),
+            (r#"{"node-timeout": "5 parsecs"}"#, "expected a duration"),
+            (r#"{"pre-voting-timeout": "1ms"}"#, "expected 10ms to 1h"),
+            (r#"{"leader-voting-timeout": "2h"}"#, "expected 10ms to 1h"),
+            (r#"{"replication-factor": 2}"#, "quorum-replication"),
+            (r#"{"replication-factor": 4, "quorum-replication": false}"#, "at most 3"),
+            (r#"{"replication-factor": -1}"#, "invalid value"),
+            (r#"{"autoremove-minimum": 0}"#, "at least 1"),
+            (r#"{"node-timeuot": "1s"}"#, "unknown field `node-timeuot`, expected one of"),
+        ] {
+            let error = update(json).unwrap_err();
+            assert!(error.contains(expected), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_fence_fits_between_two_missed_heartbeats_and_the_end_of_the_lease() {
+        let config = update(r#"{"heartbeat-interval": "333ms"}"#).unwrap();
+        assert!(config.heartbeat_interval.get() + config.fencing_deadline() < config.node_timeout.get());
+    }
+}

@@ -1,0 +1,118 @@
+//! Time intervals as people write them.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A time interval in human-readable format, such as `1s`, `200ms` or `1m 30s`, in whole milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Duration(std::time::Duration);
+
+/// The longest interval that a setting or a wait may have: one day.
+const LONGEST: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+
+impl Duration {
+    /// An interval of `millis` milliseconds.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(std::time::Duration::from_millis(millis))
+    }
+
+    /// The interval as the standard library's type.
+    pub const fn get(self) -> std::time::Duration {
+        self.0
+    }
+
+    /// The interval in milliseconds.
+    pub const fn as_millis(self) -> u64 {
+        self.0.as_millis() as u64
+    }
+}
+
+impl fmt::Display for Duration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+impl std::str::FromStr for Duration {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = humantime::parse_duration(text)
+            .map_err(|error| format!("expected a duration such as `1s`, `200ms` or `1m 30s`, got `{text}`: {error}"))?;
+        if parsed > LONGEST {
+            return Err(format!("expected a duration of at most 24h, got `{text}`"));
+        }
+        if parsed.subsec_nanos() % 1_000_000 != 0 {
+            return Err(format!("expected a duration in whole milliseconds, got `{text}`"));
+        }
+        Ok(Self(parsed))
+    }
+}
+
+impl Serialize for Duration {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Duration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Duration {
+    fn schema_name() -> String {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut schemars::r#gen::SchemaGenerator) -> schemars::schema::Schema {
+        use schemars::schema::{InstanceType, Metadata, SchemaObject};
+        SchemaObject {
+            instance_type: Some(InstanceType::String.into()),
+            metadata: Some(Box::new(Metadata {
+                description: Some(
+                    "A time interval in human-readable format: numbers with units (`ms`, `s`, `m`, `h`), in whole \
+                     milliseconds, at most 24h."
+                        .into(),
+                ),
+                examples: vec![serde_json::json!("200ms")],
+                ..Default::default()
+            })),
+            ..Default::default()
+        }
+        .into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn bad_durations_are_refused_with_an_example_of_a_good_one() {
+        for text in ["5 parsecs", "", "1", "-1s", "1s1", "99999999999999999999s"] {
+            let error = text.parse::<Duration>().unwrap_err();
+            assert!(error.contains("expected a duration"), "{text}: {error}");
+        }
+        assert!("25h".parse::<Duration>().unwrap_err().contains("at most 24h"));
+        assert!("10us".parse::<Duration>().unwrap_err().contains("whole milliseconds"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read_again(millis in 0..=24 * 60 * 60 * 1000u64) {
+            let duration = Duration::from_millis(millis);
+            prop_assert_eq!(duration.to_string().parse::<Duration>().unwrap(), duration);
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,40}") {
+            let _ = text.parse::<Duration>();
+        }
+    }
+}

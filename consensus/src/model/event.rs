@@ -1,0 +1,87 @@
+//! What happened in the cluster, for people and for programs.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{LogIndex, NodeId, Term};
+
+/// Something that happened in the cluster. Events are part of the replicated state: every node tells the same ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(example = "Event::example")]
+pub struct Event {
+    /// The log entry that made it happen.
+    pub index: LogIndex,
+    /// When, by the clock of the node that wrote the entry: RFC 3339, UTC.
+    pub time: String,
+    /// The term in which it happened.
+    pub term: Term,
+    /// What happened.
+    pub kind: EventKind,
+    /// The node that it happened to, where it concerns one.
+    pub node: Option<NodeId>,
+    /// Why, in a sentence.
+    pub cause: String,
+    /// Who or what asked for it: `operator`, `node 3`, `autoremove`, …
+    pub actor: String,
+}
+
+/// Kinds of events. Kinds may be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventKind {
+    /// The cluster was created.
+    ClusterCreated,
+    /// Settings were changed.
+    ConfigChanged,
+    /// A node was added, as a listener.
+    NodeAdded,
+    /// A listener was upgraded to its role, or a node that was down brought back.
+    NodeUpgraded,
+    /// A node was declared down.
+    NodeDown,
+    /// The leader no longer reaches a node.
+    NodeUnreachable,
+    /// The leader reaches a node again.
+    NodeReachable,
+    /// A node was removed.
+    NodeRemoved,
+    /// A node was elected and leads now; its database may be promoted.
+    LeaderElected,
+    /// The leader's database was promoted and announced; the others follow it.
+    DatabasePromoted,
+    /// The list of statements that do not write was changed.
+    ReadonlyStatementsChanged,
+}
+
+impl std::fmt::Display for EventKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            EventKind::ClusterCreated => "cluster created",
+            EventKind::ConfigChanged => "config changed",
+            EventKind::NodeAdded => "node added",
+            EventKind::NodeUpgraded => "node upgraded",
+            EventKind::NodeDown => "node down",
+            EventKind::NodeUnreachable => "node unreachable",
+            EventKind::NodeReachable => "node reachable",
+            EventKind::NodeRemoved => "node removed",
+            EventKind::LeaderElected => "leader elected",
+            EventKind::DatabasePromoted => "database promoted",
+            EventKind::ReadonlyStatementsChanged => "read-only statements changed",
+        })
+    }
+}
+
+impl Event {
+    fn example() -> Self {
+        Self {
+            index: LogIndex(42),
+            time: "2026-01-31T12:00:00.123Z".into(),
+            term: Term(7),
+            kind: EventKind::LeaderElected,
+            node: Some(NodeId(1)),
+            cause: "node 2 did not answer for 1s".into(),
+            actor: "node 1".into(),
+        }
+    }
+}

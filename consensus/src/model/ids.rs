@@ -1,0 +1,212 @@
+//! The numbers that name things: nodes, terms, log entries, ports.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// Identifies a node in its cluster. Given by the cluster when the node is added, and never used again after the
+/// node was removed: a host that comes back gets a new one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[schemars(example = "NodeId::example")]
+pub struct NodeId(pub u64);
+
+/// Logical time of the cluster: it grows by at least one with each election, and each term has at most one leader
+/// (Raft, section 5.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(example = "Term::example")]
+pub struct Term(pub u64);
+
+/// Position of an entry in the cluster's log, counted from 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[schemars(example = "LogIndex::example")]
+pub struct LogIndex(pub u64);
+
+/// A TCP port, 1 to 65535.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Port(std::num::NonZeroU16);
+
+impl NodeId {
+    fn example() -> Self {
+        Self(1)
+    }
+}
+
+impl Term {
+    fn example() -> Self {
+        Self(7)
+    }
+}
+
+impl LogIndex {
+    fn example() -> Self {
+        Self(42)
+    }
+}
+
+impl Port {
+    /// A port, where `number` is one (1 to 65535).
+    pub fn new(number: u16) -> Option<Self> {
+        std::num::NonZeroU16::new(number).map(Self)
+    }
+
+    /// The port's number.
+    pub fn get(self) -> u16 {
+        self.0.get()
+    }
+}
+
+impl From<u64> for NodeId {
+    fn from(id: u64) -> Self {
+        Self(id)
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for LogIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::str::FromStr for NodeId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| format!("expected a node id (a whole number from 0), got `{text}`"))
+    }
+}
+
+impl std::str::FromStr for Port {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("expected a port from 1 to 65535, got `{text}`");
+        text.parse().ok().and_then(Port::new).ok_or_else(wrong)
+    }
+}
+
+/// Reads a whole number from a number or, as in paths and query strings, from text, with an error that says what was
+/// expected. Formats that do not describe themselves hold a plain `u64`.
+fn whole_number<'de, D: Deserializer<'de>>(deserializer: D, expected: &'static str) -> Result<u64, D::Error> {
+    struct Visitor(&'static str);
+    impl de::Visitor<'_> for Visitor {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<u64, E> {
+            Ok(number)
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<u64, E> {
+            text.parse().map_err(|_| E::custom(format!("expected {}, got `{text}`", self.0)))
+        }
+    }
+    if deserializer.is_human_readable() {
+        deserializer.deserialize_any(Visitor(expected))
+    } else {
+        u64::deserialize(deserializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for NodeId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        whole_number(deserializer, "a node id (a whole number from 0)").map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for LogIndex {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        whole_number(deserializer, "a log index (a whole number from 0)").map(Self)
+    }
+}
+
+impl Serialize for Port {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::from(self.get()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Port {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = whole_number(deserializer, "a port from 1 to 65535")?;
+        u16::try_from(number)
+            .ok()
+            .and_then(Port::new)
+            .ok_or_else(|| de::Error::custom(format!("expected a port from 1 to 65535, got `{number}`")))
+    }
+}
+
+impl JsonSchema for Port {
+    fn schema_name() -> String {
+        "Port".into()
+    }
+
+    fn json_schema(_: &mut schemars::r#gen::SchemaGenerator) -> schemars::schema::Schema {
+        use schemars::schema::{InstanceType, Metadata, NumberValidation, SchemaObject};
+        SchemaObject {
+            instance_type: Some(InstanceType::Integer.into()),
+            format: Some("uint16".into()),
+            number: Some(Box::new(NumberValidation {
+                minimum: Some(1.0),
+                maximum: Some(65535.0),
+                ..Default::default()
+            })),
+            metadata: Some(Box::new(Metadata {
+                description: Some("A TCP port, 1 to 65535.".into()),
+                examples: vec![serde_json::json!(8080)],
+                ..Default::default()
+            })),
+            ..Default::default()
+        }
+        .into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_read_from_numbers_and_from_text() {
+        for (json, expected) in [("8080", 8080), ("\"8080\"", 8080), ("1", 1), ("65535", 65535)] {
+            assert_eq!(serde_json::from_str::<Port>(json).unwrap().get(), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_no_port_is_refused_with_what_was_expected() {
+        for json in ["0", "70000", "-1", "\"http\"", "\"\"", "1.5", "null", "18446744073709551616"] {
+            let error = serde_json::from_str::<Port>(json).unwrap_err().to_string();
+            assert!(error.contains("a port from 1 to 65535"), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_node_id_is_refused_with_what_was_expected() {
+        for json in ["-1", "\"-1\"", "\"one\"", "[]"] {
+            let error = serde_json::from_str::<NodeId>(json).unwrap_err().to_string();
+            assert!(error.contains("a node id (a whole number from 0)"), "{json}: {error}");
+        }
+    }
+}

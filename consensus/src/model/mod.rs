@@ -1,0 +1,25 @@
+//! The cluster's vocabulary and the schemas of the API.
+//!
+//! These types are the same in the server, on both ends of the wire and in a program that uses the client. Their JSON
+//! names are kebab-case. They also travel in formats that do not describe themselves, so every field is always
+//! written: an absent value is `null`.
+
+mod cluster;
+mod config;
+mod duration;
+mod error;
+mod event;
+mod ids;
+mod node;
+mod readonly;
+mod wal;
+
+pub use cluster::{ClusterInfo, ClusterLog, ClusterMap};
+pub use config::{Config, ConfigUpdate};
+pub use duration::Duration;
+pub use error::{Error, ErrorCode};
+pub use event::{Event, EventKind};
+pub use ids::{LogIndex, NodeId, Port, Term};
+pub use node::{Leader, Node, NodeRole, NodeState};
+pub use readonly::{DatabaseStatements, ReadonlyStatements};
+pub use wal::{Lsn, WalHistory, WalPosition, WalStart};

@@ -1,0 +1,261 @@
+//! The REST API: paths, parameters and what they mean. `openapi.yaml` is emitted from this trait.
+//!
+//! The operations, their parameters and codes are given; what was added is optional (parameters with defaults, fields
+//! in answers). Every operation answers for the node that it is asked at: a follower tells what it has applied, and
+//! only the leader changes anything. A follower does not forward a change: it answers 417 with the leader's address,
+//! so that a caller always knows whose answer it has, and a partitioned node cannot make it wait.
+//!
+//! Reads that many poll (`/is-leader`, `/map`, `/leader`) never touch the network or the disk.
+
+use dropshot::{
+    Body, HttpResponseHeaders, HttpResponseOk, Path, Query, RequestContext, TypedBody, WebsocketChannelResult,
+    WebsocketConnection,
+};
+use http::Response;
+use qluster_consensus::model::{
+    ClusterInfo, ClusterMap, Config, ConfigUpdate, Duration, Event, Leader, LogIndex, Node, NodeId, NodeRole, Port,
+    ReadonlyStatements,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::status::ApiError;
+
+/// The REST API of a node.
+#[dropshot::api_description]
+pub trait QlusterApi {
+    /// What the handlers share.
+    type Context;
+
+    /// Returns 200 if this node is the cluster leader
+    ///
+    /// That is: it was elected, its lease holds, and the first entry of its term is applied. No two nodes answer 200
+    /// at once.
+    #[endpoint { method = GET, path = "/is-leader" }]
+    async fn is_leader(rqctx: RequestContext<Self::Context>) -> Result<HttpResponseOk<Leader>, ApiError>;
+
+    /// Returns the cluster map and settings
+    ///
+    /// With `after-index`, the answer waits until the map is newer than that index, at most for `wait`; then the map
+    /// is answered as it is.
+    #[endpoint { method = GET, path = "/map" }]
+    async fn map(
+        rqctx: RequestContext<Self::Context>,
+        query: Query<WaitQuery>,
+    ) -> Result<HttpResponseOk<ClusterMap>, ApiError>;
+
+    /// Returns the cluster information needed to start a previously added node
+    #[endpoint { method = GET, path = "/info" }]
+    async fn info(rqctx: RequestContext<Self::Context>) -> Result<HttpResponseOk<ClusterInfo>, ApiError>;
+
+    /// Get cluster configuration
+    #[endpoint { method = GET, path = "/config" }]
+    async fn config_get(rqctx: RequestContext<Self::Context>) -> Result<HttpResponseOk<Config>, ApiError>;
+
+    /// Update cluster configuration
+    ///
+    /// Any subset of the settings; the others stay. Unknown settings, and settings that together break the timing rule
+    /// (three heartbeats within `node-timeout`), are refused, and nothing is changed. Answers with all settings.
+    #[endpoint { method = POST, path = "/config", request_body_max_bytes = 65536 }]
+    async fn config_post(
+        rqctx: RequestContext<Self::Context>,
+        body: TypedBody<ConfigUpdate>,
+    ) -> Result<HttpResponseOk<Config>, ApiError>;
+
+    /// Get database configuration
+    ///
+    /// Asks the running PostgreSQL of this node.
+    #[endpoint { method = GET, path = "/db-config" }]
+    async fn db_config(rqctx: RequestContext<Self::Context>) -> Result<HttpResponseOk<DbConfig>, ApiError>;
+
+    /// Get leader addresses
+    #[endpoint { method = GET, path = "/leader" }]
+    async fn leader_get(rqctx: RequestContext<Self::Context>) -> Result<HttpResponseOk<Leader>, ApiError>;
+
+    /// Change leader
+    ///
+    /// A planned switchover. Answers with the new leader once it leads; 412 with the reason where the node is not fit
+    /// to lead.
+    #[endpoint { method = POST, path = "/leader" }]
+    async fn leader_post(
+        rqctx: RequestContext<Self::Context>,
+        query: Query<NewLeaderQuery>,
+    ) -> Result<HttpResponseOk<Leader>, ApiError>;
+
+    /// Add a new node to the cluster (all new nodes initially become listeners)
+    ///
+    /// Answers with the new node, its id included. A host that comes back after it was removed gets a new id.
+    #[endpoint { method = POST, path = "/node" }]
+    async fn node_add(
+        rqctx: RequestContext<Self::Context>,
+        query: Query<AddNodeQuery>,
+    ) -> Result<HttpResponseOk<Node>, ApiError>;
+
+    /// Upgrade the listener to a proper node
+    ///
+    /// The node must be reachable, caught up and, where its role has a database, streaming; otherwise 412 with the
+    /// reason. Also brings a node back after `/node-down`.
+    #[endpoint { method = PATCH, path = "/node/{node}" }]
+    async fn node_upgrade(
+        rqctx: RequestContext<Self::Context>,
+        path: Path<NodePath>,
+        query: Query<UpgradeNodeQuery>,
+    ) -> Result<HttpResponseOk<Node>, ApiError>;
+
+    /// Remove a node from a cluster
+    ///
+    /// The removed node notices, stops its database and refuses to start it again unasked. Refused with 412 where the
+    /// remaining nodes could not form a majority. A leader that is removed hands over first.
+    #[endpoint { method = DELETE, path = "/node/{node}" }]
+    async fn node_remove(
+        rqctx: RequestContext<Self::Context>,
+        path: Path<NodePath>,
+    ) -> Result<HttpResponseOk<Node>, ApiError>;
+
+    /// The database of a node has problems: now it can't participate in votings and be a replica for poolers
+    ///
+    /// Until it is upgraded again. A leader hands over first.
+    #[endpoint { method = POST, path = "/node-down/{node}" }]
+    async fn node_down(
+        rqctx: RequestContext<Self::Context>,
+        path: Path<NodePath>,
+    ) -> Result<HttpResponseOk<Node>, ApiError>;
+
+    /// Get hashes of queries that don't write anything to the database
+    #[endpoint { method = GET, path = "/sql/readonly" }]
+    async fn sql_readonly(
+        rqctx: RequestContext<Self::Context>,
+    ) -> Result<HttpResponseHeaders<HttpResponseOk<ReadonlyStatements>, ETag>, ApiError>;
+
+    /// Human-readable cluster and rpc events
+    ///
+    /// Text, a line an event, newest last.
+    #[endpoint { method = GET, path = "/rpc" }]
+    async fn rpc(rqctx: RequestContext<Self::Context>) -> Result<Response<Body>, ApiError>;
+
+    /// Cluster events
+    ///
+    /// Oldest first. With `after-index`, those after that log index; with `wait` as well, the answer waits until there
+    /// is one.
+    #[endpoint { method = GET, path = "/events" }]
+    async fn events(
+        rqctx: RequestContext<Self::Context>,
+        query: Query<EventsQuery>,
+    ) -> Result<HttpResponseOk<Vec<Event>>, ApiError>;
+
+    /// The channel on which the nodes of a cluster talk to each other; not for clients.
+    #[channel { protocol = WEBSOCKETS, path = "/peer", unpublished = true }]
+    async fn peer(rqctx: RequestContext<Self::Context>, upgraded: WebsocketConnection) -> WebsocketChannelResult;
+}
+
+/// What to wait for.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct WaitQuery {
+    /// Wait for something newer than this log index.
+    pub after_index: Option<LogIndex>,
+    /// How long to wait at most; with `after-index` and without this: 30s. At most 5m.
+    pub wait: Option<Duration>,
+}
+
+/// Which events, and whether to wait for them.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct EventsQuery {
+    /// Only events after this log index.
+    pub after_index: Option<LogIndex>,
+    /// At most so many: the oldest of those asked for with `after-index`, otherwise the newest. Default 1000.
+    pub limit: Option<u32>,
+    /// How long to wait for an event where there is none after `after-index`; without this, not at all. At most 5m.
+    pub wait: Option<Duration>,
+}
+
+/// Who is to lead.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct NewLeaderQuery {
+    /// New leader ID
+    pub node: NodeId,
+}
+
+/// A node to add.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct AddNodeQuery {
+    /// IP address of the listener node
+    pub ip: std::net::IpAddr,
+    /// Node role: what it becomes when it is upgraded
+    pub role: NodeRole,
+    /// Its rest api port; the port of the receiving node where none is given
+    pub api_port: Option<Port>,
+}
+
+/// A node.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct NodePath {
+    /// Node ID
+    pub node: NodeId,
+}
+
+/// Where an upgraded node is reached.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct UpgradeNodeQuery {
+    /// Database port; not used for a witness
+    pub db_port: Port,
+    /// Rest api port
+    pub api_port: Port,
+}
+
+/// Identifies a version of what is answered.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ETag {
+    /// Changes whenever the answer does.
+    pub etag: String,
+}
+
+/// The settings of a database as it runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(example = "DbConfig::example")]
+pub struct DbConfig {
+    /// Version of the server, as it tells it.
+    pub version: String,
+    /// Identifies the database cluster and its physical copies: a number of 64 bits, as text.
+    pub system_identifier: String,
+    /// Settings that differ from the built-in default, by name.
+    pub settings: Vec<DbSetting>,
+}
+
+/// A setting of a database.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct DbSetting {
+    /// Its name.
+    pub name: String,
+    /// Its value, in `unit` where it has one. Secrets are masked.
+    pub value: String,
+    /// Unit of the value, as PostgreSQL names it, where it has one.
+    pub unit: Option<String>,
+    /// Where the value comes from, as PostgreSQL names it.
+    pub source: String,
+    /// Whether a changed value waits for a restart of the database.
+    pub pending_restart: bool,
+}
+
+impl DbConfig {
+    fn example() -> Self {
+        Self {
+            version: "15.4".into(),
+            system_identifier: "7286543210123456789".into(),
+            settings: vec![DbSetting {
+                name: "shared_buffers".into(),
+                value: "16384".into(),
+                unit: Some("8kB".into()),
+                source: "configuration file".into(),
+                pending_restart: false,
+            }],
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The one table of status codes: what a handler's error means to a caller.
+//!
+//! | code | error-code | may the caller retry? |
+//! |---|---|---|
+//! | 400 | `bad-request` | no |
+//! | 401, 403 | `unauthenticated`, `forbidden` | no |
+//! | 404 | `not-found` | no |
+//! | 410 | `superseded` | yes, at the new leader: nothing was applied |
+//! | 412 | `precondition-failed` | after the reason is gone |
+//! | 417 | `not-leader` | yes, at the leader that the body names |
+//! | 420 | `unconfirmed` | look first: the change may still take effect |
+//! | 500 | `internal` | no |
+//! | 530 | `no-leader` | yes, shortly |
+//! | 531 | `unavailable` | yes, elsewhere |
+
+use dropshot::{ErrorStatusCode, HttpError, HttpResponseError};
+use qluster_consensus::model::{Error, ErrorCode, Leader};
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
+
+/// An error that a handler answers with.
+#[derive(Debug)]
+pub struct ApiError(Error);
+
+impl ApiError {
+    /// An error with its reason, a sentence.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self(Error { message: message.into(), error_code: code, request_id: None, leader: None })
+    }
+
+    /// The same, with the leader that could serve the request.
+    pub fn with_leader(mut self, leader: Option<Leader>) -> Self {
+        self.0.leader = leader;
+        self
+    }
+
+    /// The same, as the answer to the request `id`.
+    pub fn with_request_id(mut self, id: &str) -> Self {
+        self.0.request_id = Some(id.into());
+        self
+    }
+
+    /// What the caller gets to see.
+    pub fn body(&self) -> &Error {
+        &self.0
+    }
+}
+
+impl From<HttpError> for ApiError {
+    /// Errors of the framework: what it could not read (400; a body over the limit too), or a defect.
+    fn from(error: HttpError) -> Self {
+        let code = match error.status_code.as_u16() {
+            404 => ErrorCode::NotFound,
+            400..=499 => ErrorCode::BadRequest,
+            _ => ErrorCode::Internal,
+        };
+        Self::new(code, error.external_message)
+    }
+}
+
+impl HttpResponseError for ApiError {
+    fn status_code(&self) -> ErrorStatusCode {
+        ErrorStatusCode::from_u16(self.0.error_code.status()).unwrap_or(ErrorStatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for ApiError {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl JsonSchema for ApiError {
+    fn schema_name() -> String {
+        Error::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::r#gen::SchemaGenerator) -> schemars::schema::Schema {
+        Error::json_schema(generator)
+    }
+}
