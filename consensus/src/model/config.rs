@@ -1,7 +1,10 @@
 //! The replicated settings, and the rules that they must keep.
 
+use std::fmt;
+
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::Duration;
 
@@ -38,7 +41,7 @@ pub struct Config {
 
 /// Settings to change: those that are given; the others stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default, remote = "Self")]
 #[schemars(example = "ConfigUpdate::example")]
 pub struct ConfigUpdate {
     /// See `Config`.
@@ -155,6 +158,35 @@ impl Config {
     }
 }
 
+impl Serialize for ConfigUpdate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+// As derived, but where names are written down they are asked for: a list of settings without names is refused.
+impl<'de> Deserialize<'de> for ConfigUpdate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = ConfigUpdate;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with settings such as `{\"node-timeout\": \"2s\"}`")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<ConfigUpdate, A::Error> {
+                ConfigUpdate::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+        if deserializer.is_human_readable() {
+            deserializer.deserialize_map(Visitor)
+        } else {
+            Self::deserialize(deserializer)
+        }
+    }
+}
+
 impl ConfigUpdate {
     fn example() -> Self {
         Self { node_timeout: Some(Duration::from_millis(2000)), ..Default::default() }
@@ -198,6 +230,8 @@ mod tests {
             (r#"{"replication-factor": 4, "quorum-replication": false}"#, "at most 3"),
             (r#"{"replication-factor": -1}"#, "invalid value"),
             (r#"{"autoremove-minimum": 0}"#, "at least 1"),
+            (r#"{"node-timeout": 5}"#, "expected a duration such as `1s`"),
+            (r#"["2s"]"#, "expected an object with settings"),
             (r#"{"node-timeuot": "1s"}"#, "unknown field `node-timeuot`, expected one of"),
         ] {
             let error = update(json).unwrap_err();

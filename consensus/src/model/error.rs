@@ -28,6 +28,7 @@ pub struct Error {
 /// What is wrong with a request, for programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(example = "ErrorCode::example")]
 pub enum ErrorCode {
     /// 400: a parameter or the body is malformed or breaks a rule.
     BadRequest,
@@ -73,6 +74,10 @@ impl ErrorCode {
             ErrorCode::NoLeader => 530,
             ErrorCode::Unavailable => 531,
         }
+    }
+
+    fn example() -> Self {
+        Self::NotLeader
     }
 }
 

@@ -29,6 +29,7 @@ pub struct Event {
 /// Kinds of events. Kinds may be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(example = "EventKind::example")]
 pub enum EventKind {
     /// The cluster was created.
     ClusterCreated,
@@ -52,6 +53,12 @@ pub enum EventKind {
     DatabasePromoted,
     /// The list of statements that do not write was changed.
     ReadonlyStatementsChanged,
+}
+
+impl EventKind {
+    fn example() -> Self {
+        Self::LeaderElected
+    }
 }
 
 impl std::fmt::Display for EventKind {
@@ -78,7 +85,7 @@ impl Event {
             index: LogIndex(42),
             time: "2026-01-31T12:00:00.123Z".into(),
             term: Term(7),
-            kind: EventKind::LeaderElected,
+            kind: EventKind::example(),
             node: Some(NodeId(1)),
             cause: "node 2 did not answer for 1s".into(),
             actor: "node 1".into(),

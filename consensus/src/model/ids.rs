@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Identifies a node in its cluster. Given by the cluster when the node is added, and never used again after the
 /// node was removed: a host that comes back gets a new one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
 #[schemars(example = "NodeId::example")]
 pub struct NodeId(pub u64);
 
@@ -18,7 +18,7 @@ pub struct NodeId(pub u64);
 pub struct Term(pub u64);
 
 /// Position of an entry in the cluster's log, counted from 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
 #[schemars(example = "LogIndex::example")]
 pub struct LogIndex(pub u64);
 
@@ -48,6 +48,18 @@ impl Port {
     /// A port, where `number` is one (1 to 65535).
     pub fn new(number: u16) -> Option<Self> {
         std::num::NonZeroU16::new(number).map(Self)
+    }
+
+    /// A port that is written in the code.
+    ///
+    /// # Panics
+    ///
+    /// Where `number` is 0: at compile time, in a constant.
+    pub const fn constant(number: u16) -> Self {
+        match std::num::NonZeroU16::new(number) {
+            Some(number) => Self(number),
+            None => panic!("port 0 is none"),
+        }
     }
 
     /// The port's number.
@@ -126,6 +138,19 @@ fn whole_number<'de, D: Deserializer<'de>>(deserializer: D, expected: &'static s
         deserializer.deserialize_any(Visitor(expected))
     } else {
         u64::deserialize(deserializer)
+    }
+}
+
+// A plain number, not a newtype struct around one: the client's query strings hold only what is plain.
+impl Serialize for NodeId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.0)
+    }
+}
+
+impl Serialize for LogIndex {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.0)
     }
 }
 

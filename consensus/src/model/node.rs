@@ -25,6 +25,7 @@ pub enum NodeRole {
 /// Whether a node can be counted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(example = "NodeState::example")]
 pub enum NodeState {
     /// It answers.
     Up,
@@ -87,6 +88,12 @@ impl NodeRole {
 
     fn example() -> Self {
         Self::Voter
+    }
+}
+
+impl NodeState {
+    fn example() -> Self {
+        Self::Up
     }
 }
 

@@ -11,6 +11,7 @@ pub struct ReadonlyStatements(pub Vec<DatabaseStatements>);
 /// The statements of one database that do not write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(example = "DatabaseStatements::example")]
 pub struct DatabaseStatements {
     /// Name of the database.
     pub database: String,
@@ -28,13 +29,19 @@ pub struct DatabaseStatements {
 
 impl ReadonlyStatements {
     fn example() -> Self {
-        Self(vec![DatabaseStatements {
+        Self(vec![DatabaseStatements::example()])
+    }
+}
+
+impl DatabaseStatements {
+    fn example() -> Self {
+        Self {
             database: "postgres".into(),
             algorithm: "pg_query-fingerprint".into(),
             version: "3".into(),
             postgresql: 15,
             generation: 12,
             hashes: vec!["50fde20626009aba".into()],
-        }])
+        }
     }
 }

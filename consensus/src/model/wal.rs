@@ -81,6 +81,11 @@ impl WalHistory {
         Self(mine)
     }
 
+    /// The history without what `term` and later ones wrote.
+    pub fn before(&self, term: Term) -> Self {
+        Self(self.0.iter().filter(|start| start.term < term).copied().collect())
+    }
+
     /// The starts that came true: those beyond the end never did.
     fn up_to(&self, end: Lsn) -> &[WalStart] {
         let count = self.0.iter().take_while(|start| start.lsn <= end).count();
