@@ -35,11 +35,13 @@ pub trait Database: Send + Sync + 'static {
     /// nothing to a standby.
     fn demote(&self, deadline: Duration) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
-    /// Promotes a fenced standby, under the sync rule `rule`, and checkpoints it (pg_rewind misjudges a source that
-    /// has not checkpointed since its promotion).
+    /// Promotes a fenced standby under the sync rule `rule`, which is in force before its first commit. A checkpoint
+    /// is begun: pg_rewind misjudges a source that has not checkpointed since its promotion, so [`Database::rewind`]
+    /// waits for it.
     fn promote(&self, rule: SyncRule) -> BoxFuture<'_, Result<Promotion, DatabaseError>>;
 
-    /// Puts `rule` in force on a running primary.
+    /// Puts `rule` in force on a running primary: when this returns, every commit waits for it. Whether what was
+    /// acknowledged before is held under it is not asked.
     fn set_sync_rule(&self, rule: SyncRule) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
     /// Makes a fenced standby, whose WAL is a prefix of `primary`'s, stream from it. Returns once it is told to, not
@@ -52,9 +54,10 @@ pub trait Database: Send + Sync + 'static {
 
     /// Throws the local data away, copies `primary`'s (pg_basebackup), and returns when the copy follows it in a
     /// consistent state.
-    fn clone_from(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>>;
+    fn copy_from(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
-    /// Stops the database, whatever it is, and leaves it stopped.
+    /// Stops the database, whatever it is, in good order where it can (PostgreSQL's fast shutdown: sessions end, all
+    /// WAL is sent to the standbys that stream), and leaves it stopped.
     fn stop(&self) -> BoxFuture<'_, Result<(), DatabaseError>>;
 }
 
@@ -94,6 +97,19 @@ pub enum DatabaseRole {
     Standby,
     /// It takes writes.
     Primary,
+}
+
+impl std::fmt::Display for DatabaseRole {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            DatabaseRole::Absent => "absent",
+            DatabaseRole::Stopped => "stopped",
+            DatabaseRole::Starting => "starting",
+            DatabaseRole::Rebuilding => "being rebuilt",
+            DatabaseRole::Standby => "a standby",
+            DatabaseRole::Primary => "a primary",
+        })
+    }
 }
 
 /// A primary to follow.

@@ -1,0 +1,151 @@
+//! How many nodes must hold a log or WAL position, as pure functions.
+
+use std::collections::BTreeSet;
+
+use crate::database::SyncRule;
+use crate::model::{Config, Node, NodeId, NodeRole, Term};
+
+/// How many of `voters` nodes are a majority.
+pub fn majority(voters: usize) -> usize {
+    voters / 2 + 1
+}
+
+/// How many voters must hold an entry of the cluster's log before a change is confirmed to the caller: at least a
+/// majority, whatever the factor, because that log is what fences databases; never more than there are.
+pub fn log_holders(config: &Config, voters: usize) -> usize {
+    (config.replication_factor as usize).max(majority(voters)).min(voters)
+}
+
+/// The sync rule for a primary on node `primary` in `term`, with these voters: as many databases as the
+/// replication factor says hold a transaction before its commit is acknowledged, the primary among them where it is a
+/// voter itself. With fewer databases than that, all of them.
+pub fn sync_rule<'a>(config: &Config, voters: impl Iterator<Item = &'a Node>, primary: NodeId, term: Term) -> SyncRule {
+    let voters: Vec<_> = voters.collect();
+    let mut databases: BTreeSet<NodeId> =
+        voters.iter().filter(|node| node.role == NodeRole::Voter).map(|node| node.id).collect();
+    let factor = if config.quorum_replication { majority(voters.len()) } else { config.replication_factor as usize };
+    let holders = factor.min(databases.len());
+    let own = usize::from(databases.remove(&primary));
+    let count = holders.saturating_sub(own);
+    let standbys = if count == 0 { BTreeSet::new() } else { databases };
+    SyncRule { term, standbys, count }
+}
+
+/// When the lease of a leader ends: the last instant up to which a majority of each of `configs` (two, in a joint
+/// membership) votes for nobody else, where `until` tells it for each voter, the leader included.
+pub fn lease_end<T: Ord>(configs: &[BTreeSet<NodeId>], until: impl Fn(NodeId) -> Option<T>) -> Option<T> {
+    let of_one = |voters: &BTreeSet<NodeId>| {
+        let mut instants: Vec<Option<T>> = voters.iter().map(|&voter| until(voter)).collect();
+        instants.sort_unstable_by(|a, b| b.cmp(a));
+        instants.into_iter().nth(majority(voters.len()) - 1).flatten()
+    };
+    // None is smaller than any instant: a config without a majority ends it.
+    configs.iter().map(of_one).min().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::{NodeState, Port};
+
+    fn voter(id: u64, role: NodeRole) -> Node {
+        Node {
+            id: NodeId(id),
+            ip: [127, 0, 0, 1].into(),
+            db_port: None,
+            api_port: Port::new(1).unwrap(),
+            role,
+            upgrade_to: role,
+            state: NodeState::Up,
+            reason: None,
+        }
+    }
+
+    fn cluster(databases: u64, witnesses: u64) -> Vec<Node> {
+        let witnesses = (databases + 1..=databases + witnesses).map(|id| voter(id, NodeRole::Witness));
+        (1..=databases).map(|id| voter(id, NodeRole::Voter)).chain(witnesses).collect()
+    }
+
+    fn ids(ids: &[u64]) -> BTreeSet<NodeId> {
+        ids.iter().copied().map(NodeId).collect()
+    }
+
+    #[test]
+    fn with_quorum_replication_a_majority_holds_a_commit() {
+        let config = Config::default();
+        for (databases, witnesses, primary, count) in [
+            (1, 0, 1, 0),
+            (2, 0, 1, 1),
+            (3, 0, 1, 1),
+            (4, 0, 1, 2),
+            (5, 0, 1, 2),
+            (2, 1, 1, 1),
+            (2, 2, 1, 1),
+            // A primary that is no voter does not count itself.
+            (3, 0, 9, 2),
+        ] {
+            let nodes = cluster(databases, witnesses);
+            let rule = sync_rule(&config, nodes.iter(), NodeId(primary), Term(1));
+            assert_eq!(rule.count, count, "{databases} databases, {witnesses} witnesses, primary {primary}");
+            assert!(!rule.standbys.contains(&NodeId(primary)));
+            assert!(rule.standbys.iter().all(|id| id.0 <= databases), "a witness holds no WAL");
+        }
+    }
+
+    #[test]
+    fn without_it_the_factor_counts() {
+        for (factor, count) in [(0, 0), (1, 0), (2, 1), (3, 2), (9, 2)] {
+            let config = Config { quorum_replication: false, replication_factor: factor, ..Config::default() };
+            assert_eq!(sync_rule(&config, cluster(3, 0).iter(), NodeId(2), Term(1)).count, count);
+        }
+    }
+
+    #[test]
+    fn the_clusters_own_log_is_never_confirmed_below_a_majority() {
+        for (factor, voters, holders) in [(0, 3, 2), (1, 3, 2), (3, 3, 3), (5, 3, 3), (0, 1, 1)] {
+            let config = Config { quorum_replication: false, replication_factor: factor, ..Config::default() };
+            assert_eq!(log_holders(&config, voters), holders);
+        }
+    }
+
+    #[test]
+    fn a_lease_ends_when_a_majority_may_vote_for_another() {
+        let until = |known: &[(u64, u64)]| {
+            let known: BTreeMap<u64, u64> = known.iter().copied().chain([(1, 100)]).collect();
+            move |node: NodeId| known.get(&node.0).copied()
+        };
+        for (configs, known, expected) in [
+            (vec![ids(&[1])], vec![], Some(100)),
+            (vec![ids(&[1, 2, 3])], vec![], None),
+            (vec![ids(&[1, 2, 3])], vec![(2, 50)], Some(50)),
+            (vec![ids(&[1, 2, 3])], vec![(2, 50), (3, 70)], Some(70)),
+            (vec![ids(&[1, 2, 3, 4])], vec![(2, 50), (3, 70)], Some(50)),
+            // In a joint membership both majorities count; one that does not include the leader needs more others.
+            (vec![ids(&[1, 2, 3]), ids(&[2, 3])], vec![(2, 50), (3, 70)], Some(50)),
+            (vec![ids(&[1, 2, 3]), ids(&[2, 3])], vec![(3, 70)], None),
+        ] {
+            assert_eq!(lease_end(&configs, until(&known)), expected, "{configs:?} {known:?}");
+        }
+    }
+
+    #[test]
+    fn who_holds_a_commit_meets_every_majority_that_elects_in_a_database() {
+        for (databases, witnesses) in (1..=7).flat_map(|databases| (0..=databases).map(move |w| (databases, w))) {
+            let nodes = cluster(databases, witnesses);
+            for primary in (1..=databases).map(NodeId) {
+                let rule = sync_rule(&Config::default(), nodes.iter(), primary, Term(1));
+                for chosen in 0u32..1 << nodes.len() {
+                    let elects = |id: &NodeId| chosen >> (id.0 - 1) & 1 == 1;
+                    if (chosen.count_ones() as usize) < majority(nodes.len()) || elects(&primary) {
+                        continue;
+                    }
+                    // Holders that all stay out of this majority would have to be among these.
+                    let outside = rule.standbys.iter().filter(|id| !elects(id)).count();
+                    assert!(outside < rule.count, "{databases} databases, {witnesses} witnesses, majority {chosen:b}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! openraft's state machine: the replicated state in memory, rebuilt at start from the snapshot and the log.
+
+use std::io;
+use std::sync::{Arc, RwLock};
+
+use futures::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
+use openraft::{EntryPayload, RaftSnapshotBuilder};
+use tokio::sync::watch;
+
+use crate::command::Outcome;
+use crate::model::{LogIndex, Term};
+use crate::state::State;
+use crate::store::{Store, StoreError};
+use crate::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
+
+/// The state machine of a node. Clones share the state.
+#[derive(Clone)]
+pub struct Machine(Arc<Shared>);
+
+struct Shared {
+    store: Store,
+    applied: RwLock<Applied>,
+    /// Follows what was applied, for those who wait.
+    progress: watch::Sender<Progress>,
+}
+
+/// The state and what it consists of.
+#[derive(Clone, Default)]
+pub(crate) struct Applied {
+    pub(crate) state: State,
+    pub(crate) last: Option<LogId>,
+    pub(crate) membership: StoredMembership,
+}
+
+/// How far the log was applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    pub(crate) index: LogIndex,
+    pub(crate) term: Term,
+}
+
+impl Machine {
+    /// The state machine over `store`, with the state of its snapshot.
+    pub fn new(store: Store) -> Result<Self, StoreError> {
+        let applied = match store.snapshot()? {
+            Some((meta, data)) => Applied::from_snapshot(meta, &data)
+                .map_err(|source| StoreError::Value { what: "read the state in the snapshot".into(), source })?,
+            None => Applied::default(),
+        };
+        let progress = watch::Sender::new(applied.progress());
+        Ok(Self(Arc::new(Shared { store, applied: RwLock::new(applied), progress })))
+    }
+
+    /// Looks at the state as it is now. Not to be held across an await.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&Applied) -> T) -> T {
+        // A poisoned lock means that applying panicked half-way: going on could tell a half-applied state.
+        look(&self.0.applied.read().expect("applying a command panicked"))
+    }
+
+    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
+        self.0.progress.subscribe()
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&mut Applied) -> T) -> T {
+        let mut applied = self.0.applied.write().expect("applying a command panicked");
+        let result = change(&mut applied);
+        let progress = applied.progress();
+        drop(applied);
+        self.0.progress.send_if_modified(|known| std::mem::replace(known, progress) != progress);
+        result
+    }
+}
+
+impl Applied {
+    fn from_snapshot(meta: SnapshotMeta, data: &[u8]) -> Result<Self, postcard::Error> {
+        Ok(Self { state: postcard::from_bytes(data)?, last: meta.last_log_id, membership: meta.last_membership })
+    }
+
+    fn progress(&self) -> Progress {
+        self.last.map_or(Progress::default(), |last| Progress {
+            index: LogIndex(last.index),
+            term: Term(last.committed_leader_id().term),
+        })
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = Vec<u8>;
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok(self.read(|applied| (applied.last, applied.membership.clone())))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
+    {
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            let outcome = self.write(|applied| {
+                // After a rebuild of the Raft core in place, its predecessor may have been ahead.
+                if applied.last.is_some_and(|last| last.index >= entry.log_id.index) {
+                    return Outcome::Done;
+                }
+                applied.last = Some(entry.log_id);
+                let index = LogIndex(entry.log_id.index);
+                let term = Term(entry.log_id.committed_leader_id().term);
+                match entry.payload {
+                    EntryPayload::Blank => Outcome::Done,
+                    EntryPayload::Normal(command) => applied.state.apply(index, term, command),
+                    EntryPayload::Membership(membership) => {
+                        applied.membership = StoredMembership::new(Some(entry.log_id), membership);
+                        Outcome::Done
+                    }
+                }
+            });
+            if let Some(responder) = responder {
+                responder.send(outcome);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Vec<u8>) -> Result<(), io::Error> {
+        let installed = Applied::from_snapshot(meta.clone(), &data).map_err(io::Error::other)?;
+        self.0.store.set_snapshot(meta, &data).map_err(io::Error::other)?;
+        self.write(|applied| *applied = installed);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<openraft::alias::SnapshotOf<TypeConfig, Vec<u8>>>, io::Error> {
+        let snapshot = self.0.store.snapshot().map_err(io::Error::other)?;
+        Ok(snapshot.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Machine {
+    type SnapshotData = Vec<u8>;
+
+    async fn build_snapshot(&mut self) -> Result<openraft::alias::SnapshotOf<TypeConfig, Vec<u8>>, io::Error> {
+        let (meta, state) = self.read(|applied| {
+            let meta = SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership.clone() };
+            (meta, postcard::to_stdvec(&applied.state))
+        });
+        let snapshot = state.map_err(io::Error::other)?;
+        self.0.store.set_snapshot(&meta, &snapshot).map_err(io::Error::other)?;
+        Ok(Snapshot { meta, snapshot })
+    }
+}

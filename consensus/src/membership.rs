@@ -1,0 +1,189 @@
+//! From the members that the state wants to Raft's membership, a step at a time, and what the leader makes of what the
+//! nodes see of each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{Config, Node, NodeId, NodeState};
+use crate::types::Peer;
+
+/// A change of Raft's membership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Finish what a former leader began: a joint membership.
+    Finish(BTreeSet<NodeId>),
+    /// Send the log to a node.
+    AddLearner(NodeId, Peer),
+    /// Give a node a vote.
+    AddVoter(NodeId),
+    /// Take a node's vote.
+    RemoveVoter(NodeId),
+    /// This leader is to lose its vote: another has to lead first.
+    HandOver,
+    /// Send the log to a node no more.
+    RemoveLearner(NodeId),
+}
+
+/// The next step from Raft's membership (`voters`: one set, or two in a joint membership; `members`: all, with their
+/// addresses) to what `nodes` say. Voters change one at a time.
+pub(crate) fn next_step(
+    me: NodeId,
+    nodes: &BTreeMap<NodeId, Node>,
+    voters: &[BTreeSet<NodeId>],
+    members: &BTreeSet<NodeId>,
+) -> Option<Step> {
+    if let [_, goal] = voters {
+        return Some(Step::Finish(goal.clone()));
+    }
+    let now = voters.first()?;
+    if let Some(node) = nodes.values().find(|node| !members.contains(&node.id)) {
+        return Some(Step::AddLearner(node.id, Peer::from(node)));
+    }
+    let wanted: BTreeSet<_> = nodes.values().filter(|node| node.votes()).map(|node| node.id).collect();
+    if let Some(&node) = wanted.difference(now).next() {
+        return Some(Step::AddVoter(node));
+    }
+    // The leader last: it can take the votes of others.
+    let leaving = now.difference(&wanted).copied();
+    if let Some(node) = leaving.clone().find(|&node| node != me) {
+        return Some(Step::RemoveVoter(node));
+    }
+    if leaving.count() > 0 {
+        return Some(Step::HandOver);
+    }
+    members.iter().find(|&node| !nodes.contains_key(node)).map(|&node| Step::RemoveLearner(node))
+}
+
+/// Nodes that fewer than half of the cluster's nodes see, where `seen_by` tells whom each node sees. A node that tells
+/// nothing sees nobody, and nobody counts as seeing itself.
+pub(crate) fn invisible(nodes: &BTreeMap<NodeId, Node>, sees: &BTreeMap<NodeId, BTreeSet<NodeId>>) -> BTreeSet<NodeId> {
+    let seen_by = |id: NodeId| sees.iter().filter(|(observer, seen)| **observer != id && seen.contains(&id)).count();
+    nodes.keys().copied().filter(|&id| 2 * seen_by(id) < nodes.len().saturating_sub(1)).collect()
+}
+
+/// Which of the `candidates` the leader `me` may remove by itself: never itself, never below the minimum, and never so
+/// that the voters that are left and reachable were no majority.
+pub(crate) fn removable(
+    config: &Config,
+    me: NodeId,
+    nodes: &BTreeMap<NodeId, Node>,
+    candidates: &BTreeSet<NodeId>,
+) -> Option<NodeId> {
+    if !config.autoremove_enabled || nodes.len() <= config.autoremove_minimum as usize {
+        return None;
+    }
+    candidates.iter().copied().find(|&id| id != me && nodes.contains_key(&id) && majority_without(nodes, id))
+}
+
+/// Whether the voters that answer would still be a majority once the node `id` is gone or has no vote.
+pub(crate) fn majority_without(nodes: &BTreeMap<NodeId, Node>, id: NodeId) -> bool {
+    let rest: Vec<_> = nodes.values().filter(|node| node.id != id && node.votes()).collect();
+    let up = rest.iter().filter(|node| node.state == NodeState::Up).count();
+    up >= crate::durability::majority(rest.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{NodeRole, Port};
+
+    fn nodes(voters: &[u64], listeners: &[u64]) -> BTreeMap<NodeId, Node> {
+        let node = |id: u64, role| {
+            let ip = [127, 0, 0, 1].into();
+            let api_port = Port::new(8000 + id as u16).unwrap();
+            let (state, reason) = (NodeState::Up, None);
+            Node { id: NodeId(id), ip, db_port: None, api_port, role, upgrade_to: NodeRole::Voter, state, reason }
+        };
+        voters
+            .iter()
+            .map(|&id| node(id, NodeRole::Voter))
+            .chain(listeners.iter().map(|&id| node(id, NodeRole::Listener)))
+            .map(|node| (node.id, node))
+            .collect()
+    }
+
+    fn ids(ids: &[u64]) -> BTreeSet<NodeId> {
+        ids.iter().copied().map(NodeId).collect()
+    }
+
+    #[test]
+    fn membership_follows_the_nodes_a_step_at_a_time() {
+        let me = NodeId(1);
+        let peer = |id: u64| Peer { address: ([127, 0, 0, 1], 8000 + id as u16).into() };
+        for (nodes, voters, members, expected) in [
+            (nodes(&[1, 2], &[]), vec![ids(&[1, 2])], ids(&[1, 2]), None),
+            (nodes(&[1], &[2]), vec![ids(&[1])], ids(&[1]), Some(Step::AddLearner(NodeId(2), peer(2)))),
+            (nodes(&[1, 2], &[]), vec![ids(&[1])], ids(&[1, 2]), Some(Step::AddVoter(NodeId(2)))),
+            (nodes(&[1, 3], &[2]), vec![ids(&[1, 2])], ids(&[1, 2, 3]), Some(Step::AddVoter(NodeId(3)))),
+            (nodes(&[1], &[2]), vec![ids(&[1, 2])], ids(&[1, 2]), Some(Step::RemoveVoter(NodeId(2)))),
+            (nodes(&[1], &[]), vec![ids(&[1])], ids(&[1, 2]), Some(Step::RemoveLearner(NodeId(2)))),
+            (nodes(&[2, 3], &[]), vec![ids(&[1, 2, 3])], ids(&[1, 2, 3]), Some(Step::HandOver)),
+            (nodes(&[2], &[3]), vec![ids(&[1, 2, 3])], ids(&[1, 2, 3]), Some(Step::RemoveVoter(NodeId(3)))),
+            (nodes(&[1, 2], &[]), vec![ids(&[1]), ids(&[1, 3])], ids(&[1, 2, 3]), Some(Step::Finish(ids(&[1, 3])))),
+        ] {
+            assert_eq!(next_step(me, &nodes, &voters, &members), expected, "{voters:?} {members:?}");
+        }
+    }
+
+    #[test]
+    fn every_change_ends() {
+        for (start, goal) in [(&[1, 2, 3][..], &[1, 4, 5][..]), (&[1], &[1, 2, 3, 4, 5]), (&[1, 2, 3, 4, 5], &[1])] {
+            let (mut voters, mut members, nodes) = (ids(start), ids(start), nodes(goal, &[]));
+            let mut steps = 0;
+            while let Some(step) = next_step(NodeId(1), &nodes, &[voters.clone()], &members) {
+                match step {
+                    Step::AddLearner(id, _) => assert!(members.insert(id)),
+                    Step::AddVoter(id) => assert!(voters.insert(id)),
+                    Step::RemoveVoter(id) => assert!(voters.remove(&id)),
+                    Step::RemoveLearner(id) => assert!(members.remove(&id) && !voters.contains(&id)),
+                    Step::Finish(_) | Step::HandOver => panic!("{step:?}"),
+                }
+                steps += 1;
+                assert!(steps < 20);
+            }
+            assert_eq!((voters, members), (ids(goal), ids(goal)));
+        }
+    }
+
+    #[test]
+    fn a_node_is_invisible_where_fewer_than_half_of_the_others_see_it() {
+        let nodes = nodes(&[1, 2, 3, 4], &[]);
+        let sees = |sees: &[(u64, &[u64])]| -> BTreeMap<_, _> {
+            sees.iter().map(|&(id, seen)| (NodeId(id), ids(seen))).collect()
+        };
+        for (sees, expected) in [
+            (sees(&[(1, &[2, 3, 4]), (2, &[1, 3, 4]), (3, &[1, 2, 4]), (4, &[1, 2, 3])]), ids(&[])),
+            (sees(&[(1, &[2, 3]), (2, &[1, 3]), (3, &[1, 2])]), ids(&[4])),
+            // One of three others sees 4: fewer than half. It sees the others, but that tells nobody.
+            (sees(&[(1, &[2, 3]), (2, &[1, 3, 4]), (3, &[1, 2]), (4, &[4])]), ids(&[4])),
+            (sees(&[(1, &[2, 3]), (2, &[1, 3, 4]), (3, &[1, 2, 4])]), ids(&[])),
+        ] {
+            assert_eq!(invisible(&nodes, &sees), expected, "{sees:?}");
+        }
+    }
+
+    #[test]
+    fn autoremove_keeps_the_minimum_the_leader_and_a_majority() {
+        let config = Config { autoremove_enabled: true, ..Config::default() };
+        let gone = |voters: &[u64], listeners: &[u64], unreachable: &[u64]| {
+            let mut nodes = nodes(voters, listeners);
+            for id in unreachable {
+                nodes.get_mut(&NodeId(*id)).unwrap().state = NodeState::Unreachable;
+            }
+            nodes
+        };
+        for (nodes, candidates, expected) in [
+            (gone(&[1, 2, 3, 4], &[], &[4]), ids(&[4]), Some(NodeId(4))),
+            (gone(&[1, 2, 3], &[], &[3]), ids(&[3]), None),
+            (gone(&[1, 2, 3, 4], &[], &[]), ids(&[1]), None),
+            (gone(&[1, 2, 3, 4], &[], &[]), ids(&[]), None),
+            // Two of four are away: of the three that were left, two answer.
+            (gone(&[1, 2, 3, 4], &[], &[3, 4]), ids(&[3, 4]), Some(NodeId(3))),
+            // Three of five are away: two of the four that were left are no majority.
+            (gone(&[1, 2, 3, 4, 5], &[], &[3, 4, 5]), ids(&[3, 4, 5]), None),
+        ] {
+            assert_eq!(removable(&config, NodeId(1), &nodes, &candidates), expected, "{candidates:?}");
+        }
+        let off = Config::default();
+        assert_eq!(removable(&off, NodeId(1), &gone(&[1, 2, 3, 4], &[], &[4]), &ids(&[4])), None);
+    }
+}
