@@ -1,0 +1,155 @@
+//! What the leader does beside writing the log: it brings Raft's membership to what the state says, tells who answers
+//! and who does not, and removes those that the cluster has lost sight of.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use openraft::ChangeMembers;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::Instant;
+use crate::command::{Change, Outcome};
+use crate::duty::{Order, chain};
+use crate::handover;
+use crate::membership::{Step, invisible, next_step, removable};
+use crate::model::{Node, NodeId, NodeState};
+use crate::propose::{Reason, propose};
+use crate::raft::{Core, RaftError};
+use crate::state::Lead;
+use crate::types::Peer;
+use crate::views::{Views, validity};
+
+/// A node that lags so many entries behind is caught up: what it lacks is on its way.
+pub(crate) const LAG: u64 = 100;
+/// A node is removed by itself when it was not seen for so many node time-outs: a restart must not cost its place.
+const AUTOREMOVE_AFTER: u32 = 10;
+
+/// Does what the leader has to, as long as this node leads; ends never.
+pub(crate) async fn run(core: Core, views: Views, orders: mpsc::Sender<Order>) {
+    let mut progress = core.machine().progress();
+    // Since when a node was not seen by half of the cluster.
+    let mut lost: BTreeMap<NodeId, Instant> = BTreeMap::new();
+    // Since when this node leads and knows a node: it cannot have answered before.
+    let mut known: BTreeMap<NodeId, Instant> = BTreeMap::new();
+    loop {
+        let heartbeat = core.config().heartbeat_interval.get();
+        let _ = tokio::time::timeout(heartbeat, progress.changed()).await;
+        progress.borrow_and_update();
+        let now = core.clock().now();
+        let seat = core.seat();
+        let lead = core.machine().read(|applied| applied.state.lead);
+        let leads = seat.leader == Some(core.id())
+            && lead == Some(Lead { node: core.id(), term: seat.term })
+            && core.lease_end(seat.term).is_some_and(|end| now < end);
+        if !leads {
+            lost.clear();
+            known.clear();
+            continue;
+        }
+        if let Err(error) = membership(&core, &views, &orders).await {
+            tracing::warn!(error = chain(&error), "the membership could not be changed");
+        }
+        let nodes = core.machine().read(|applied| applied.state.nodes.clone());
+        known.retain(|node, _| nodes.contains_key(node));
+        for &node in nodes.keys() {
+            known.entry(node).or_insert(now);
+        }
+        let patience = validity(&core);
+        let due = nodes.into_iter().filter(|(id, _)| known.get(id).is_some_and(|since| now >= *since + patience));
+        reach(&core, &views, now, due.map(|(_, node)| node).collect()).await;
+        autoremove(&core, &views, now, &mut lost).await;
+    }
+}
+
+/// Takes the next step towards the membership that the state says.
+async fn membership(core: &Core, views: &Views, orders: &mpsc::Sender<Order>) -> Result<(), RaftError> {
+    let nodes = core.machine().read(|applied| applied.state.nodes.clone());
+    let (members, voters) = core.membership();
+    let Some(step) = next_step(core.id(), &nodes, &voters, &members) else { return Ok(()) };
+    tracing::info!(?step, "the membership changes");
+    let raft = core.ready().await;
+    let change = match step {
+        Step::HandOver => {
+            if let Some(target) = handover::best_target(core, views) {
+                let (answer, handed_over) = oneshot::channel();
+                // Where the loop that obeys has ended, this node is stopping.
+                if orders.send(Order::HandOver(target, answer)).await.is_ok()
+                    && let Ok(Err(reason)) = handed_over.await
+                {
+                    tracing::warn!(%target, reason, "could not take over");
+                }
+            }
+            return Ok(());
+        }
+        Step::AddLearner(id, peer) => ChangeMembers::AddNodes(BTreeMap::from([(id, peer)])),
+        Step::AddVoter(id) => ChangeMembers::AddVoterIds(BTreeSet::from([id])),
+        Step::RemoveVoter(id) => ChangeMembers::RemoveVoters(BTreeSet::from([id])),
+        Step::RemoveLearner(id) => ChangeMembers::RemoveNodes(BTreeSet::from([id])),
+        Step::Finish(goal) => ChangeMembers::ReplaceAllVoters(goal),
+    };
+    let forgotten = match &change {
+        ChangeMembers::RemoveNodes(ids) => ids.clone(),
+        _ => BTreeSet::<NodeId>::new(),
+    };
+    let _: &ChangeMembers<NodeId, Peer> = &change;
+    // Who loses its vote stays a learner until the next step.
+    let changed = raft.change_membership(change, true);
+    let patience = core.config().node_timeout.get() + core.config().leader_voting_timeout.get();
+    match tokio::time::timeout(patience, changed).await {
+        Ok(changed) => drop(changed.map_err(|error| core.failed("changing the membership", error))?),
+        Err(error) => return Err(core.failed("changing the membership", error)),
+    }
+    for id in forgotten {
+        core.transport().forget(id);
+    }
+    Ok(())
+}
+
+/// Tells the cluster who answers and who does not, where that has changed.
+async fn reach(core: &Core, views: &Views, now: Instant, nodes: Vec<Node>) {
+    let seen = views.seen(now, validity(core));
+    for node in nodes.iter().filter(|node| node.id != core.id()) {
+        let reachable = seen.contains(&node.id);
+        let cause = match (node.state, reachable) {
+            (NodeState::Up, false) => format!("node {} did not answer for {:?}", node.id, validity(core)),
+            (NodeState::Unreachable, true) => format!("node {} answers again", node.id),
+            _ => continue,
+        };
+        write(core, Change::Reach { node: node.id, reachable }, Reason::own(core, cause)).await;
+    }
+}
+
+/// Removes a node that half of the cluster has not seen for long.
+async fn autoremove(core: &Core, views: &Views, now: Instant, lost: &mut BTreeMap<NodeId, Instant>) {
+    let config = core.config();
+    let nodes = core.machine().read(|applied| applied.state.nodes.clone());
+    let mut sees = views.sees(now, validity(core));
+    sees.insert(core.id(), views.seen(now, validity(core)));
+    let unseen = invisible(&nodes, &sees);
+    lost.retain(|node, _| unseen.contains(node));
+    for &node in &unseen {
+        lost.entry(node).or_insert(now);
+    }
+    let patience = config.node_timeout.get() * AUTOREMOVE_AFTER;
+    let candidates = lost.iter().filter(|(_, since)| now >= **since + patience).map(|(&node, _)| node).collect();
+    if let Some(node) = removable(&config, core.id(), &nodes, &candidates) {
+        let cause = format!("fewer than half of the nodes have seen node {node} for {patience:?}");
+        // Its vote goes first; what is left of it when it has none, at the next look.
+        let votes = nodes.get(&node).is_some_and(Node::votes);
+        let voting = core.membership().1.iter().any(|voters| voters.contains(&node));
+        match (votes, voting) {
+            (true, _) => write(core, Change::DownNode { node }, Reason::new("autoremove", cause)).await,
+            (false, true) => {}
+            (false, false) => write(core, Change::RemoveNode { node }, Reason::new("autoremove", cause)).await,
+        }
+    }
+}
+
+async fn write(core: &Core, change: Change, reason: Reason) {
+    let cause = reason.cause.clone();
+    match propose(core, change, reason, core.config().node_timeout.get()).await {
+        Ok(Outcome::Done | Outcome::Node(_)) => tracing::info!(cause, "told to the cluster"),
+        // The state has changed meanwhile; the next look tells whether it is still wanted.
+        Ok(Outcome::Refused(reason) | Outcome::Invalid(reason)) => tracing::debug!(cause, reason, "not told"),
+        Err(error) => tracing::warn!(cause, error = chain(&error), "could not be told to the cluster"),
+    }
+}

@@ -1,0 +1,574 @@
+//! openraft, wired: its configuration from ours, and a core that can be rebuilt in place.
+//!
+//! openraft's settings are fixed when it starts, and ours are live; so when a replicated timing changes, each node
+//! stops its core and starts another over the same store. A leader restores itself in its own term.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::identity;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use openraft::alias::WatchReceiverOf;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftServerMetrics;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
+use openraft::{RaftLogReader, ServerState, Snapshot, SnapshotPolicy};
+use tokio::sync::{Notify, watch};
+use uuid::Uuid;
+
+use crate::clock::{Clock, Instant};
+use crate::durability::lease_end;
+use crate::machine::Machine;
+use crate::model::{Config, LogIndex, NodeId, Term, WalPosition};
+use crate::network::Network;
+use crate::store::Store;
+use crate::transport::{PeerResponse, SnapshotChunk, Transport};
+use crate::types::{Peer, Raft, TypeConfig};
+
+/// A snapshot is made after so many entries, and as many are kept behind it for nodes that lag a little.
+const LOGS_PER_SNAPSHOT: u64 = 1000;
+/// A snapshot that a leader sends may be so large, in bytes.
+const LARGEST_SNAPSHOT: usize = 64 * 1024 * 1024;
+
+/// A core that has started tells its seat within this time.
+const STARTUP: Duration = Duration::from_secs(10);
+
+/// A node's Raft core, and what belongs to it. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Core(Arc<Shared>);
+
+struct Shared {
+    store: Store,
+    machine: Machine,
+    context: Arc<Context>,
+    raft: watch::Sender<Raft>,
+    /// Whether the core is being rebuilt at this moment.
+    rebuilding: watch::Sender<bool>,
+    rebuilds: tokio::sync::Mutex<()>,
+    started: Instant,
+    heard: watch::Sender<Option<Contact>>,
+    /// The snapshot that is being received.
+    snapshot: Mutex<Option<(Uuid, Vec<u8>)>>,
+}
+
+/// The last time that this node heard from a leader that it follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Contact {
+    pub(crate) at: Instant,
+    /// Until when this node votes for no other, as it has told the leader: a shorter node time-out that is set later
+    /// does not shorten it. None where the leader hands its lead over.
+    promised: Option<Instant>,
+}
+
+/// What a core's network needs to know.
+pub(crate) struct Context {
+    pub(crate) id: NodeId,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) clock: Clock,
+    pub(crate) leases: Mutex<Leases>,
+    /// The position of the local database, which goes along with pre-votes; none after the first round.
+    pub(crate) candidate: Mutex<Option<WalPosition>>,
+    /// Told when a peer says that this node was removed from the cluster.
+    pub(crate) removed: watch::Sender<bool>,
+    /// Makes this node stand for election at once, where it may.
+    pub(crate) stand: Arc<Notify>,
+}
+
+/// What voters have promised to the leader of a term: to vote for no other until some instant.
+#[derive(Default)]
+pub(crate) struct Leases {
+    term: u64,
+    until: BTreeMap<NodeId, Instant>,
+    /// The newest term that this node has begun to hand over: whoever takes over may be voted for in spite of all
+    /// promises, so that term has no lease any more.
+    handed_over: Option<u64>,
+}
+
+/// Raft's own view of who leads, which is no proof of authority: an isolated leader keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seat {
+    /// The newest term that this node knows.
+    pub(crate) term: Term,
+    /// Who leads it, as far as this node knows.
+    pub(crate) leader: Option<NodeId>,
+    /// Whether this node stands for election in it.
+    pub(crate) candidate: bool,
+    /// Whether this node's consensus runs, or why not.
+    pub(crate) stopped: Option<String>,
+}
+
+/// Why a Raft core did not do what it was told.
+#[derive(Debug, thiserror::Error)]
+pub enum RaftError {
+    /// The settings do not make a configuration of openraft.
+    #[error("the settings are no valid configuration of the Raft core")]
+    Config(#[from] openraft::ConfigError),
+    /// The core failed.
+    #[error("the Raft core of node {node} failed while {attempted}")]
+    Failed {
+        /// On which node.
+        node: NodeId,
+        /// What it was told to do.
+        attempted: &'static str,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Follows the seat, across the rebuilding of the core.
+pub(crate) struct Seats {
+    rebuilt: watch::Receiver<Raft>,
+    metrics: WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>,
+}
+
+impl Seats {
+    /// Waits until the seat, or the membership, may be another than at the last call.
+    pub(crate) async fn changed(&mut self) {
+        tokio::select! {
+            _ = self.rebuilt.changed() => {}
+            changed = self.metrics.changed() => {
+                if changed.is_ok() {
+                    self.metrics.borrow_and_update();
+                    return;
+                }
+                // The core has ended; the next one tells more.
+                let _ = self.rebuilt.changed().await;
+            }
+        }
+        self.metrics = self.rebuilt.borrow_and_update().server_metrics();
+        self.metrics.borrow_and_update();
+    }
+}
+
+impl Leases {
+    /// Notes that `node` promised the leader of `term` to vote for no other until then.
+    pub(crate) fn note(&mut self, term: u64, node: NodeId, until: Instant) {
+        if term > self.term {
+            self.term = term;
+            self.until.clear();
+        }
+        if term == self.term {
+            let known = self.until.entry(node).or_default();
+            *known = until.max(*known);
+        }
+    }
+}
+
+impl Core {
+    pub(crate) async fn start(store: Store, machine: Machine, context: Context) -> Result<Self, RaftError> {
+        let context = Arc::new(context);
+        let config = machine.read(|applied| applied.state.config.clone());
+        let raft = build(&context, &store, &machine, &config, true).await?;
+        let started = context.clock.now();
+        Ok(Self(Arc::new(Shared {
+            store,
+            machine,
+            context,
+            raft: watch::Sender::new(raft),
+            rebuilding: watch::Sender::new(false),
+            rebuilds: Default::default(),
+            started,
+            heard: watch::Sender::new(None),
+            snapshot: Mutex::default(),
+        })))
+    }
+
+    /// Stops the core and starts another with the present settings. Without `keep_leading`, a leader does not restore
+    /// itself: it gives its term up.
+    pub(crate) async fn rebuild(&self, keep_leading: bool) -> Result<(), RaftError> {
+        // A task of its own: a caller that is cancelled half-way must not leave this node without a core.
+        let core = self.clone();
+        let rebuilding = tokio::spawn(async move { core.rebuild_now(keep_leading).await });
+        rebuilding.await.unwrap_or_else(|error| Err(self.failed("being rebuilt", error)))
+    }
+
+    async fn rebuild_now(&self, keep_leading: bool) -> Result<(), RaftError> {
+        let shared = &self.0;
+        let _one_at_a_time = shared.rebuilds.lock().await;
+        shared.rebuilding.send_replace(true);
+        let rebuilt = async {
+            self.raft().shutdown().await.map_err(|error| self.failed("being stopped", error))?;
+            let config = shared.machine.read(|applied| applied.state.config.clone());
+            build(&shared.context, &shared.store, &shared.machine, &config, keep_leading).await
+        };
+        let raft = rebuilt.await;
+        if let Ok(raft) = &raft {
+            shared.raft.send_replace(raft.clone());
+        }
+        shared.rebuilding.send_replace(false);
+        raft.map(drop)
+    }
+
+    /// Whether this node leads `term` on a core that runs, once that is not being rebuilt.
+    pub(crate) async fn resumes(&self, term: Term) -> bool {
+        self.ready().await;
+        let seat = self.seat();
+        seat.stopped.is_none() && seat.term == term && seat.leader == Some(self.id())
+    }
+
+    /// The core, once it is not being rebuilt.
+    pub(crate) async fn ready(&self) -> Raft {
+        // The sender lives as long as this.
+        let _ = self.0.rebuilding.subscribe().wait_for(|rebuilding| !rebuilding).await;
+        self.raft()
+    }
+
+    pub(crate) async fn shutdown(&self) -> Result<(), RaftError> {
+        self.ready().await.shutdown().await.map_err(|error| self.failed("being stopped", error))
+    }
+
+    pub(crate) fn raft(&self) -> Raft {
+        self.0.raft.borrow().clone()
+    }
+
+    /// Follows the seat from now on.
+    pub(crate) fn seats(&self) -> Seats {
+        let mut rebuilt = self.0.raft.subscribe();
+        let mut metrics = rebuilt.borrow_and_update().server_metrics();
+        metrics.borrow_and_update();
+        Seats { rebuilt, metrics }
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.0.context.id
+    }
+
+    pub(crate) fn machine(&self) -> &Machine {
+        &self.0.machine
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.context.clock
+    }
+
+    pub(crate) fn started(&self) -> Instant {
+        self.0.started
+    }
+
+    pub(crate) fn transport(&self) -> &Arc<dyn Transport> {
+        &self.0.context.transport
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        self.0.machine.read(|applied| applied.state.config.clone())
+    }
+
+    /// Sets the position that goes along with the next pre-votes.
+    pub(crate) fn stand_with(&self, position: Option<WalPosition>) {
+        *lock(&self.0.context.candidate) = position;
+    }
+
+    /// Follows the contact to leaders.
+    pub(crate) fn heard(&self) -> watch::Receiver<Option<Contact>> {
+        self.0.heard.subscribe()
+    }
+
+    pub(crate) fn seat(&self) -> Seat {
+        let raft = self.0.raft.borrow();
+        let metrics = raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let rebuilding = *self.0.rebuilding.borrow();
+        let running = raft.metrics();
+        let running = running.borrow_watched();
+        let stopped = running.running_state.as_ref().err().filter(|_| !rebuilding).map(ToString::to_string);
+        Seat {
+            term: Term(metrics.vote.leader_id().term),
+            leader: metrics.current_leader.filter(|_| stopped.is_none()),
+            candidate: metrics.state == ServerState::Candidate,
+            stopped,
+        }
+    }
+
+    /// The voters: one set, or two in a joint membership.
+    pub(crate) fn voters(&self) -> Vec<BTreeSet<NodeId>> {
+        let metrics = self.0.raft.borrow().server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().get_joint_config().clone()
+    }
+
+    /// The members, and the voters among them: one set, or two in a joint membership. Only what is committed counts.
+    pub(crate) fn membership(&self) -> (BTreeSet<NodeId>, Vec<BTreeSet<NodeId>>) {
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.committed_membership_config.membership();
+        (membership.nodes().map(|(id, _)| *id).collect(), membership.get_joint_config().clone())
+    }
+
+    /// Waits until `needed` voters, this leader among them, hold the log up to `index`.
+    pub(crate) async fn held_by(&self, index: LogIndex, needed: usize) {
+        let mut metrics = self.raft().metrics();
+        loop {
+            let voters = self.voters();
+            let holders = {
+                let metrics = metrics.borrow_and_update();
+                let matched = metrics.replication.as_ref();
+                let holds = |voter: NodeId| {
+                    let matched = matched.and_then(|matched| matched.get(&voter)).copied().flatten();
+                    voter == self.id() || matched.is_some_and(|matched| matched.index >= index.0)
+                };
+                voters.iter().flatten().collect::<BTreeSet<_>>().into_iter().filter(|&&voter| holds(voter)).count()
+            };
+            if holders >= needed {
+                return;
+            }
+            if metrics.changed().await.is_err() {
+                // The core was rebuilt.
+                metrics = self.raft().metrics();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+
+    /// Ends the lease of this node as the leader of `term` for good: its lead is being handed over.
+    pub(crate) fn end_lease(&self, term: Term) {
+        let mut leases = lock(&self.0.context.leases);
+        leases.handed_over = leases.handed_over.max(Some(term.0));
+    }
+
+    /// Makes this node stand for election at once, where it may.
+    pub(crate) fn stand_at_once(&self) {
+        self.0.context.stand.notify_one();
+    }
+
+    /// When the lease of this node as the leader of `term` ends, where a majority has promised one.
+    pub(crate) fn lease_end(&self, term: Term) -> Option<Instant> {
+        let now = self.clock().now();
+        let own = now + self.config().node_timeout.get();
+        let voters = self.voters();
+        let leases = lock(&self.0.context.leases);
+        if leases.handed_over >= Some(term.0) {
+            return None;
+        }
+        lease_end(&voters, |voter| {
+            if voter == self.id() {
+                return Some(own);
+            }
+            // The leader's own setting bounds the promises of voters that have not applied a lower one yet.
+            let promised = (leases.term == term.0).then(|| leases.until.get(&voter)).flatten();
+            promised.map(|&until| until.min(own))
+        })
+    }
+
+    /// Notes that a peer said that this node was removed from the cluster.
+    pub(crate) fn note_removal(&self) {
+        self.0.context.removed.send_if_modified(|removed| !std::mem::replace(removed, true));
+    }
+
+    /// Whether this node must vote for nobody because it heard from a leader lately, or did before it restarted: its
+    /// promise outlives it.
+    pub(crate) fn promised_to_a_leader(&self) -> bool {
+        let timeout = self.config().node_timeout.get();
+        let now = self.clock().now();
+        let heard = *self.0.heard.borrow();
+        heard.and_then(|heard| heard.promised).is_some_and(|until| now < until)
+            || (now < self.0.started + timeout && self.seat().leader.is_some_and(|leader| leader != self.id()))
+    }
+
+    /// Notes that a leader was heard, and promised to vote for no other for so long.
+    fn note_contact(&self, promise: Option<Duration>) {
+        let at = self.clock().now();
+        self.0.heard.send_modify(|heard| {
+            let earlier = heard.and_then(|heard| heard.promised);
+            *heard = Some(Contact { at, promised: promise.map(|promise| earlier.unwrap_or(at).max(at + promise)) });
+        });
+    }
+
+    /// Serves an append of a peer. While the core is rebuilt it fails, and the peer tries again: appends that waited
+    /// might overtake each other, and openraft takes a conflict behind an acknowledged entry for a lost log.
+    pub(crate) async fn append(&self, request: AppendEntriesRequest<TypeConfig>) -> PeerResponse {
+        if *self.0.rebuilding.borrow() {
+            return PeerResponse::Failed("its Raft core is being rebuilt".into());
+        }
+        match self.raft().append_entries(request).await {
+            Ok(response) => {
+                let node_timeout = self.config().node_timeout;
+                if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+                    self.note_contact(Some(node_timeout.get()));
+                }
+                PeerResponse::Append { response, node_timeout }
+            }
+            Err(error) => failed(error),
+        }
+    }
+
+    /// Serves a vote of a peer. A transfer of leadership was allowed by the leader that this node has promised to.
+    pub(crate) async fn vote(&self, request: VoteRequest<TypeConfig>) -> PeerResponse {
+        let raft = self.ready().await;
+        if self.promised_to_a_leader() && !request.leadership_transfer {
+            return self.reject();
+        }
+        raft.vote(request).await.map_or_else(failed, PeerResponse::Vote)
+    }
+
+    /// Serves a pre-vote of a peer.
+    pub(crate) async fn pre_vote(&self, request: VoteRequest<TypeConfig>) -> PeerResponse {
+        let raft = self.ready().await;
+        if self.promised_to_a_leader() {
+            return self.reject();
+        }
+        raft.pre_vote(request).await.map_or_else(failed, PeerResponse::Vote)
+    }
+
+    /// A vote for nobody. It carries this node's own vote: given the candidate's back, the candidate would adopt the
+    /// hypothetical term of a pre-vote, and unseat the leader.
+    pub(crate) fn reject(&self) -> PeerResponse {
+        let vote = self.raft().server_metrics().borrow_watched().vote;
+        PeerResponse::Vote(VoteResponse::new(vote, None, false))
+    }
+
+    pub(crate) async fn transfer(&self, request: openraft::raft::TransferLeaderRequest<TypeConfig>) -> PeerResponse {
+        // Whoever is to lead now may be voted for although the leader was heard lately; that is for this leader to say,
+        // and for none before it.
+        let own = self.raft().server_metrics().borrow_watched().vote;
+        if *request.from_leader() == own {
+            self.note_contact(None);
+        }
+        let taken = self
+            .on_core(|raft| {
+                let request = request.clone();
+                async move { raft.handle_transfer_leader(request).await }.boxed()
+            })
+            .await;
+        taken.map_or_else(identity, PeerResponse::Transfer)
+    }
+
+    /// Serves a piece of a snapshot, and installs it when it is whole.
+    pub(crate) async fn snapshot(&self, chunk: SnapshotChunk) -> PeerResponse {
+        let data = {
+            let mut receiving = lock(&self.0.snapshot);
+            let (transfer, data) = receiving.get_or_insert_with(|| (chunk.transfer, Vec::new()));
+            if *transfer != chunk.transfer {
+                (*transfer, *data) = (chunk.transfer, Vec::new());
+            }
+            if data.len() as u64 != chunk.offset || data.len() + chunk.data.len() > LARGEST_SNAPSHOT {
+                let reason =
+                    format!("a piece of a snapshot for offset {} does not follow {} bytes", chunk.offset, data.len());
+                *receiving = None;
+                return PeerResponse::Failed(reason);
+            }
+            data.extend_from_slice(&chunk.data);
+            if !chunk.last {
+                return PeerResponse::SnapshotPart;
+            }
+            receiving.take().map(|(_, data)| data).unwrap_or_default()
+        };
+        let installed = self
+            .on_core(|raft| {
+                let snapshot = Snapshot { meta: chunk.meta.clone(), snapshot: data.clone() };
+                async move { raft.install_full_snapshot(chunk.vote, snapshot).await }.boxed()
+            })
+            .await;
+        if installed.is_ok() {
+            self.note_contact(Some(self.config().node_timeout.get()));
+        }
+        installed.map_or_else(identity, PeerResponse::Snapshot)
+    }
+
+    /// Has the core serve a request, again where it was rebuilt meanwhile.
+    async fn on_core<T, E: std::fmt::Display>(
+        &self,
+        serve: impl Fn(Raft) -> BoxFuture<'static, Result<T, E>> + Send,
+    ) -> Result<T, PeerResponse> {
+        let mut rebuilt = self.0.raft.subscribe();
+        loop {
+            self.ready().await;
+            let raft = rebuilt.borrow_and_update().clone();
+            match serve(raft).await {
+                Ok(served) => return Ok(served),
+                Err(error) => {
+                    self.ready().await;
+                    if !rebuilt.has_changed().unwrap_or(false) {
+                        return Err(PeerResponse::Failed(error.to_string()));
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn failed(
+        &self,
+        attempted: &'static str,
+        error: impl std::error::Error + Send + Sync + 'static,
+    ) -> RaftError {
+        RaftError::Failed { node: self.id(), attempted, source: Box::new(error) }
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> PeerResponse {
+    PeerResponse::Failed(error.to_string())
+}
+
+/// Locks, going on after a panic of another holder: what is locked here is replaced as a whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+async fn build(
+    context: &Arc<Context>,
+    store: &Store,
+    machine: &Machine,
+    config: &Config,
+    keep_leading: bool,
+) -> Result<Raft, RaftError> {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| RaftError::Failed {
+        node: context.id,
+        attempted: "starting",
+        source,
+    };
+    let vote = store.clone().read_vote().await.map_err(|error| failed(error.into()))?;
+    let network = Network::new(context.clone(), config.replication_retry_interval.get());
+    let raft =
+        Raft::new(context.id, Arc::new(settings(config, keep_leading)?), network, store.clone(), machine.clone())
+            .await
+            .map_err(|error| failed(error.into()))?;
+    // A core that has just started tells an empty seat for an instant. A primary that believed it would be demoted.
+    if let Some(vote) = vote {
+        let leads = vote.is_committed() && vote.leader_id().voted_for == context.id && keep_leading;
+        let mut metrics = raft.server_metrics();
+        let told = async {
+            loop {
+                let told = metrics.borrow_and_update().clone();
+                if told.vote.leader_id().term >= vote.leader_id().term && (!leads || told.state == ServerState::Leader)
+                    || metrics.changed().await.is_err()
+                {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(STARTUP, told).await.map_err(|error| failed(error.into()))?;
+    }
+    Ok(raft)
+}
+
+/// openraft's settings from ours. Its election timer stays off: `election.rs` stands for election.
+fn settings(config: &Config, keep_leading: bool) -> Result<openraft::Config, openraft::ConfigError> {
+    let node_timeout = config.node_timeout.as_millis();
+    openraft::Config {
+        cluster_name: "qluster".into(),
+        heartbeat_interval: config.heartbeat_interval.as_millis(),
+        // The maximum is openraft's lease, on both sides.
+        election_timeout_min: node_timeout - 1,
+        election_timeout_max: node_timeout,
+        enable_elect: false,
+        enable_leader_restore: Some(keep_leading),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(LOGS_PER_SNAPSHOT),
+        max_in_snapshot_log_to_keep: LOGS_PER_SNAPSHOT,
+        replication_lag_threshold: 2 * LOGS_PER_SNAPSHOT,
+        install_snapshot_timeout: Duration::from_secs(60).as_millis() as u64,
+        ..openraft::Config::default()
+    }
+    .validate()
+}
+
+impl From<&crate::model::Node> for Peer {
+    fn from(node: &crate::model::Node) -> Self {
+        Self { address: node.api_address() }
+    }
+}

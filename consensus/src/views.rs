@@ -1,0 +1,85 @@
+//! What the nodes see of each other: each asks each other how it is, about as often as the leader sends heartbeats.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::clock::Instant;
+use crate::model::{Node, NodeId, NodeRole};
+use crate::raft::{Core, lock};
+use crate::transport::{NodeReport, PeerRequest, PeerResponse};
+
+/// Requests that a node sends in one round; in larger clusters the rounds are further apart, so that the traffic grows
+/// with the number of nodes and not with its square.
+const PER_ROUND: u32 = 16;
+
+/// The newest report of each other node.
+#[derive(Clone, Default)]
+pub(crate) struct Views(Arc<Mutex<BTreeMap<NodeId, (NodeReport, Instant)>>>);
+
+impl Views {
+    pub(crate) fn note(&self, report: NodeReport, now: Instant) {
+        lock(&self.0).insert(report.node, (report, now));
+    }
+
+    /// The newest report of `node`, where it is not older than `age`.
+    pub(crate) fn fresh(&self, node: NodeId, now: Instant, age: Duration) -> Option<NodeReport> {
+        let views = lock(&self.0);
+        views.get(&node).filter(|(_, at)| now < *at + age).map(|(report, _)| report.clone())
+    }
+
+    /// The nodes that reported within `age`.
+    pub(crate) fn seen(&self, now: Instant, age: Duration) -> BTreeSet<NodeId> {
+        lock(&self.0).iter().filter(|(_, (_, at))| now < *at + age).map(|(&node, _)| node).collect()
+    }
+
+    /// Whom each node that reported within `age` sees.
+    pub(crate) fn sees(&self, now: Instant, age: Duration) -> BTreeMap<NodeId, BTreeSet<NodeId>> {
+        let views = lock(&self.0);
+        let fresh = views.iter().filter(|(_, (_, at))| now < *at + age);
+        fresh.map(|(&node, (report, _))| (node, report.sees.clone())).collect()
+    }
+
+    fn keep(&self, nodes: &BTreeMap<NodeId, Node>) {
+        lock(&self.0).retain(|node, _| nodes.contains_key(node));
+    }
+}
+
+/// For how long a report counts: several rounds, and not less than the node time-out.
+pub(crate) fn validity(core: &Core) -> Duration {
+    let config = core.config();
+    let nodes = core.machine().read(|applied| applied.state.nodes.len());
+    config.node_timeout.get().max(3 * period(config.heartbeat_interval.get(), nodes))
+}
+
+fn period(heartbeat: Duration, nodes: usize) -> Duration {
+    heartbeat * u32::try_from(nodes).unwrap_or(u32::MAX).div_ceil(PER_ROUND).max(1)
+}
+
+/// Asks the other nodes for reports, round after round; ends never. `report` tells the own one.
+pub(crate) async fn run(core: Core, views: Views, report: impl Fn() -> NodeReport) {
+    loop {
+        let config = core.config();
+        let nodes = core.machine().read(|applied| applied.state.nodes.clone());
+        views.keep(&nodes);
+        // A listener is seen, and tells nothing of others: what it is for is to be many.
+        let role = nodes.get(&core.id()).map_or(NodeRole::Listener, |node| node.role);
+        if role != NodeRole::Listener {
+            let own = report();
+            for node in nodes.values().filter(|node| node.id != core.id()) {
+                let request = PeerRequest::Report(Box::new(own.clone()));
+                let answer = core.transport().call(node.id, node.api_address(), request, config.node_timeout.get());
+                let (core, views) = (core.clone(), views.clone());
+                tokio::spawn(async move {
+                    match answer.await {
+                        Ok(PeerResponse::Report(report)) => views.note(*report, core.clock().now()),
+                        Ok(PeerResponse::Removed) => core.note_removal(),
+                        // Silence is what is looked for: who does not answer is not seen.
+                        Ok(_) | Err(_) => {}
+                    }
+                });
+            }
+        }
+        tokio::time::sleep(period(config.heartbeat_interval.get(), nodes.len())).await;
+    }
+}

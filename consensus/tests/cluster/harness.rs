@@ -1,0 +1,492 @@
+//! Nodes in one process: their transport can be cut, their databases are a model.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use qluster_consensus::clock::Clock;
+use qluster_consensus::cluster::{Cluster, Parts};
+use qluster_consensus::database::{
+    Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary, Promotion, SyncRule,
+};
+use qluster_consensus::model::{ConfigUpdate, Leader, Lsn, Node, NodeId, NodeRole, NodeState, Port};
+use qluster_consensus::store::{Identity, Store};
+use qluster_consensus::transport::{PeerRequest, PeerResponse, Transport, TransportError};
+use tokio::sync::watch;
+
+/// Long for what takes a fraction of a second, so that only a hang runs into it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub fn port(number: u16) -> Port {
+    Port::new(number).unwrap()
+}
+
+/// Waits until `condition` holds.
+pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// The network: who is there, and who is cut off.
+#[derive(Default)]
+struct Net {
+    nodes: RwLock<BTreeMap<NodeId, Cluster>>,
+    isolated: Mutex<BTreeSet<NodeId>>,
+    /// Kinds of requests that get lost.
+    lost: Mutex<BTreeSet<Kind>>,
+    /// What was sent.
+    sent: Mutex<Vec<Kind>>,
+}
+
+/// Kinds of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Heartbeat,
+    Entries,
+    PreVote,
+    Vote,
+    Other,
+}
+
+impl Kind {
+    fn of(request: &PeerRequest) -> Self {
+        match request {
+            PeerRequest::Append(append) if append.entries.is_empty() => Kind::Heartbeat,
+            PeerRequest::Append(_) => Kind::Entries,
+            PeerRequest::PreVote { .. } => Kind::PreVote,
+            PeerRequest::Vote(_) => Kind::Vote,
+            _ => Kind::Other,
+        }
+    }
+}
+
+/// A node's end of it.
+struct Line {
+    me: NodeId,
+    net: Arc<Net>,
+}
+
+impl Transport for Line {
+    fn call(
+        &self,
+        to: NodeId,
+        address: SocketAddr,
+        request: PeerRequest,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<PeerResponse, TransportError>> {
+        let kind = Kind::of(&request);
+        self.net.sent.lock().unwrap().push(kind);
+        if self.net.lost.lock().unwrap().contains(&kind) {
+            let late = TransportError::Timeout { node: to, address, timeout };
+            return tokio::time::sleep(timeout).map(|()| Err(late)).boxed();
+        }
+        let isolated = self.net.isolated.lock().unwrap();
+        let cut = isolated.contains(&self.me) || isolated.contains(&to);
+        let target = self.net.nodes.read().unwrap().get(&to).cloned().filter(|_| !cut);
+        let Some(target) = target else {
+            let reason = "cut off".to_owned();
+            return futures::future::ready(Err(TransportError::Unreachable { node: to, address, reason })).boxed();
+        };
+        let mut served = target.serve(self.me, request);
+        // As on a wire, requests are taken in order although their answers are not. A first poll that ran out of the
+        // runtime's budget would take no place in line.
+        let first = tokio::task::unconstrained(&mut served).now_or_never();
+        async move {
+            let answer = async {
+                match first {
+                    Some(answer) => answer,
+                    None => served.await,
+                }
+            };
+            let late = TransportError::Timeout { node: to, address, timeout };
+            tokio::time::timeout(timeout, answer).await.map_err(|_| late)
+        }
+        .boxed()
+    }
+
+    fn forget(&self, _: NodeId) {}
+}
+
+/// A cluster in this process.
+pub struct Harness {
+    net: Arc<Net>,
+    stores: BTreeMap<NodeId, tempfile::TempDir>,
+    databases: Option<Databases>,
+}
+
+impl Harness {
+    pub async fn without_databases(nodes: usize) -> Self {
+        Self::start(nodes, None).await
+    }
+
+    pub async fn with_databases(nodes: usize) -> Self {
+        Self::start(nodes, Some(Databases::default())).await
+    }
+
+    async fn start(nodes: usize, databases: Option<Databases>) -> Self {
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
+        let mut harness = Self { net: Arc::default(), stores: BTreeMap::new(), databases };
+        let id = NodeId(1);
+        let node = Node {
+            id,
+            ip: [127, 0, 0, 1].into(),
+            db_port: Some(port(5001)),
+            api_port: port(8001),
+            role: NodeRole::Voter,
+            upgrade_to: NodeRole::Voter,
+            state: NodeState::Up,
+            reason: None,
+        };
+        let cluster = Cluster::create(harness.parts(id, true), node).await.unwrap();
+        harness.net.nodes.write().unwrap().insert(id, cluster);
+        // Fast, and slow enough for a loaded machine.
+        let timing = serde_json::json!({
+            "node-timeout": "600ms", "heartbeat-interval": "60ms", "pre-voting-timeout": "300ms",
+            "leader-voting-timeout": "600ms", "replication-retry-interval": "100ms"
+        });
+        let timing: ConfigUpdate = serde_json::from_value(timing).unwrap();
+        harness.leader().await;
+        harness.node(id).set_config(timing, "test").await.unwrap();
+        for _ in 1..nodes {
+            let id = harness.add(NodeRole::Voter).await;
+            harness.upgrade(id).await;
+        }
+        harness.settled(nodes).await;
+        harness
+    }
+
+    fn parts(&mut self, id: NodeId, create: bool) -> Parts {
+        let directory = self.stores.entry(id).or_insert_with(|| tempfile::tempdir().unwrap());
+        let path = directory.path().join("store");
+        let store = if create { Store::create(&path) } else { Store::open(&path) }.unwrap();
+        let database = self.databases.as_ref().map(|databases| databases.of(id) as Arc<dyn Database>);
+        let transport = Arc::new(Line { me: id, net: self.net.clone() });
+        Parts { store, transport, database, clock: Clock::boottime() }
+    }
+
+    pub fn node(&self, id: NodeId) -> Cluster {
+        self.net.nodes.read().unwrap()[&id].clone()
+    }
+
+    pub fn database(&self, id: NodeId) -> Arc<ModelDatabase> {
+        self.databases.as_ref().unwrap().of(id)
+    }
+
+    /// Those that claim to lead, at one instant: who claims it before and after the others were asked.
+    pub fn claimants(&self) -> Vec<NodeId> {
+        let nodes = self.net.nodes.read().unwrap();
+        let claims = |id: &NodeId| nodes[id].is_leader().ok().map(|leader| leader.term);
+        let first: Vec<_> = nodes.keys().map(|id| (*id, claims(id))).collect();
+        first.into_iter().filter(|(id, term)| term.is_some() && claims(id) == *term).map(|(id, _)| id).collect()
+    }
+
+    /// Waits for a leader.
+    pub async fn leader(&self) -> Leader {
+        let mut leader = None;
+        eventually("there is a leader", || {
+            let nodes = self.net.nodes.read().unwrap();
+            leader = nodes.values().find_map(|node| node.is_leader().ok());
+            leader.is_some()
+        })
+        .await;
+        leader.unwrap()
+    }
+
+    /// Waits until `count` nodes agree on the leader and the newest map.
+    pub async fn settled(&self, count: usize) {
+        eventually("all nodes agree", || {
+            let nodes: Vec<_> = self.net.nodes.read().unwrap().values().cloned().collect();
+            let maps: Vec<_> = nodes.iter().filter_map(|node| node.map().ok()).collect();
+            maps.len() == count
+                && maps.iter().all(|map| map.leader.is_some() && *map == maps[0])
+                && maps[0].nodes.values().all(|node| node.state == NodeState::Up)
+        })
+        .await;
+    }
+
+    pub async fn kill(&mut self, id: NodeId) {
+        let node = self.net.nodes.write().unwrap().remove(&id).unwrap();
+        node.shutdown().await.unwrap();
+    }
+
+    pub async fn kill_with_database(&mut self, id: NodeId) {
+        self.database(id).crash();
+        self.kill(id).await;
+        self.database(id).crash();
+    }
+
+    pub async fn restart(&mut self, id: NodeId) {
+        let path = self.stores[&id].path().join("store");
+        eventually("the store is released", || Store::open(&path).is_ok()).await;
+        let cluster = Cluster::start(self.parts(id, false)).await.unwrap();
+        self.net.nodes.write().unwrap().insert(id, cluster);
+    }
+
+    pub fn isolate(&self, id: NodeId) {
+        self.net.isolated.lock().unwrap().insert(id);
+    }
+
+    pub fn heal(&self) {
+        self.net.isolated.lock().unwrap().clear();
+    }
+
+    /// From now on requests of these kinds get lost.
+    pub fn lose(&self, kinds: &[Kind]) {
+        *self.net.lost.lock().unwrap() = kinds.iter().copied().collect();
+    }
+
+    /// What the nodes send in the next `time`.
+    pub async fn sent_within(&self, time: Duration) -> Vec<Kind> {
+        self.net.sent.lock().unwrap().clear();
+        tokio::time::sleep(time).await;
+        let sent = self.net.sent.lock().unwrap();
+        sent.clone()
+    }
+
+    /// Changes settings, at the leader.
+    pub async fn set(&self, settings: serde_json::Value) {
+        let leader = self.leader().await;
+        let update = serde_json::from_value(settings).unwrap();
+        let config = self.node(leader.id).set_config(update, "test").await.unwrap();
+        let nodes: Vec<_> = self.net.nodes.read().unwrap().values().cloned().collect();
+        eventually("all nodes have the settings", || {
+            nodes.iter().all(|node| node.config().is_ok_and(|now| now == config))
+        })
+        .await;
+    }
+
+    /// Adds a node and starts it.
+    pub async fn add(&mut self, role: NodeRole) -> NodeId {
+        let leader = self.leader().await;
+        let next = 8001 + self.stores.len() as u16;
+        let node = self.node(leader.id).add_node([127, 0, 0, 1].into(), port(next), role, "test").await.unwrap();
+        let parts = self.parts(node.id, true);
+        let cluster = self.node(leader.id).identity().cluster;
+        parts.store.set_identity(&Identity { cluster, node: node.id }).unwrap();
+        let cluster = Cluster::start(parts).await.unwrap();
+        self.net.nodes.write().unwrap().insert(node.id, cluster);
+        node.id
+    }
+
+    /// Upgrades a node as soon as it is fit for it.
+    pub async fn upgrade(&self, id: NodeId) {
+        let start = Instant::now();
+        loop {
+            let leader = self.node(self.leader().await.id);
+            let api_port = leader.map().unwrap().nodes[&id].api_port;
+            match leader.upgrade_node(id, port(5000 + id.0 as u16), api_port, "test").await {
+                Ok(_) => return,
+                Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until the database of `id` is the primary and tells so.
+    pub async fn serving(&self, id: NodeId) {
+        eventually("its database is promoted", || self.database(id).serves()).await;
+    }
+
+    pub async fn following(&self, id: NodeId, primary: NodeId) {
+        eventually("it follows", || {
+            let status = self.database(id).status().borrow().clone();
+            status.streaming && status.follows.is_some_and(|(node, _)| node == primary)
+        })
+        .await;
+    }
+
+    /// Writes rows through the leader until so many are acknowledged.
+    pub async fn write_acknowledged(&self, rows: usize) {
+        for _ in 0..rows {
+            let written = self.database(self.leader().await.id).write();
+            let databases = self.databases.as_ref().unwrap();
+            eventually("it is acknowledged", || databases.acknowledged(&written)).await;
+        }
+    }
+}
+
+/// All databases: standbys copy from primaries here.
+#[derive(Clone, Default)]
+struct Databases(Arc<Mutex<BTreeMap<NodeId, Arc<ModelDatabase>>>>);
+
+/// A row that was written, at whom.
+pub struct Written {
+    at: NodeId,
+    length: usize,
+}
+
+impl Databases {
+    fn of(&self, id: NodeId) -> Arc<ModelDatabase> {
+        let mut all = self.0.lock().unwrap();
+        all.entry(id)
+            .or_insert_with(|| {
+                // The first one was created; the others are clones.
+                let role = if id == NodeId(1) { DatabaseRole::Standby } else { DatabaseRole::Absent };
+                Arc::new(ModelDatabase {
+                    all: self.clone(),
+                    wal: Mutex::new(Vec::new()),
+                    rule: Mutex::default(),
+                    status: watch::Sender::new(DatabaseStatus::unknown(role)),
+                })
+            })
+            .clone()
+    }
+
+    /// Copies what each standby lacks from the primary that it follows, and tells whether enough hold it.
+    fn acknowledged(&self, written: &Written) -> bool {
+        let all: Vec<_> = self.0.lock().unwrap().iter().map(|(id, database)| (*id, database.clone())).collect();
+        for (_, standby) in &all {
+            standby.receive();
+        }
+        let primary = self.of(written.at);
+        let rule = primary.rule.lock().unwrap().clone();
+        let holds = |id: &NodeId, database: &ModelDatabase| {
+            let follows = database.status.borrow().follows;
+            rule.standbys.contains(id) && follows == Some((written.at, rule.term)) && database.rows() >= written.length
+        };
+        primary.serves() && all.iter().filter(|(id, database)| holds(id, database)).count() >= rule.count
+    }
+}
+
+/// A database whose WAL is a list of rows, each with a mark of who wrote it.
+pub struct ModelDatabase {
+    all: Databases,
+    wal: Mutex<Vec<u64>>,
+    rule: Mutex<SyncRule>,
+    status: watch::Sender<DatabaseStatus>,
+}
+
+impl ModelDatabase {
+    pub fn rows(&self) -> usize {
+        self.wal.lock().unwrap().len()
+    }
+
+    pub fn role(&self) -> DatabaseRole {
+        self.status.borrow().role
+    }
+
+    pub fn serves(&self) -> bool {
+        self.role() == DatabaseRole::Primary
+    }
+
+    /// It stops, and comes back as a standby that follows nobody.
+    pub fn crash(&self) {
+        self.set(|status| {
+            status.role = DatabaseRole::Standby;
+            status.follows = None;
+            status.streaming = false;
+        });
+    }
+
+    fn write(&self) -> Written {
+        self.wal.lock().unwrap().push(rand::random());
+        self.set(|_| {});
+        let at = *self.all.0.lock().unwrap().iter().find(|(_, other)| std::ptr::eq(&***other, self)).unwrap().0;
+        Written { at, length: self.rows() }
+    }
+
+    fn set(&self, change: impl FnOnce(&mut DatabaseStatus)) {
+        let lsn = Lsn(self.rows() as u64);
+        self.status.send_modify(|status| {
+            change(status);
+            status.lsn = Some(lsn);
+            status.timeline = Some(1);
+        });
+    }
+
+    fn receive(&self) {
+        let Some((primary, _)) = self.status.borrow().follows else { return };
+        let primary = self.all.of(primary);
+        if primary.serves() {
+            let theirs = primary.wal.lock().unwrap().clone();
+            let mut mine = self.wal.lock().unwrap();
+            assert_eq!(theirs[..mine.len()], mine[..], "a diverged standby streams");
+            *mine = theirs;
+            drop(mine);
+            self.set(|_| {});
+        }
+    }
+
+    fn follow_now(&self, primary: Primary) {
+        self.set(|status| {
+            status.role = DatabaseRole::Standby;
+            status.follows = Some((primary.node, primary.term));
+            status.streaming = true;
+        });
+        self.receive();
+    }
+}
+
+type Done<T> = BoxFuture<'static, Result<T, DatabaseError>>;
+
+fn done<T: Send + 'static>(value: T) -> Done<T> {
+    // A database takes its time; the caller must not rely on an answer at once.
+    async move {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        Ok(value)
+    }
+    .boxed()
+}
+
+impl Database for ModelDatabase {
+    fn status(&self) -> watch::Receiver<DatabaseStatus> {
+        self.status.subscribe()
+    }
+
+    fn fence(&self, _: Duration) -> Done<Lsn> {
+        self.crash();
+        done(Lsn(self.rows() as u64))
+    }
+
+    fn demote(&self, _: Duration) -> Done<()> {
+        self.crash();
+        done(())
+    }
+
+    fn promote(&self, rule: SyncRule) -> Done<Promotion> {
+        assert_eq!(self.role(), DatabaseRole::Standby);
+        *self.rule.lock().unwrap() = rule;
+        self.set(|status| status.role = DatabaseRole::Primary);
+        done(Promotion { timeline: 1, start: Lsn(self.rows() as u64) })
+    }
+
+    fn set_sync_rule(&self, rule: SyncRule) -> Done<()> {
+        *self.rule.lock().unwrap() = rule;
+        done(())
+    }
+
+    fn follow(&self, primary: Primary) -> Done<()> {
+        self.follow_now(primary);
+        done(())
+    }
+
+    fn rewind(&self, primary: Primary) -> Done<()> {
+        let theirs = self.all.of(primary.node).wal.lock().unwrap().clone();
+        let mut mine = self.wal.lock().unwrap();
+        let common = mine.iter().zip(&theirs).take_while(|(mine, theirs)| mine == theirs).count();
+        mine.truncate(common);
+        drop(mine);
+        self.follow_now(primary);
+        done(())
+    }
+
+    fn copy_from(&self, primary: Primary) -> Done<()> {
+        *self.wal.lock().unwrap() = self.all.of(primary.node).wal.lock().unwrap().clone();
+        self.follow_now(primary);
+        done(())
+    }
+
+    fn stop(&self) -> Done<()> {
+        self.set(|status| status.role = DatabaseRole::Stopped);
+        done(())
+    }
+}
