@@ -1,0 +1,118 @@
+//! The account of the operating system that PostgreSQL runs under.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+use super::error::{Error, Result};
+
+/// An account, and how to run programs under it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) name: String,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) home: String,
+}
+
+/// Who the agent is, and who PostgreSQL is to be.
+#[derive(Clone, Debug)]
+pub(super) struct Accounts {
+    /// Name of the agent's own account.
+    pub(super) agent: String,
+    /// The account of PostgreSQL.
+    pub(super) database: Account,
+    /// Whether the agent is root, and drops to `database` to run programs.
+    pub(super) drops: bool,
+    /// util-linux's setpriv, which also takes over supplementary groups (a TLS key is often readable by one).
+    setpriv: Option<PathBuf>,
+}
+
+impl Accounts {
+    /// Looks the accounts up; `os_user` is used where the agent is root.
+    pub(super) fn find(os_user: Option<&str>) -> Result<Self> {
+        let uid = rustix::process::geteuid().as_raw();
+        let passwd = Path::new("/etc/passwd");
+        let table = std::fs::read_to_string(passwd).map_err(Error::file("read", passwd))?;
+        let own = account(&table, |account| account.uid == uid).or_else(|| directory(&uid.to_string()));
+        if uid != 0 {
+            let own = own.ok_or_else(|| Error::Unfit(format!("the agent runs as uid {uid}, which has no account")))?;
+            return Ok(Self { agent: own.name.clone(), database: own, drops: false, setpriv: None });
+        }
+        let name = os_user.unwrap_or("postgres");
+        let database =
+            account(&table, |account| account.name == name).or_else(|| directory(name)).ok_or_else(|| {
+                Error::Unfit(format!(
+                    "there is no account `{name}` to run PostgreSQL under: create it or set `os-user`"
+                ))
+            })?;
+        if database.uid == 0 {
+            return Err(Error::Unfit("PostgreSQL refuses to run as root: set `os-user` to another account".into()));
+        }
+        let setpriv = ["/usr/bin/setpriv", "/bin/setpriv"].map(PathBuf::from).into_iter().find(|path| path.exists());
+        Ok(Self { agent: own.map_or("root".into(), |own| own.name), database, drops: true, setpriv })
+    }
+
+    /// A command that runs `program` under the account of PostgreSQL, in a process group of its own (a signal that
+    /// ends the agent is not meant for it), with an environment of its own (the agent's may hold secrets).
+    pub(super) fn command(&self, program: &Path) -> Command {
+        let mut command = match &self.setpriv {
+            Some(setpriv) => {
+                let mut command = Command::new(setpriv);
+                command.arg("--reuid").arg(self.database.uid.to_string());
+                command.arg("--regid").arg(self.database.gid.to_string());
+                command.arg("--init-groups").arg("--").arg(program);
+                command
+            }
+            None => {
+                let mut command = Command::new(program);
+                if self.drops {
+                    command.uid(self.database.uid).gid(self.database.gid);
+                }
+                command
+            }
+        };
+        command.env_clear().process_group(0).stdin(Stdio::null()).current_dir("/");
+        for name in ["PATH", "TZ", "LD_LIBRARY_PATH"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        // The output of programs is read.
+        command.env("LC_MESSAGES", "C").env("HOME", &self.database.home).env("USER", &self.database.name);
+        command
+    }
+}
+
+/// The first account of a table such as `/etc/passwd` that fits.
+fn account(table: &str, fits: impl Fn(&Account) -> bool) -> Option<Account> {
+    table.lines().filter_map(parse).find(fits)
+}
+
+fn parse(line: &str) -> Option<Account> {
+    let fields: Vec<&str> = line.split(':').collect();
+    let [name, _, uid, gid, _, home, ..] = fields[..] else { return None };
+    Some(Account { name: name.into(), uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: home.into() })
+}
+
+/// An account that is not in `/etc/passwd` but in a directory service.
+fn directory(key: &str) -> Option<Account> {
+    let output = std::process::Command::new("getent").arg("passwd").arg(key).output().ok()?;
+    std::str::from_utf8(&output.stdout).ok()?.lines().find_map(parse)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_are_found_and_odd_lines_are_passed_over() {
+        let table =
+            "root:x:0:0:root:/root:/bin/sh\n\n+::::::\nodd\npostgres:x:101:104:,,,:/var/lib/postgresql:/bin/sh\n";
+        let found = account(table, |account| account.name == "postgres");
+        let expected = Account { name: "postgres".into(), uid: 101, gid: 104, home: "/var/lib/postgresql".into() };
+        assert_eq!(found, Some(expected));
+        assert_eq!(account(table, |account| account.name == "odd"), None);
+    }
+}

@@ -1,0 +1,121 @@
+//! What PostgreSQL's own files say: the control file (as `pg_controldata` prints it), and timeline history files.
+
+use qluster_consensus::model::Lsn;
+
+use super::error::{Error, Result};
+
+/// What is needed of a control file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ControlData {
+    /// Identifies the database cluster and its physical copies.
+    pub(super) system_identifier: String,
+    /// Such as `in production`, `shut down`, `in archive recovery`.
+    pub(super) state: String,
+    /// Timeline of the last checkpoint.
+    pub(super) timeline: Option<u32>,
+    /// Where the last checkpoint is.
+    pub(super) checkpoint: Option<Lsn>,
+    /// Settings of the primary that a standby may not fall below.
+    pub(super) floors: Vec<(&'static str, u64)>,
+}
+
+/// Settings in the control file: as it names them, and as they are set.
+const FLOORS: [(&str, &str); 5] = [
+    ("max_connections setting", "max_connections"),
+    ("max_worker_processes setting", "max_worker_processes"),
+    ("max_wal_senders setting", "max_wal_senders"),
+    ("max_prepared_xacts setting", "max_prepared_transactions"),
+    ("max_locks_per_xact setting", "max_locks_per_transaction"),
+];
+
+impl ControlData {
+    /// Reads the output of `pg_controldata`, in English.
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        let field = |name: &str| {
+            let mut lines = text.lines().filter_map(|line| line.split_once(':'));
+            lines.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim())
+        };
+        let number = |name| field(name).and_then(|value| value.parse().ok());
+        let system_identifier = field("Database system identifier").filter(|value| value.parse::<u64>().is_ok());
+        let Some(system_identifier) = system_identifier else {
+            return Err(Error::Odd { what: "output of pg_controldata", text: text.chars().take(200).collect() });
+        };
+        Ok(Self {
+            system_identifier: system_identifier.into(),
+            state: field("Database cluster state").unwrap_or_default().into(),
+            timeline: field("Latest checkpoint's TimeLineID").and_then(|value| value.parse().ok()),
+            checkpoint: field("Latest checkpoint location").and_then(|value| value.parse().ok()),
+            floors: FLOORS.iter().filter_map(|&(name, setting)| Some((setting, number(name)?))).collect(),
+        })
+    }
+}
+
+/// Name of the history file of a timeline.
+pub(super) fn history_file(timeline: u32) -> String {
+    format!("{timeline:08X}.history")
+}
+
+/// Where the timeline begins whose history file has this text: the switch point in its last line.
+pub(super) fn start_of_timeline(history: &str) -> Result<Lsn> {
+    let mut lines = history.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let start = lines.next_back().and_then(|line| line.split_whitespace().nth(1)).and_then(|lsn| lsn.parse().ok());
+    start.ok_or_else(|| Error::Odd { what: "timeline history", text: history.chars().take(200).collect() })
+}
+
+/// The timeline in the name of a WAL file.
+pub(super) fn timeline_of_file(name: &str) -> Option<u32> {
+    u32::from_str_radix(name.get(..8)?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CONTROL: &str = "\
+pg_control version number:            1300
+Catalog version number:               202209061
+Database system identifier:           7286543210123456789
+Database cluster state:               in archive recovery
+pg_control last modified:             Mon 01 Jan 2024 10:00:00 AM UTC
+Latest checkpoint location:           0/2000060
+Latest checkpoint's REDO location:    0/2000028
+Latest checkpoint's TimeLineID:       3
+max_connections setting:              200
+max_worker_processes setting:         8
+max_wal_senders setting:              10
+max_prepared_xacts setting:           0
+max_locks_per_xact setting:           64
+";
+
+    #[test]
+    fn a_control_file_is_read() {
+        let data = ControlData::parse(CONTROL).unwrap();
+        assert_eq!(data.system_identifier, "7286543210123456789");
+        assert_eq!(data.state, "in archive recovery");
+        assert_eq!((data.timeline, data.checkpoint), (Some(3), Some(Lsn(0x200_0060))));
+        assert_eq!(data.floors[0], ("max_connections", 200));
+        assert_eq!(data.floors.len(), 5);
+    }
+
+    #[test]
+    fn a_timeline_begins_at_the_last_switch_of_its_history() {
+        let history = "1\t0/3000148\tno recovery target specified\n\n2\t16/B374D848\tno recovery target specified\n";
+        assert_eq!(start_of_timeline(history).unwrap().to_string(), "16/B374D848");
+        for odd in ["", "# nothing\n", "1\n", "1\tx\ty\n"] {
+            assert!(start_of_timeline(odd).is_err(), "{odd:?}");
+        }
+        assert_eq!(history_file(26), "0000001A.history");
+        assert_eq!(timeline_of_file("0000001A00000000000000A3"), Some(26));
+    }
+
+    proptest! {
+        #[test]
+        fn odd_text_is_refused_and_does_not_panic(text in "\\PC{0,200}") {
+            let _ = ControlData::parse(&text);
+            let _ = start_of_timeline(&text);
+            let _ = timeline_of_file(&text);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Files in directories that belong to the account of PostgreSQL, written and read by an agent that may be root.
+//!
+//! That account could put a link where root writes or reads, so links are not followed and nothing is read that the
+//! account itself could not read.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use super::account::Accounts;
+use super::error::{Error, Result};
+
+/// Files of the account of PostgreSQL.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    pub(super) accounts: Accounts,
+}
+
+impl Files {
+    /// Replaces a file by `text` in one step, durably, and tells whether it changed.
+    pub(super) fn write(&self, path: &Path, text: &str, mode: u32) -> Result<bool> {
+        if self.read(path)?.as_deref() == Some(text) {
+            return Ok(false);
+        }
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".qluster-tmp");
+        let temporary = path.with_file_name(name);
+        remove_file(&temporary)?;
+        let failed = |action| Error::file(action, &temporary);
+        let options = OpenOptions::new().write(true).create_new(true).mode(0o600).clone();
+        let mut file = options.open(&temporary).map_err(failed("create"))?;
+        file.write_all(text.as_bytes()).map_err(failed("write"))?;
+        self.give(&file, mode).map_err(failed("give away"))?;
+        file.sync_all().map_err(failed("sync"))?;
+        std::fs::rename(&temporary, path).map_err(Error::file("replace", path))?;
+        sync_parent(path)?;
+        Ok(true)
+    }
+
+    /// The text of a file that the account may read; None where there is none.
+    pub(super) fn read(&self, path: &Path) -> Result<Option<String>> {
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::file("read", path)(error)),
+        };
+        let about = file.metadata().map_err(Error::file("read", path))?;
+        let account = &self.accounts.database;
+        let readable = (about.uid() == account.uid && about.mode() & 0o400 != 0)
+            || (about.gid() == account.gid && about.mode() & 0o040 != 0)
+            || about.mode() & 0o004 != 0;
+        if self.accounts.drops && !readable {
+            return Err(Error::Unfit(format!("{} is not readable by `{}`", path.display(), account.name)));
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(Error::file("read", path))?;
+        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// Opens a file to append to, of the account.
+    pub(super) fn append(&self, path: &Path) -> Result<File> {
+        let options = OpenOptions::new().append(true).create(true).mode(0o600).clone();
+        let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
+        let file = options.clone().custom_flags(flags).open(path).map_err(Error::file("open", path))?;
+        self.give(&file, 0o640).map_err(Error::file("give away", path))?;
+        Ok(file)
+    }
+
+    /// Makes a directory of the account, with what is missing above it.
+    pub(super) fn make_dir(&self, path: &Path, mode: u32) -> Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
+        }
+        std::fs::create_dir(path).map_err(Error::file("create", path))?;
+        let dir = File::open(path).map_err(Error::file("open", path))?;
+        self.give(&dir, mode).map_err(Error::file("give away", path))
+    }
+
+    fn give(&self, file: &File, mode: u32) -> std::io::Result<()> {
+        if self.accounts.drops {
+            let account = &self.accounts.database;
+            fchown(file, Some(account.uid), Some(account.gid))?;
+        }
+        file.set_permissions(Permissions::from_mode(mode))
+    }
+}
+
+/// Removes a file; that there is none is no error.
+pub(super) fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes whatever is there, a link itself and not what it points to.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(about) if about.is_dir() => std::fs::remove_dir_all(path).map_err(Error::file("remove", path)),
+        Ok(_) => remove_file(path),
+        Err(_) => Ok(()),
+    }
+}
+
+/// The paths in a directory.
+pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(dir).map_err(Error::file("read", dir))?;
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(Error::file("read", dir))).collect()
+}
+
+/// Makes what was renamed, created or removed in a directory durable.
+pub(super) fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::file("sync", dir))
+}
+
+fn sync_parent(path: &Path) -> Result<()> {
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// The last `limit` bytes of a file that others write.
+pub(super) fn tail(path: &Path, limit: u64) -> String {
+    use std::io::{Seek, SeekFrom};
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(limit)))?;
+        let mut bytes = Vec::new();
+        file.take(limit).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
+}

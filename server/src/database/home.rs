@@ -1,0 +1,345 @@
+//! A database's home on this host: its directories and the files in them. All of this blocks, and starts nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use qluster_consensus::model::Lsn;
+
+use super::conf;
+use super::control::{ControlData, history_file, start_of_timeline};
+use super::error::{Error, Result};
+use super::files::{self, Files, remove_file};
+use super::hba;
+use super::process;
+use super::programs::Programs;
+use super::settings::{Directions, Own, conflicts};
+use super::staging::{self, Contents};
+
+/// What qluster writes into a data directory.
+const SETTINGS: &str = "qluster.conf";
+const STANDBY: &str = "standby.signal";
+
+/// The line that makes PostgreSQL read our settings, last so that they count.
+const INCLUDE: &str = "include_if_exists = 'qluster.conf'";
+
+/// The log is put aside at a start when it is larger.
+const LOG_LIMIT: u64 = 16 << 20;
+
+/// Where a database lives, and under which account.
+pub(super) struct Home {
+    pub(super) data_dir: PathBuf,
+    pub(super) run_dir: PathBuf,
+    pub(super) programs: Programs,
+    pub(super) files: Files,
+    pub(super) own: Own,
+    pub(super) superusers: Vec<String>,
+    pub(super) password: Option<String>,
+    /// What the database was last told; also in `qluster.conf`.
+    directions: Mutex<Directions>,
+    /// The least sizes with which it starts as a standby, once they were asked for.
+    floors: Mutex<Option<Vec<(&'static str, u64)>>>,
+    /// The postmaster that was started last; its pid file comes later.
+    spawned: Mutex<Option<i32>>,
+}
+
+/// Locks, also after a panic of another holder: each value here is whole at all times.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Home {
+    pub(super) fn new(
+        data_dir: PathBuf,
+        run_dir: PathBuf,
+        programs: Programs,
+        files: Files,
+        own: Own,
+        password: Option<String>,
+    ) -> Result<Self> {
+        let mut superusers = vec!["postgres".to_owned()];
+        if files.accounts.database.name != "postgres" {
+            superusers.push(files.accounts.database.name.clone());
+        }
+        let home = Self {
+            data_dir,
+            run_dir,
+            programs,
+            files,
+            own,
+            superusers,
+            password,
+            directions: Mutex::new(Directions::Fenced),
+            floors: Mutex::new(None),
+            spawned: Mutex::new(None),
+        };
+        let settings = home.files.read(&home.settings_file())?;
+        if let Some(directions) = settings.as_deref().and_then(Directions::parse) {
+            *lock(&home.directions) = directions;
+        }
+        Ok(home)
+    }
+
+    fn settings_file(&self) -> PathBuf {
+        self.data_dir.join(SETTINGS)
+    }
+
+    /// The log of PostgreSQL.
+    pub(super) fn log_file(&self) -> PathBuf {
+        self.run_dir.join("postgresql.log")
+    }
+
+    /// Exists while pg_rewind changes the data directory. Not inside of it: pg_rewind removes what the source lacks.
+    fn rewind_mark(&self) -> PathBuf {
+        self.run_dir.join("rewinding")
+    }
+
+    /// Whether there is a database, whole.
+    pub(super) fn contents(&self) -> Result<Contents> {
+        staging::look(&self.data_dir)
+    }
+
+    /// What the database was last told.
+    pub(super) fn directions(&self) -> Directions {
+        lock(&self.directions).clone()
+    }
+
+    /// The running postmaster.
+    pub(super) fn pid(&self) -> Option<i32> {
+        let spawned = *lock(&self.spawned);
+        spawned.filter(|&pid| process::is_alive(pid)).or_else(|| process::postmaster(&self.data_dir))
+    }
+
+    pub(super) fn set_spawned(&self, pid: Option<i32>) {
+        *lock(&self.spawned) = pid;
+    }
+
+    /// Whether a running postmaster is one that qluster started, or was started with its settings.
+    pub(super) fn has_settings(&self) -> bool {
+        self.settings_file().exists()
+    }
+
+    /// The processes of the database.
+    pub(super) fn processes(&self) -> Vec<i32> {
+        process::all_of(&self.data_dir, &self.programs.on_data())
+    }
+
+    /// Why the data cannot be used, where that is so.
+    pub(super) fn broken(&self) -> Option<String> {
+        let mark = self.rewind_mark().exists();
+        mark.then(|| "a rewind was interrupted, which leaves the data unusable: it must be cloned".into())
+    }
+
+    /// Says durably, before it begins, that the data directory is being changed by pg_rewind; or that it is no more.
+    pub(super) fn mark_rewind(&self, begins: bool) -> Result<()> {
+        if begins {
+            self.files.write(&self.rewind_mark(), "", 0o600)?;
+        } else {
+            remove_file(&self.rewind_mark())?;
+            files::sync_dir(&self.run_dir)?;
+        }
+        Ok(())
+    }
+
+    /// The end of PostgreSQL's log, in one line.
+    pub(super) fn log_tail(&self) -> String {
+        let text = files::tail(&self.log_file(), 4000);
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        lines[lines.len().saturating_sub(6)..].join("; ")
+    }
+
+    /// Asks pg_controldata.
+    pub(super) fn control(&self) -> Result<ControlData> {
+        let program = self.programs.path("pg_controldata");
+        let mut command = self.files.accounts.command(&program);
+        command.arg("-D").arg(&self.data_dir).env("LC_ALL", "C");
+        let output = command.as_std_mut().output();
+        let output = output.map_err(|source| Error::Spawn { program: program.clone(), source })?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            return Err(Error::Program { program: "pg_controldata".into(), status: output.status, output: text });
+        }
+        ControlData::parse(&String::from_utf8_lossy(&output.stdout))
+    }
+
+    /// Where a timeline of this database begins; 0/0 for the first.
+    pub(super) fn start_of(&self, timeline: u32) -> Result<Lsn> {
+        if timeline <= 1 {
+            return Ok(Lsn(0));
+        }
+        let path = self.data_dir.join("pg_wal").join(history_file(timeline));
+        let text = self.files.read(&path)?;
+        start_of_timeline(&text.ok_or_else(|| Error::Unfit(format!("{} is missing", path.display())))?)
+    }
+
+    /// Gets everything ready for PostgreSQL to start as a standby with these directions. Nothing of it runs.
+    pub(super) fn prepare(&self, directions: &Directions) -> Result<()> {
+        staging::finish(&self.data_dir)?;
+        if self.contents()? == Contents::Nothing {
+            return Err(Error::Unfit(format!("there is no database in {}", self.data_dir.display())));
+        }
+        self.files.make_dir(&self.run_dir, 0o750)?;
+        self.remove_stale_locks()?;
+        *lock(&self.floors) = None;
+        self.include_settings()?;
+        self.write_settings(directions)?;
+        self.write_access()?;
+        self.write_passfile()?;
+        self.mark_standby()?;
+        let log = self.log_file();
+        if std::fs::metadata(&log).is_ok_and(|about| about.len() > LOG_LIMIT) {
+            std::fs::rename(&log, log.with_extension("log.1")).map_err(Error::file("rename", &log))?;
+        }
+        Ok(())
+    }
+
+    /// Makes any start of PostgreSQL that of a standby. A running one, primary or not, does not look at this file.
+    pub(super) fn mark_standby(&self) -> Result<()> {
+        remove_file(&self.data_dir.join("recovery.signal"))?;
+        let path = self.data_dir.join(STANDBY);
+        if path.exists() {
+            return Ok(());
+        }
+        self.files.write(&path, "", 0o600)?;
+        Ok(())
+    }
+
+    /// Lets a single-user server, which pg_rewind may run, start.
+    pub(super) fn unmark_standby(&self) -> Result<()> {
+        remove_file(&self.data_dir.join(STANDBY))?;
+        remove_file(&self.data_dir.join("recovery.signal"))?;
+        self.remove_stale_locks()
+    }
+
+    /// Removes the lock files of a postmaster that is dead. PostgreSQL takes one that is a zombie for alive, and one
+    /// whose process id was given to another process of its account as well.
+    fn remove_stale_locks(&self) -> Result<()> {
+        if self.pid().is_some() || !self.processes().is_empty() {
+            return Ok(());
+        }
+        remove_file(&self.data_dir.join("postmaster.pid"))?;
+        let users = self.users_settings();
+        let theirs = users.get("unix_socket_directories").map_or("", String::as_str);
+        let dirs = theirs.split(',').map(|dir| PathBuf::from(dir.trim().trim_matches('"')));
+        for dir in dirs.chain([self.own.socket_dir.clone()]) {
+            let lock = dir.join(format!(".s.PGSQL.{}.lock", self.own.port));
+            let text = std::fs::read_to_string(&lock).unwrap_or_default();
+            let holder = text.lines().nth(1).map(PathBuf::from);
+            if holder.is_some_and(|holder| holder.canonicalize().is_ok_and(|holder| holder == self.data_dir)) {
+                remove_file(&lock)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the settings that make PostgreSQL do what it is told.
+    pub(super) fn write_settings(&self, directions: &Directions) -> Result<()> {
+        let mut floors = lock(&self.floors);
+        let floors = match &mut *floors {
+            Some(floors) => floors,
+            none => none.insert(self.control()?.floors),
+        };
+        let text = self.own.render(directions, &self.users_settings(), floors);
+        // That it may be a primary is known before it can be one, that it is none after.
+        if matches!(directions, Directions::Leads(_)) {
+            *lock(&self.directions) = directions.clone();
+        }
+        self.files.write(&self.settings_file(), &text, 0o600)?;
+        self.strip_auto_conf(&text)?;
+        *lock(&self.directions) = directions.clone();
+        Ok(())
+    }
+
+    /// What the user set, anywhere.
+    fn users_settings(&self) -> BTreeMap<String, String> {
+        let read = |path: &Path| self.files.read(path).ok().flatten();
+        let own = self.settings_file();
+        let mut settings = conf::values(&self.data_dir.join("postgresql.conf"), &own, &read);
+        settings.extend(conf::values(&self.data_dir.join("postgresql.auto.conf"), &own, &read));
+        settings
+    }
+
+    /// Makes `postgresql.conf` include our settings last.
+    fn include_settings(&self) -> Result<()> {
+        let path = self.data_dir.join("postgresql.conf");
+        let text = match self.files.read(&path)? {
+            Some(text) => text,
+            None => match self.packaged_config() {
+                Some(packaged) => format!("include_if_exists = {}\n", conf::quote(&packaged.to_string_lossy())),
+                None => String::new(),
+            },
+        };
+        let is_include = |line: &str| conf::parse_line(line) == conf::parse_line(INCLUDE);
+        let mut settings = text.lines().rev().filter(|line| conf::parse_line(line).is_some());
+        if settings.next().is_some_and(is_include) {
+            return Ok(());
+        }
+        let mut text = conf::without(&text, &|name, value| name == "include_if_exists" && value == SETTINGS);
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text += &format!("# The settings of qluster come last, so that they count.\n{INCLUDE}\n");
+        self.files.write(&path, &text, 0o600)?;
+        Ok(())
+    }
+
+    /// The configuration that a package (Debian's) keeps outside of the data directory.
+    fn packaged_config(&self) -> Option<PathBuf> {
+        let versions = std::fs::read_dir("/etc/postgresql").ok()?.flatten();
+        let clusters = versions.filter_map(|version| std::fs::read_dir(version.path()).ok()).flatten().flatten();
+        let mut paths = clusters.map(|cluster| cluster.path().join("postgresql.conf"));
+        paths.find(|path| {
+            let settings = conf::values(path, Path::new(""), &|path| self.files.read(path).ok().flatten());
+            let dir = settings.get("data_directory").and_then(|dir| Path::new(dir).canonicalize().ok());
+            dir.is_some_and(|dir| dir == self.data_dir)
+        })
+    }
+
+    /// Takes out of `postgresql.auto.conf`, which is read after all others, what would undo our settings.
+    fn strip_auto_conf(&self, rendered: &str) -> Result<()> {
+        let path = self.data_dir.join("postgresql.auto.conf");
+        let Some(text) = self.files.read(&path)? else { return Ok(()) };
+        let ours: BTreeMap<String, String> = rendered.lines().filter_map(conf::parse_line).collect();
+        let unwanted = |name: &str, value: &str| conflicts(name, value, ours.get(name).map(String::as_str));
+        self.files.write(&path, &conf::without(&text, &unwanted), 0o600)?;
+        Ok(())
+    }
+
+    /// Writes the files that say who may connect, and tells whether they changed.
+    pub(super) fn write_access(&self) -> Result<bool> {
+        let superusers: Vec<&str> = self.superusers.iter().map(String::as_str).collect();
+        let accounts = &self.files.accounts;
+        let mut names = vec![accounts.agent.as_str()];
+        if accounts.database.name != accounts.agent {
+            names.push(&accounts.database.name);
+        }
+        let hba = hba::hba(&superusers, self.password.is_some(), &self.users_access("pg_hba.conf")?);
+        let ident = hba::ident(&names, &superusers, &self.users_access("pg_ident.conf")?);
+        let changed = self.files.write(&self.own.hba_file, &hba, 0o600)?;
+        Ok(self.files.write(&self.own.ident_file, &ident, 0o600)? || changed)
+    }
+
+    /// The user's file of this name: in the data directory, or beside the packaged configuration.
+    fn users_access(&self, name: &str) -> Result<String> {
+        if let Some(text) = self.files.read(&self.data_dir.join(name))? {
+            return Ok(text);
+        }
+        let packaged = self.packaged_config().map(|path| path.with_file_name(name));
+        Ok(packaged.map(|path| self.files.read(&path)).transpose()?.flatten().unwrap_or_default())
+    }
+
+    /// When the user's files that say who may connect were last changed.
+    pub(super) fn access_changed(&self) -> [Option<std::time::SystemTime>; 2] {
+        ["pg_hba.conf", "pg_ident.conf"]
+            .map(|name| std::fs::metadata(self.data_dir.join(name)).and_then(|about| about.modified()).ok())
+    }
+
+    /// Writes the password of the replication role for libpq.
+    pub(super) fn write_passfile(&self) -> Result<()> {
+        if let (Some(path), Some(password)) = (&self.own.passfile, &self.password) {
+            let password = password.replace('\\', "\\\\").replace(':', "\\:");
+            self.files.write(path, &format!("*:*:*:{}:{password}\n", super::settings::ROLE), 0o600)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,308 @@
+//! The PostgreSQL (or fork of it) beside the agent: [`Postgres`] does to it what consensus decides.
+//!
+//! # How it is directed
+//!
+//! PostgreSQL is only ever started as a standby: `standby.signal` is always there, also in the data directory of a
+//! running primary, so that whoever starts it gets a standby. What it was told last, its *directions* (fenced, follow
+//! that primary, lead), is in `qluster.conf`; a restarted agent reads it there, and finds the postmaster running, since
+//! PostgreSQL outlives its agent. "Leads" is written before the promotion, and counts as a primary until the
+//! postmaster has ended: a promotion that was begun cannot be called back.
+//!
+//! # Layout
+//!
+//! - `home`: its directories and files; `files`, `conf`, `settings`, `hba`, `control`, `staging`: what they hold.
+//! - `account`, `programs`, `process`: who runs what, and which processes there are.
+//! - `session`: asking it. `start`: starting and stopping it.
+//! - `replication`, `rewind`, `clone`: the operations of the trait. `monitor`: its status, and restarts.
+//!
+//! One operation at a time changes anything: whoever does holds the *turn*, and lends it to what goes on blocking when
+//! the operation's future is dropped. Only the demote ladder takes no turn: it must not wait.
+
+mod account;
+mod clone;
+mod conf;
+mod control;
+mod error;
+mod files;
+mod hba;
+mod home;
+mod monitor;
+mod process;
+mod programs;
+mod replication;
+mod rewind;
+mod session;
+mod settings;
+mod staging;
+mod start;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use qluster_consensus::database::{
+    Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary, Promotion, SyncRule,
+};
+use qluster_consensus::model::{Lsn, NodeId, Port};
+use tokio::sync::{OwnedMutexGuard, watch};
+
+use self::account::Accounts;
+pub use self::error::Error;
+use self::error::Result;
+use self::files::Files;
+use self::home::Home;
+use self::programs::Programs;
+use self::session::Session;
+use self::settings::Own;
+use self::staging::Contents;
+use crate::api::DbConfig;
+
+/// Where the database of a node is, and how it runs.
+#[derive(Clone, Debug)]
+pub struct DatabaseConfig {
+    /// The node.
+    pub node: NodeId,
+    /// Address of its host, where standbys reach it.
+    pub ip: IpAddr,
+    /// Port of the database.
+    pub port: Port,
+    /// Data directory of PostgreSQL; need not exist.
+    pub data_dir: PathBuf,
+    /// Directory of PostgreSQL's programs; found by itself where there is none.
+    pub bin_dir: Option<PathBuf>,
+    /// The account that PostgreSQL runs under, where the agent is root. Default: `postgres`.
+    pub os_user: Option<String>,
+    /// Programs that a fork has renamed, by PostgreSQL's name for them.
+    pub programs: BTreeMap<String, String>,
+    /// A directory of the agent's for the socket, the log and marks of PostgreSQL. Kept, and not shared.
+    pub run_dir: PathBuf,
+    /// Password of the replication role. Without one, standbys are let in from loopback only.
+    pub replication_password: Option<String>,
+}
+
+/// The PostgreSQL of a node.
+pub struct Postgres {
+    home: Arc<Home>,
+    status: watch::Sender<DatabaseStatus>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+    session: Mutex<Option<Arc<Session>>>,
+    superuser: OnceLock<String>,
+    /// Whether it was stopped on purpose, so that it is not started again unasked.
+    held: AtomicBool,
+    /// That it is being rebuilt, and how far that is.
+    rebuilding: Mutex<Option<Option<u8>>>,
+    /// Why it is unfit, where the monitor found that out.
+    trouble: Mutex<Option<String>>,
+    /// Counts what makes an observation that was begun before it stale.
+    epoch: AtomicU64,
+}
+
+/// The right to change the database. Cloned into what goes on when an operation's future is dropped.
+type Turn = Arc<OwnedMutexGuard<()>>;
+
+impl Postgres {
+    /// Looks at what is there and starts nothing. A PostgreSQL that an earlier agent started is taken over as it runs,
+    /// primary or standby.
+    pub async fn open(config: DatabaseConfig) -> Result<Arc<Self>> {
+        let home = tokio::task::spawn_blocking(move || open_home(config)).await.map_err(|_| Error::Stopping)??;
+        let role = match (home.pid(), home.contents()?) {
+            (Some(_), _) => DatabaseRole::Starting,
+            (None, Contents::Database(_)) => DatabaseRole::Stopped,
+            (None, Contents::Nothing) => DatabaseRole::Absent,
+        };
+        let postgres = Arc::new(Self {
+            home: Arc::new(home),
+            status: watch::Sender::new(DatabaseStatus::unknown(role)),
+            turn: Arc::default(),
+            session: Mutex::default(),
+            superuser: OnceLock::new(),
+            held: AtomicBool::new(false),
+            rebuilding: Mutex::default(),
+            trouble: Mutex::default(),
+            epoch: AtomicU64::new(0),
+        });
+        postgres.observe().await;
+        Ok(postgres)
+    }
+
+    /// Creates the database (with data checksums, in UTF-8, sorted by code point so that all hosts agree), unless
+    /// there is one: that is adopted as it is. Starts nothing.
+    pub async fn initialize(&self) -> Result<()> {
+        let turn = self.turn().await;
+        let contents = self.blocking(&turn, |home| {
+            if home.pid().is_none() {
+                staging::finish(&home.data_dir)?;
+            }
+            home.contents()
+        });
+        if let Contents::Database(_) = contents.await? {
+            return Ok(());
+        }
+        let new = self.blocking(&turn, |home| {
+            home.files.make_dir(&home.data_dir, 0o700)?;
+            let new = staging::new_dir(&home.data_dir);
+            home.files.make_dir(&new, 0o700)?;
+            Ok(new)
+        });
+        let new = new.await?;
+        let mut command = self.home.files.accounts.command(&self.home.programs.path("initdb"));
+        command.current_dir(&self.home.data_dir).arg("-D").arg(&new);
+        command.args(["--data-checksums", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8"]);
+        match self.home.own.ip.is_loopback() {
+            true => command.args(["--auth-local=trust", "--auth-host=trust"]),
+            false => command.args(["--auth-local=peer", "--auth-host=scram-sha-256"]),
+        };
+        programs::run(command, "initdb", |_| {}).await?;
+        self.blocking(&turn, move |home| staging::install(&home.data_dir, &new)).await?;
+        self.observe().await;
+        Ok(())
+    }
+
+    /// Identifies the database and its physical copies: a number of 64 bits, as text.
+    pub async fn system_identifier(&self) -> Result<String> {
+        let home = self.home.clone();
+        let control = tokio::task::spawn_blocking(move || home.control()).await.map_err(|_| Error::Stopping)??;
+        Ok(control.system_identifier)
+    }
+
+    /// Asks the running PostgreSQL for its settings.
+    pub async fn settings(&self) -> Result<DbConfig> {
+        let attempted = "report its settings";
+        let ask = async {
+            // Not by the kept session, whose own settings would show.
+            let client = self.connect(true).await?;
+            session::settings(&client).await
+        };
+        let answer = tokio::time::timeout(session::PATIENCE, ask).await;
+        answer.unwrap_or(Err(Error::Unanswered { attempted, within: session::PATIENCE }))
+    }
+
+    /// Process id of the running postmaster.
+    pub fn pid(&self) -> Option<i32> {
+        self.home.pid()
+    }
+
+    /// The directory of the unix socket, for programs on this host.
+    pub fn socket_dir(&self) -> &Path {
+        &self.home.own.socket_dir
+    }
+
+    async fn turn(&self) -> Turn {
+        Arc::new(self.turn.clone().lock_owned().await)
+    }
+
+    /// Does what blocks elsewhere. It goes on when this future is dropped, and keeps its turn until then.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        turn: &Turn,
+        work: impl FnOnce(&Home) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (home, turn) = (self.home.clone(), turn.clone());
+        let work = move || {
+            let done = work(&home);
+            drop(turn);
+            done
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopping)?
+    }
+}
+
+fn open_home(config: DatabaseConfig) -> Result<Home> {
+    let DatabaseConfig { node, ip, port, data_dir, bin_dir, os_user, programs, run_dir, replication_password } = config;
+    if replication_password.is_none() && !ip.is_loopback() {
+        return Err(Error::Unfit(format!(
+            "standbys of {ip} need a password: without one they are let in from loopback only"
+        )));
+    }
+    let accounts = Accounts::find(os_user.as_deref())?;
+    let files = Files { accounts };
+    let wanted = match staging::look(&data_dir)? {
+        Contents::Database(version) => version,
+        Contents::Nothing => None,
+    };
+    let programs = Programs::find(bin_dir.as_deref(), &programs, wanted)?;
+    if !data_dir.exists() {
+        files.make_dir(&data_dir, 0o700)?;
+    }
+    // Processes are told by it, and the kernel names it without links.
+    let data_dir = data_dir.canonicalize().map_err(Error::file("open", &data_dir))?;
+    let about = std::fs::metadata(&data_dir).map_err(Error::file("open", &data_dir))?;
+    let account = &files.accounts.database;
+    if about.uid() != account.uid {
+        return Err(Error::Unfit(format!(
+            "{} belongs to uid {}, PostgreSQL runs as `{}` (uid {})",
+            data_dir.display(),
+            about.uid(),
+            account.name,
+            account.uid
+        )));
+    }
+    files.make_dir(&run_dir, 0o750)?;
+    let run_dir = run_dir.canonicalize().map_err(Error::file("open", &run_dir))?;
+    let socket_dir = start::socket_dir(&run_dir, &files)?;
+    let own = Own {
+        node,
+        ip,
+        port,
+        socket_dir,
+        hba_file: data_dir.join("qluster_hba.conf"),
+        ident_file: data_dir.join("qluster_ident.conf"),
+        passfile: replication_password.as_ref().map(|_| run_dir.join("pgpass")),
+    };
+    let home = Home::new(data_dir, run_dir, programs, files, own, replication_password)?;
+    match home.pid() {
+        Some(pid) if !home.has_settings() => Err(Error::Unfit(format!(
+            "the database in {} runs already (process {pid}), not under qluster: stop it, and what starts it",
+            home.data_dir.display()
+        ))),
+        _ => Ok(home),
+    }
+}
+
+impl Database for Postgres {
+    fn status(&self) -> watch::Receiver<DatabaseStatus> {
+        self.status.subscribe()
+    }
+
+    fn fence(&self, deadline: Duration) -> BoxFuture<'_, Result<Lsn, DatabaseError>> {
+        self.do_fence(deadline).map(|done| done.map_err(|error| error.during("fence the database"))).boxed()
+    }
+
+    fn demote(&self, deadline: Duration) -> BoxFuture<'_, Result<(), DatabaseError>> {
+        self.do_demote(deadline).map(|done| done.map_err(|error| error.during("demote the database"))).boxed()
+    }
+
+    fn promote(&self, rule: SyncRule) -> BoxFuture<'_, Result<Promotion, DatabaseError>> {
+        self.do_promote(rule).map(|done| done.map_err(|error| error.during("promote the database"))).boxed()
+    }
+
+    fn set_sync_rule(&self, rule: SyncRule) -> BoxFuture<'_, Result<(), DatabaseError>> {
+        let done = self.do_set_sync_rule(rule);
+        done.map(|done| done.map_err(|error| error.during("change the sync rule of the database"))).boxed()
+    }
+
+    fn follow(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>> {
+        let attempted = format!("make the database follow node {}", primary.node);
+        self.do_follow(primary).map(move |done| done.map_err(|error| error.during(&attempted))).boxed()
+    }
+
+    fn rewind(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>> {
+        let attempted = format!("rewind the database to node {}", primary.node);
+        self.do_rewind(primary).map(move |done| done.map_err(|error| error.during(&attempted))).boxed()
+    }
+
+    fn copy_from(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>> {
+        let attempted = format!("clone the database of node {}", primary.node);
+        self.do_clone(primary).map(move |done| done.map_err(|error| error.during(&attempted))).boxed()
+    }
+
+    fn stop(&self) -> BoxFuture<'_, Result<(), DatabaseError>> {
+        self.do_stop().map(|done| done.map_err(|error| error.during("stop the database"))).boxed()
+    }
+}

@@ -1,0 +1,204 @@
+//! The processes of a database: which there are, waiting for them to end, and ending them.
+//!
+//! They are told by their working directory, which is the data directory for the postmaster, its backends, a single-user
+//! server and the programs that the agent runs on it, and by their program. So backends that outlive their postmaster
+//! are found as well. A zombie is dead: it holds nothing and serves nobody, and who reaps it may take seconds.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::error::{Error, Result};
+
+/// Between two looks at processes that are about to end.
+const STEP: Duration = Duration::from_millis(5);
+
+/// What a `postmaster.pid` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PidFile {
+    /// The process; a single-user server writes it negative.
+    pub(super) pid: i32,
+    /// Its port, once it has one.
+    pub(super) port: Option<u16>,
+    /// The first directory of its sockets.
+    pub(super) socket_dir: Option<PathBuf>,
+}
+
+impl PidFile {
+    /// Reads it; a file that a starting postmaster has written in part is read as far as it goes.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines().map(str::trim);
+        let pid = lines.next()?.parse().ok()?;
+        let mut lines = lines.skip(2);
+        let port = lines.next().and_then(|line| line.parse().ok());
+        let socket_dir = lines.next().filter(|line| !line.is_empty()).map(PathBuf::from);
+        Some(Self { pid, port, socket_dir })
+    }
+}
+
+/// The running postmaster of a data directory.
+pub(super) fn postmaster(data_dir: &Path) -> Option<i32> {
+    let text = std::fs::read_to_string(data_dir.join("postmaster.pid")).ok()?;
+    let pid = PidFile::parse(&text)?.pid;
+    (pid > 0 && works_in(pid, data_dir)).then_some(pid)
+}
+
+/// Whether a process is alive and works in `dir`. Neither is so for a zombie, nor for another that got its id.
+pub(super) fn works_in(pid: i32, dir: &Path) -> bool {
+    is_alive(pid) && std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir)
+}
+
+/// Whether a process runs. A zombie does not.
+pub(super) fn is_alive(pid: i32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    !matches!(state(&stat), Some('Z' | 'X') | None)
+}
+
+/// The state in a `/proc/…/stat`: what follows the command, which may itself hold spaces and parentheses.
+fn state(stat: &str) -> Option<char> {
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
+/// The processes that work in `data_dir` (canonical) and run one of `programs` (canonical as well). Others may work
+/// there, too: an administrator's.
+pub(super) fn all_of(data_dir: &Path, programs: &[PathBuf]) -> Vec<i32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let runs_one = |pid: &i32| {
+        let Ok(exe) = std::fs::read_link(format!("/proc/{pid}/exe")) else { return false };
+        // So reads a program that was replaced by an upgrade.
+        let path = exe.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map_or(exe.as_path(), Path::new);
+        programs.iter().any(|program| program == path)
+    };
+    pids.filter(|&pid| works_in(pid, data_dir)).filter(runs_one).collect()
+}
+
+/// How often a process has gone to sleep by itself.
+pub(super) fn sleeps(pid: i32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse().ok()
+}
+
+/// Sends a signal; that the process is gone is no error.
+pub(super) fn signal(pid: i32, signal: Signal) -> Result<()> {
+    let Some(target) = Pid::from_raw(pid).filter(|_| pid > 1) else { return Ok(()) };
+    match rustix::process::kill_process(target, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(source) => Err(Error::Signal { pid, source: source.into() }),
+    }
+}
+
+/// Waits until a process has ended.
+pub(super) async fn ended(pid: i32) {
+    // Where there are no pidfds, or no more descriptors, a slow look is good enough.
+    if let Some(target) = Pid::from_raw(pid)
+        && let Ok(descriptor) = rustix::process::pidfd_open(target, PidfdFlags::NONBLOCK)
+        && let Ok(descriptor) = readable(descriptor)
+        && is_alive(pid)
+    {
+        let _ = descriptor.readable().await;
+        return;
+    }
+    while is_alive(pid) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Registers a descriptor to wait for. The function is deprecated for descriptors that can be closed meanwhile, which one
+/// that is owned cannot; its successor needs `unsafe`.
+#[allow(deprecated)]
+fn readable(descriptor: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(descriptor, Interest::READABLE)
+}
+
+/// The demote ladder: an immediate stop, and SIGKILL in time for nobody to be left at `deadline`.
+///
+/// Backends get the signal from here too: a postmaster that is stopped or stuck passes nothing on.
+pub(super) async fn end_at(data_dir: &Path, programs: &[PathBuf], deadline: Duration) -> Result<()> {
+    let begun = Instant::now();
+    let kill_at = deadline * 3 / 4;
+    let postmaster = postmaster(data_dir);
+    let mut left = all_of(data_dir, programs);
+    each(&left, postmaster, Signal::QUIT)?;
+    let mut killed = false;
+    loop {
+        left.retain(|&pid| works_in(pid, data_dir));
+        if left.is_empty() {
+            // A backend may have been forked since.
+            left = all_of(data_dir, programs);
+            if left.is_empty() {
+                return Ok(());
+            }
+            each(&left, postmaster, if killed { Signal::KILL } else { Signal::QUIT })?;
+        }
+        if begun.elapsed() >= kill_at && !killed {
+            killed = true;
+            left = all_of(data_dir, programs);
+            each(&left, postmaster, Signal::KILL)?;
+        }
+        // A process that not even SIGKILL ends hangs in the kernel, and serves nobody until it wakes up to die.
+        if begun.elapsed() >= deadline * 2 + Duration::from_secs(10) {
+            return Err(Error::Unfit(format!("processes {left:?} did not end by SIGKILL")));
+        }
+        tokio::time::sleep(STEP).await;
+    }
+}
+
+/// Signals the postmaster first, so that it forks no more, then the others.
+fn each(pids: &[i32], postmaster: Option<i32>, kind: Signal) -> Result<()> {
+    if let Some(postmaster) = postmaster.filter(|postmaster| pids.contains(postmaster)) {
+        signal(postmaster, kind)?;
+    }
+    for &pid in pids.iter().filter(|&&pid| Some(pid) != postmaster) {
+        signal(pid, kind)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_file_is_read_whole_or_in_part() {
+        let whole = "4711\n/var/lib/pg\n1700000000\n5433\n/run/qluster\n127.0.0.1\n  123 0\nready   \n";
+        let expected = PidFile { pid: 4711, port: Some(5433), socket_dir: Some("/run/qluster".into()) };
+        assert_eq!(PidFile::parse(whole), Some(expected));
+        for (text, pid) in [("4711", Some(4711)), ("-5\n/x\n", Some(-5)), ("", None), ("x\n", None), ("\0\n", None)] {
+            assert_eq!(PidFile::parse(text).map(|file| file.pid), pid, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_state_is_read_behind_any_command_name() {
+        for (stat, expected) in
+            [("1 (postgres) S 0 1", Some('S')), ("1 (a) R) Z (b) Z 0", Some('Z')), ("1 (postgres", None), ("", None)]
+        {
+            assert_eq!(state(stat), expected, "{stat}");
+        }
+    }
+
+    #[test]
+    fn a_zombie_is_dead() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        while is_alive(pid) {
+            std::thread::sleep(STEP);
+        }
+        assert!(Path::new(&format!("/proc/{pid}")).exists());
+        child.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_process_is_noticed_before_it_is_reaped() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        signal(pid, Signal::KILL).unwrap();
+        tokio::time::timeout(Duration::from_secs(5), ended(pid)).await.unwrap();
+        child.wait().unwrap();
+    }
+}

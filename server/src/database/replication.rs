@@ -1,0 +1,308 @@
+//! Fencing, demoting, promoting and following.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use qluster_consensus::database::{Primary, Promotion, SyncRule};
+use qluster_consensus::model::Lsn;
+use rustix::process::Signal;
+
+use super::error::{Error, Result};
+use super::session::{self, PATIENCE, Session, cell, one, within};
+use super::settings::{Directions, ROLE, sync_names};
+use super::{Postgres, Turn, process};
+
+/// Between two looks at what takes milliseconds.
+const STEP: Duration = Duration::from_millis(3);
+
+/// The event that a standby which has reached the end of its WAL, and has no receiver, waits in.
+const AT_END: &str = "RecoveryRetrieveRetryInterval";
+
+impl Postgres {
+    pub(super) async fn do_fence(&self, deadline: Duration) -> Result<Lsn> {
+        let begun = Instant::now();
+        // Before the turn: whatever holds it, a primary has to end in time.
+        if self.may_be_primary(deadline / 2).await {
+            self.held.store(true, Ordering::SeqCst);
+            self.end(deadline.saturating_sub(begun.elapsed())).await?;
+        }
+        let turn = self.turn().await;
+        if self.home.pid().is_none() {
+            self.start(&turn, Directions::Fenced).await?;
+        } else {
+            self.direct(&turn, Directions::Fenced).await?;
+        }
+        self.held.store(false, Ordering::SeqCst);
+        let session = self.answering().await?;
+        let lsn = self.end_of_wal(&session).await?;
+        self.observe().await;
+        Ok(lsn)
+    }
+
+    pub(super) async fn do_demote(&self, deadline: Duration) -> Result<()> {
+        let begun = Instant::now();
+        if self.may_be_primary(deadline / 2).await {
+            self.held.store(true, Ordering::SeqCst);
+            self.end(deadline.saturating_sub(begun.elapsed())).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether PostgreSQL runs and is, or is becoming, a primary. Whoever does not answer in time may be one, other
+    /// than one that is starting: it is started as a standby only.
+    pub(super) async fn may_be_primary(&self, patience: Duration) -> bool {
+        if self.home.pid().is_none() && self.home.processes().is_empty() {
+            return false;
+        }
+        // Also while a promotion is on its way.
+        if matches!(self.home.directions(), Directions::Leads(_)) {
+            return true;
+        }
+        let ask = async { self.session().await?.report(patience).await };
+        match tokio::time::timeout(patience, ask).await {
+            Ok(Ok(report)) => !report.in_recovery,
+            Ok(Err(error)) => session::is_starting(&error).is_none() && !self.is_just_started(),
+            Err(_) => true,
+        }
+    }
+
+    /// Whether the postmaster has no socket yet.
+    fn is_just_started(&self) -> bool {
+        let path = self.home.data_dir.join("postmaster.pid");
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        process::PidFile::parse(&text).is_none_or(|file| file.socket_dir.is_none())
+    }
+
+    /// Changes the directions of the running PostgreSQL.
+    async fn direct(&self, turn: &Turn, directions: Directions) -> Result<()> {
+        self.blocking(turn, move |home| {
+            home.write_access()?;
+            home.write_settings(&directions)
+        })
+        .await?;
+        self.reload().await
+    }
+
+    /// Waits until a standby that was told to follow nobody has replayed all that it has, and answers with its end.
+    ///
+    /// Neither a replay that stands still nor `pg_last_wal_receive_lsn()` tells: the first may be about to read on,
+    /// the second counts a record that was received in part. The startup process also falls asleep because its receiver
+    /// ended, without having looked at what that wrote last. So it is woken: it has read to the end when it finds
+    /// nothing and goes to sleep again. It is woken a few times, as it may have been just about to sleep.
+    async fn end_of_wal(&self, session: &Session) -> Result<Lsn> {
+        let mut since: Option<(Lsn, i32, u64)> = None;
+        loop {
+            let now = session::recovery(&session.client).await?;
+            if !now.in_recovery {
+                return Err(Error::Unfit("it is a primary, which it was not told to be".into()));
+            }
+            if now.pause {
+                let resume = session.client.batch_execute("SELECT pg_wal_replay_resume()");
+                within(PATIENCE, "resume its replay", resume).await?;
+            }
+            let waits = now.wait.as_deref() == Some(AT_END) && now.receivers == 0 && now.conninfo.is_empty();
+            let sleeps = now.startup.and_then(process::sleeps);
+            match (now.replayed, now.startup, sleeps) {
+                (Some(end), Some(startup), Some(sleeps)) if waits => {
+                    match since {
+                        Some((lsn, same, first)) if lsn == end && same == startup => {
+                            if sleeps >= first + 3 {
+                                return Ok(end);
+                            }
+                        }
+                        _ => since = Some((end, startup, sleeps)),
+                    }
+                    process::signal(startup, Signal::HUP)?;
+                }
+                // It reads or replays; once it shows another end, the count begins anew.
+                (_, Some(_), _) if now.receivers == 0 => {}
+                _ => since = None,
+            }
+            tokio::time::sleep(STEP).await;
+        }
+    }
+
+    pub(super) async fn do_promote(&self, rule: SyncRule) -> Result<Promotion> {
+        let turn = self.turn().await;
+        if self.home.pid().is_none() {
+            return Err(Error::Unfit("it does not run".into()));
+        }
+        let session = self.answering().await?;
+        if session.report(PATIENCE).await?.in_recovery {
+            if let Directions::Follows(primary) = self.home.directions() {
+                return Err(Error::Unfit(format!("it follows node {}: it must be fenced first", primary.node)));
+            }
+            self.put_in_force(&turn, &session, sync_names(&rule)).await?;
+            within(PATIENCE, "promote it", session.client.batch_execute("SELECT pg_promote(false)")).await?;
+            while session.report(PATIENCE).await.is_ok_and(|report| report.in_recovery) {
+                tokio::time::sleep(STEP).await;
+            }
+        } else {
+            self.put_in_force(&turn, &session, sync_names(&rule)).await?;
+        }
+        let report = session.report(PATIENCE).await?;
+        let timeline = match report.timeline {
+            Some(timeline) if !report.in_recovery => timeline,
+            _ => return Err(Error::Odd { what: "report of a promoted database", text: format!("{report:?}") }),
+        };
+        let start = self.blocking(&turn, move |home| {
+            // Whoever starts it next, even unasked, starts a standby.
+            home.mark_standby()?;
+            home.start_of(timeline)
+        });
+        let start = start.await?;
+        self.create_role(&session).await?;
+        self.checkpoint();
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.observe().await;
+        tracing::info!(timeline, %start, "promoted PostgreSQL");
+        Ok(Promotion { timeline, start })
+    }
+
+    /// Checkpoints without keeping anybody waiting: with much memory that takes long, and nobody depends on it but a
+    /// rewind, which looks for itself.
+    fn checkpoint(&self) {
+        let own = &self.home.own;
+        let (dir, port) = (own.socket_dir.clone(), own.port.get());
+        let Some(user) = self.superuser.get().cloned() else { return };
+        tokio::spawn(async move {
+            let checkpoint = async {
+                let client = session::connect_own(&dir, port, &user, false).await?;
+                let done = client.batch_execute("CHECKPOINT").await;
+                done.map_err(|source| Error::Query { attempted: "checkpoint", source })
+            };
+            if let Err(error) = checkpoint.await {
+                tracing::warn!(error = error.chain(), "the checkpoint after the promotion failed");
+            }
+        });
+    }
+
+    /// Creates the role that standbys connect as, with what pg_rewind needs, or brings it up to date.
+    async fn create_role(&self, session: &Session) -> Result<()> {
+        let mut sql = format!(
+            "DO $$ BEGIN
+               IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{ROLE}') THEN
+                 CREATE ROLE {ROLE} LOGIN REPLICATION;
+               ELSIF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{ROLE}' AND rolcanlogin AND rolreplication) THEN
+                 ALTER ROLE {ROLE} LOGIN REPLICATION;
+               END IF;
+               IF NOT pg_has_role('{ROLE}', 'pg_read_all_settings', 'member') THEN
+                 GRANT pg_read_all_settings TO {ROLE};
+               END IF;
+               IF NOT pg_has_role('{ROLE}', 'pg_read_all_stats', 'member') THEN
+                 GRANT pg_read_all_stats TO {ROLE};
+               END IF;\n"
+        );
+        for function in [
+            "pg_ls_dir(text,boolean,boolean)",
+            "pg_stat_file(text,boolean)",
+            "pg_read_binary_file(text)",
+            "pg_read_binary_file(text,bigint,bigint,boolean)",
+        ] {
+            sql += &format!(
+                "IF NOT has_function_privilege('{ROLE}', 'pg_catalog.{function}', 'execute') THEN
+                   GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {ROLE};
+                 END IF;\n"
+            );
+        }
+        sql += "END $$;";
+        if let Some(password) = &self.home.password {
+            // Hashed here, so that it is in no log.
+            let hash = postgres_protocol::password::scram_sha_256(password.as_bytes());
+            sql += &format!("ALTER ROLE {ROLE} PASSWORD '{hash}';");
+        }
+        within(Duration::from_secs(10), "create the replication role", session.client.batch_execute(&sql)).await
+    }
+
+    pub(super) async fn do_set_sync_rule(&self, rule: SyncRule) -> Result<()> {
+        let turn = self.turn().await;
+        let Directions::Leads(before) = self.home.directions() else {
+            return Err(Error::Unfit("it is no primary".into()));
+        };
+        let session = self.answering().await?;
+        if session.report(PATIENCE).await?.in_recovery {
+            return Err(Error::Unfit("it is no primary yet".into()));
+        }
+        let names = sync_names(&rule);
+        self.put_in_force(&turn, &session, names.clone()).await?;
+        if before.is_empty() && !names.is_empty() {
+            // That commits are to wait at all is said by the checkpointer. It reads its settings before it begins the
+            // checkpoint that is asked for now.
+            let client = self.connect(false).await?;
+            let done = client.batch_execute("CHECKPOINT").await;
+            done.map_err(|source| Error::Query { attempted: "checkpoint", source })?;
+        }
+        // A sender that has read the rule counts just those standbys that it names.
+        let named: Vec<String> = match rule.count {
+            0 => Vec::new(),
+            _ => rule.standbys.iter().map(|&n| qluster_consensus::database::standby_name(n, rule.term)).collect(),
+        };
+        let sql = "SELECT count(*) FROM pg_stat_replication
+                    WHERE state = 'streaming' AND (application_name = ANY ($1)) <> (sync_priority > 0)";
+        let begun = Instant::now();
+        loop {
+            let attempted = "look at its senders";
+            let row = within(PATIENCE, attempted, session.client.query_one(sql, &[&named])).await?;
+            if cell::<i64>(&row, 0)? == 0 {
+                return Ok(());
+            }
+            if begun.elapsed() > Duration::from_secs(10) {
+                return Err(Error::Unanswered { attempted, within: begun.elapsed() });
+            }
+            tokio::time::sleep(STEP).await;
+        }
+    }
+
+    /// Makes `names` the value of `synchronous_standby_names`, and waits until it is. The postmaster has told all its
+    /// processes by the time that one of them knows it.
+    async fn put_in_force(&self, turn: &Turn, session: &Arc<Session>, names: String) -> Result<()> {
+        self.direct(turn, Directions::Leads(names.clone())).await?;
+        let sql = "SELECT current_setting('synchronous_standby_names'), current_setting('primary_conninfo')";
+        let begun = Instant::now();
+        loop {
+            let attempted = "read its sync rule";
+            let row = one(&session.client, PATIENCE, attempted, sql).await?;
+            if cell::<&str>(&row, 0)? == names && cell::<&str>(&row, 1)?.is_empty() {
+                return Ok(());
+            }
+            if begun.elapsed() > Duration::from_secs(10) {
+                return Err(Error::Unanswered { attempted, within: begun.elapsed() });
+            }
+            tokio::time::sleep(STEP).await;
+        }
+    }
+
+    pub(super) async fn do_follow(&self, primary: Primary) -> Result<()> {
+        let turn = self.turn().await;
+        if self.home.pid().is_none() {
+            return Err(Error::Unfit("it does not run".into()));
+        }
+        if self.may_be_primary(PATIENCE).await {
+            return Err(Error::Unfit("it is, or may be, a primary: it must be fenced first".into()));
+        }
+        // One that cannot be asked now is followed: the receiver checks as well, each time it connects.
+        let short = Duration::from_millis(500);
+        if let Ok(Err(error @ Error::Unfit(_))) = tokio::time::timeout(short, self.check_identity(&primary)).await {
+            return Err(error);
+        }
+        self.direct(&turn, Directions::Follows(primary)).await?;
+        self.held.store(false, Ordering::SeqCst);
+        self.observe().await;
+        Ok(())
+    }
+
+    /// Connects to a primary, and refuses one that is no copy of the same database.
+    pub(super) async fn check_identity(&self, primary: &Primary) -> Result<tokio_postgres::Client> {
+        let own = self.system_identifier().await?;
+        let client = session::connect_primary(primary, self.home.password.as_deref()).await?;
+        let sql = "SELECT system_identifier::text FROM pg_control_system()";
+        let row = one(&client, PATIENCE, "identify the primary", sql).await?;
+        let theirs: String = cell(&row, 0)?;
+        if own == theirs {
+            return Ok(client);
+        }
+        let node = primary.node;
+        Err(Error::Unfit(format!("the database of node {node} is another one: {theirs}, this one is {own}")))
+    }
+}

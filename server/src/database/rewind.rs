@@ -1,0 +1,196 @@
+//! Rewinding a database that has diverged from its primary's.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use qluster_consensus::database::{DatabaseRole, Primary};
+
+use super::error::{Error, Result};
+use super::home::lock;
+use super::programs;
+use super::session::{PATIENCE, cell, one};
+use super::settings::Directions;
+use super::{Postgres, Turn};
+
+/// What pg_rewind says before it changes anything.
+const BEGINS: &str = "rewinding from last common checkpoint";
+
+/// How long the first checkpoint of a promoted primary is waited for.
+const CHECKPOINT: Duration = Duration::from_secs(120);
+
+/// Shows in the status that the database is being rebuilt, until it is dropped.
+pub(super) struct Rebuilding<'a>(&'a Postgres);
+
+impl<'a> Rebuilding<'a> {
+    pub(super) fn begin(postgres: &'a Postgres) -> Self {
+        let rebuilding = Self(postgres);
+        rebuilding.show(None);
+        rebuilding
+    }
+
+    /// Shows how far it is, in percent.
+    pub(super) fn show(&self, percent: Option<u8>) {
+        *lock(&self.0.rebuilding) = Some(percent);
+        self.0.epoch.fetch_add(1, Ordering::SeqCst);
+        self.0.status.send_modify(|status| {
+            status.role = DatabaseRole::Rebuilding;
+            status.streaming = false;
+            status.progress = percent;
+        });
+    }
+}
+
+impl Drop for Rebuilding<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.rebuilding) = None;
+        self.0.epoch.fetch_add(1, Ordering::SeqCst);
+        self.0.status.send_modify(|status| {
+            status.role = if self.0.home.pid().is_some() { DatabaseRole::Starting } else { DatabaseRole::Stopped };
+            status.progress = None;
+        });
+    }
+}
+
+impl Postgres {
+    pub(super) async fn do_rewind(&self, primary: Primary) -> Result<()> {
+        let turn = self.turn().await;
+        if let Some(broken) = self.home.broken() {
+            return Err(Error::Unfit(broken));
+        }
+        self.wait_for_checkpoint(&primary).await?;
+        let rebuilding = Rebuilding::begin(self);
+        let done = self.rewind_now(&turn, &primary, &rebuilding).await;
+        drop(rebuilding);
+        self.observe().await;
+        done
+    }
+
+    async fn rewind_now(&self, turn: &Turn, primary: &Primary, rebuilding: &Rebuilding<'_>) -> Result<()> {
+        self.held.store(true, Ordering::SeqCst);
+        if self.may_be_primary(PATIENCE).await {
+            self.end(Duration::from_secs(5)).await?;
+        } else {
+            self.stop_fast().await?;
+        }
+        let prepare = self.blocking(turn, |home| {
+            home.write_passfile()?;
+            home.unmark_standby()?;
+            home.mark_rewind(true)
+        });
+        prepare.await?;
+        let home = &self.home;
+        let mut command = home.files.accounts.command(&home.programs.path("pg_rewind"));
+        command.current_dir(&home.data_dir).arg("--target-pgdata").arg(&home.data_dir).arg("--progress");
+        command.arg("--source-server").arg(home.own.connect(primary, &[("dbname", "postgres")]));
+        let mut begun = false;
+        let rewound = programs::run(command, "pg_rewind", |line| {
+            begun |= line.contains(BEGINS);
+            if let Some(percent) = percent(line) {
+                rebuilding.show(Some(percent));
+            }
+        });
+        if let Err(error) = rewound.await {
+            if !begun {
+                // The data is as it was.
+                self.blocking(turn, |home| home.mark_rewind(false)).await?;
+            }
+            return Err(error);
+        }
+        // It has copied the primary's settings over ours.
+        self.prepare(turn, Directions::Follows(primary.clone())).await?;
+        self.blocking(turn, |home| home.mark_rewind(false)).await?;
+        self.spawn()?;
+        self.streams_from(primary).await?;
+        self.held.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Waits until the primary has checkpointed since its promotion: pg_rewind takes the timeline from the control
+    /// file, and until then finds the one before, and nothing to do.
+    async fn wait_for_checkpoint(&self, primary: &Primary) -> Result<()> {
+        let client = self.check_identity(primary).await?;
+        let sql = "SELECT timeline_id FROM pg_control_checkpoint()";
+        let begun = Instant::now();
+        loop {
+            let row = one(&client, PATIENCE, "look at the primary's checkpoint", sql).await?;
+            if u32::try_from(cell::<i32>(&row, 0)?).is_ok_and(|timeline| timeline >= primary.timeline) {
+                return Ok(());
+            }
+            if begun.elapsed() > CHECKPOINT {
+                return Err(Error::Unfit(format!("node {} has not checkpointed since its promotion", primary.node)));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until a started standby is consistent and streams from `primary`.
+    pub(super) async fn streams_from(&self, primary: &Primary) -> Result<()> {
+        let mut looked = Instant::now();
+        loop {
+            if self.home.pid().is_none() {
+                return Err(Error::Ended { log: self.home.log_tail() });
+            }
+            if let Ok(session) = self.session().await
+                && let Ok(report) = session.report(PATIENCE).await
+                && report.streams_with.is_some_and(|conninfo| self.names(&conninfo, primary))
+            {
+                return Ok(());
+            }
+            if looked.elapsed() > Duration::from_secs(1) {
+                looked = Instant::now();
+                let log = self.home.log_tail();
+                if log.contains("has already been removed") {
+                    return Err(Error::Unfit(format!(
+                        "node {} has no more the WAL that this needs: {log}",
+                        primary.node
+                    )));
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Whether a receiver with this connection string follows `primary`, in its term.
+    pub(super) fn names(&self, conninfo: &str, primary: &Primary) -> bool {
+        let name = qluster_consensus::database::standby_name(self.home.own.node, primary.term);
+        let value = |word: &str| Some(word.strip_prefix("application_name=")?.trim_matches('\'').to_owned());
+        // As it was set, quoted, after the receiver was asked to go on in another timeline.
+        conninfo.split_whitespace().filter_map(value).any(|value| value == name)
+    }
+}
+
+/// The percentage in a line that pg_rewind or pg_basebackup says: `123/456 kB (26%) copied`.
+pub(super) fn percent(line: &str) -> Option<u8> {
+    let before = &line[..line.find("%)")?];
+    let number = &before[before.rfind('(')? + 1..];
+    number.trim().parse::<u8>().ok().map(|percent| percent.min(100))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn percentages_are_read_from_what_the_programs_say() {
+        for (line, expected) in [
+            ("30480/30480 kB (100%), 1/1 tablespace", Some(100)),
+            ("    0/30480 kB (0%), 0/1 tablespace (/x/base/1)", Some(0)),
+            ("  12345/ 67890 kB (18%) copied", Some(18)),
+            ("1/1 kB (108%)", Some(100)),
+            ("pg_basebackup: checkpoint completed", None),
+            ("%)", None),
+            ("(x%)", None),
+        ] {
+            assert_eq!(percent(line), expected, "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_read(line in "(\\PC|%\\)|\\(){0,20}") {
+            let _ = percent(&line);
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! The settings that are qluster's: what it renders into `qluster.conf`, which `postgresql.conf` includes last.
+//!
+//! The file also says what the database was last told (its *directions*), so that a restarted agent knows, and so that
+//! both change in one rename.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use qluster_consensus::database::{Primary, SyncRule, standby_name};
+use qluster_consensus::model::{NodeId, Port, Term};
+
+use super::conf;
+
+/// What a database was told to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Directions {
+    /// A standby that takes WAL from nobody.
+    Fenced,
+    /// A standby of this primary.
+    Follows(Primary),
+    /// A primary, with this value of `synchronous_standby_names`. Written before the promotion, so it may be one.
+    Leads(String),
+}
+
+/// Begins the line that tells the directions.
+const MARK: &str = "# directions:";
+
+/// Names that a standby has in `synchronous_standby_names`: nobody has this one. The setting is never empty before a
+/// promotion, since a checkpointer that is busy at that moment learns late that it is no longer empty, and until then
+/// commits would wait for nobody.
+const NOBODY: &str = "qluster_nobody";
+
+/// What of the node goes into its settings.
+#[derive(Clone, Debug)]
+pub(super) struct Own {
+    pub(super) node: NodeId,
+    pub(super) ip: IpAddr,
+    pub(super) port: Port,
+    pub(super) socket_dir: PathBuf,
+    pub(super) hba_file: PathBuf,
+    pub(super) ident_file: PathBuf,
+    /// Holds the password of the replication role, where it has one.
+    pub(super) passfile: Option<PathBuf>,
+}
+
+/// The role that standbys connect as.
+pub(super) const ROLE: &str = "qluster";
+
+/// Whether a setting is qluster's, and may be given nowhere after its file.
+fn is_owned(name: &str) -> bool {
+    name.starts_with("recovery_target")
+        || matches!(
+            name,
+            "primary_conninfo"
+                | "primary_slot_name"
+                | "synchronous_standby_names"
+                | "restore_command"
+                | "promote_trigger_file"
+                | "recovery_min_apply_delay"
+                | "port"
+                | "listen_addresses"
+                | "unix_socket_directories"
+                | "hba_file"
+                | "ident_file"
+                | "data_directory"
+                | "hot_standby"
+                | "wal_level"
+                | "wal_log_hints"
+                | "full_page_writes"
+                | "wal_retrieve_retry_interval"
+                | "max_standby_streaming_delay"
+                | "max_standby_archive_delay"
+                | "max_wal_senders"
+                | "max_replication_slots"
+                | "max_connections"
+                | "max_worker_processes"
+                | "max_prepared_transactions"
+                | "max_locks_per_transaction"
+                | "restart_after_crash"
+        )
+}
+
+/// Whether `postgresql.auto.conf`, which is read last, may not give `name` this value, where qluster renders `ours`.
+pub(super) fn conflicts(name: &str, value: &str, ours: Option<&str>) -> bool {
+    // A user's value that is high enough was taken over when ours was rendered.
+    let takes_over = name.starts_with("max_") || name == "wal_level";
+    is_owned(name) && !(takes_over && ours == Some(value))
+}
+
+impl Own {
+    /// The text of `qluster.conf`. `users` are the settings that the user gave elsewhere, `floors` the least values
+    /// with which a standby of its present primary may start.
+    pub(super) fn render(
+        &self,
+        directions: &Directions,
+        users: &BTreeMap<String, String>,
+        floors: &[(&'static str, u64)],
+    ) -> String {
+        let mut lines = vec![
+            "# Written by qluster, and overwritten. Your own settings belong into postgresql.conf.".to_owned(),
+            format!("{MARK} {}", directions.mark()),
+        ];
+        let mut set = |name: &str, value: &str| lines.push(format!("{name} = {}", conf::quote(value)));
+        set("listen_addresses", &listen_addresses(self.ip));
+        set("port", &self.port.to_string());
+        set("unix_socket_directories", &self.socket_dirs(users));
+        set("hba_file", &self.hba_file.to_string_lossy());
+        set("ident_file", &self.ident_file.to_string_lossy());
+        // A crash ends in the hands of the agent, which starts it as a standby.
+        set("restart_after_crash", "off");
+        set("hot_standby", "on");
+        let logical = users.get("wal_level").is_some_and(|level| level == "logical");
+        set("wal_level", if logical { "logical" } else { "replica" });
+        // Both for pg_rewind.
+        set("wal_log_hints", "on");
+        set("full_page_writes", "on");
+        for (name, value) in sizes(users, floors) {
+            set(name, &value);
+        }
+        set("restore_command", "");
+        set("primary_slot_name", "");
+        for target in ["", "_lsn", "_name", "_time", "_xid"] {
+            set(&format!("recovery_target{target}"), "");
+        }
+        set("recovery_target_timeline", "latest");
+        for (name, value) in
+            [("tcp_keepalives_idle", "5"), ("tcp_keepalives_interval", "1"), ("tcp_keepalives_count", "3")]
+        {
+            if !users.contains_key(name) {
+                set(name, value);
+            }
+        }
+        set("wal_sender_timeout", "5s");
+        set("wal_receiver_timeout", "5s");
+        set("primary_conninfo", &directions.primary().map_or(String::new(), |primary| self.conninfo(primary)));
+        match directions {
+            Directions::Leads(rule) => set("synchronous_standby_names", rule),
+            _ => set("synchronous_standby_names", NOBODY),
+        }
+        // A primary that is away is tried again this often, which is also logged.
+        set("wal_retrieve_retry_interval", "1s");
+        if matches!(directions, Directions::Fenced) {
+            // Replay waits for nobody's query.
+            set("max_standby_streaming_delay", "0");
+            set("max_standby_archive_delay", "0");
+        }
+        set("recovery_min_apply_delay", "0");
+        lines.push(String::new());
+        lines.join("\n")
+    }
+
+    /// How this node connects to a primary to stream from it.
+    pub(super) fn conninfo(&self, primary: &Primary) -> String {
+        let name = standby_name(self.node, primary.term);
+        self.connect(primary, &[("application_name", &name)])
+    }
+
+    /// How programs of this node connect to a primary.
+    pub(super) fn connect(&self, primary: &Primary, more: &[(&str, &str)]) -> String {
+        let (host, port) = (primary.ip.to_string(), primary.port.to_string());
+        let passfile = self.passfile.as_ref().map(|path| path.to_string_lossy().into_owned());
+        let mut parameters = vec![("host", host.as_str()), ("port", &port), ("user", ROLE)];
+        parameters.extend(passfile.as_ref().map(|path| ("passfile", path.as_str())));
+        parameters.extend([
+            ("connect_timeout", "3"),
+            ("keepalives_idle", "5"),
+            ("keepalives_interval", "1"),
+            ("keepalives_count", "3"),
+        ]);
+        parameters.extend(more);
+        conf::conninfo(&parameters)
+    }
+
+    /// Our directory, and those that the user gave.
+    fn socket_dirs(&self, users: &BTreeMap<String, String>) -> String {
+        let own = self.socket_dir.to_string_lossy().into_owned();
+        let mut dirs = vec![own];
+        let theirs = users.get("unix_socket_directories").map_or("", String::as_str);
+        for dir in theirs.split(',').map(str::trim).filter(|dir| Path::new(dir).is_dir()) {
+            if !dirs.iter().any(|known| known == dir) {
+                dirs.push(dir.into());
+            }
+        }
+        let quoted: Vec<String> = dirs.iter().map(|dir| format!("\"{}\"", dir.replace('"', "\"\""))).collect();
+        quoted.join(", ")
+    }
+}
+
+/// The node's address, and loopback of the same kind.
+fn listen_addresses(ip: IpAddr) -> String {
+    let loopback = if ip.is_ipv4() { "127.0.0.1" } else { "::1" };
+    if ip.is_unspecified() || ip.to_string() == loopback { ip.to_string() } else { format!("{ip}, {loopback}") }
+}
+
+/// Settings that are numbers: at least what qluster needs, what the primary has, and what the user wants.
+fn sizes(users: &BTreeMap<String, String>, floors: &[(&'static str, u64)]) -> Vec<(&'static str, String)> {
+    // PostgreSQL's defaults, and what qluster needs.
+    let known = [
+        ("max_connections", 100, 0),
+        ("max_worker_processes", 8, 0),
+        ("max_wal_senders", 10, 10),
+        ("max_replication_slots", 10, 10),
+        ("max_prepared_transactions", 0, 0),
+        ("max_locks_per_transaction", 64, 0),
+    ];
+    let mut found = Vec::new();
+    for (name, default, needed) in known {
+        let theirs = users.get(name).and_then(|value| value.parse().ok());
+        let floor = floors.iter().find(|(setting, _)| *setting == name).map_or(0, |(_, floor)| *floor);
+        let value = theirs.unwrap_or(default).max(needed).max(floor);
+        found.push((name, value.to_string()));
+    }
+    if !users.contains_key("wal_keep_size") {
+        // So that a standby which was away for a while is not cloned.
+        found.push(("wal_keep_size", "512MB".into()));
+    }
+    found
+}
+
+/// The value of `synchronous_standby_names` for a rule.
+pub(super) fn sync_names(rule: &SyncRule) -> String {
+    if rule.count == 0 {
+        return String::new();
+    }
+    let mut names: Vec<String> = rule.standbys.iter().map(|&node| standby_name(node, rule.term)).collect();
+    if names.is_empty() {
+        // Nobody can hold what must be held, so nothing is acknowledged.
+        names.push(NOBODY.into());
+    }
+    format!("ANY {} ({})", rule.count, names.join(", "))
+}
+
+impl Directions {
+    /// The primary that is to be followed.
+    pub(super) fn primary(&self) -> Option<&Primary> {
+        match self {
+            Self::Follows(primary) => Some(primary),
+            _ => None,
+        }
+    }
+
+    fn mark(&self) -> String {
+        match self {
+            Self::Fenced => "fenced".into(),
+            Self::Follows(Primary { node, term, ip, port, timeline }) => {
+                format!("follows {node} {term} {ip} {port} {timeline}")
+            }
+            Self::Leads(_) => "leads".into(),
+        }
+    }
+
+    /// Reads them back from the text of a `qluster.conf`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let mark = text.lines().find_map(|line| line.strip_prefix(MARK))?;
+        let words: Vec<&str> = mark.split_whitespace().collect();
+        match words[..] {
+            ["fenced"] => Some(Self::Fenced),
+            ["leads"] => {
+                let mut settings = text.lines().filter_map(conf::parse_line);
+                let (_, rule) = settings.find(|(name, _)| name == "synchronous_standby_names")?;
+                Some(Self::Leads(rule))
+            }
+            ["follows", node, term, ip, port, timeline] => Some(Self::Follows(Primary {
+                node: node.parse().ok()?,
+                term: Term(term.parse().ok()?),
+                ip: ip.parse().ok()?,
+                port: port.parse().ok()?,
+                timeline: timeline.parse().ok()?,
+            })),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn own() -> Own {
+        Own {
+            node: NodeId(1),
+            ip: [10, 0, 0, 1].into(),
+            port: Port::new(5433).unwrap(),
+            socket_dir: "/run/q l".into(),
+            hba_file: "/d/qluster_hba.conf".into(),
+            ident_file: "/d/qluster_ident.conf".into(),
+            passfile: Some("/run/q l/pgpass".into()),
+        }
+    }
+
+    fn primary() -> Primary {
+        let ip = [10, 0, 0, 2].into();
+        Primary { node: NodeId(2), term: Term(7), ip, port: Port::new(5432).unwrap(), timeline: 3 }
+    }
+
+    fn rendered(
+        directions: &Directions,
+        users: &[(&str, &str)],
+        floors: &[(&'static str, u64)],
+    ) -> BTreeMap<String, String> {
+        let users = users.iter().map(|&(name, value)| (name.into(), value.into())).collect();
+        own().render(directions, &users, floors).lines().filter_map(conf::parse_line).collect()
+    }
+
+    #[test]
+    fn directions_are_read_back_from_the_file() {
+        let rule = SyncRule { term: Term(7), standbys: BTreeSet::from([NodeId(2), NodeId(3)]), count: 1 };
+        for directions in [
+            Directions::Fenced,
+            Directions::Follows(primary()),
+            Directions::Leads(sync_names(&rule)),
+            Directions::Leads(String::new()),
+        ] {
+            let text = own().render(&directions, &BTreeMap::new(), &[]);
+            assert_eq!(Directions::parse(&text), Some(directions));
+        }
+        for text in ["", "# directions: follows 1\n", "# directions: odd\n", "# directions: leads\n"] {
+            assert_eq!(Directions::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_follower_has_a_primary_and_it_names_itself_by_node_and_term() {
+        let followed = &rendered(&Directions::Follows(primary()), &[], &[])["primary_conninfo"];
+        assert!(followed.contains("host='10.0.0.2' port='5432' user='qluster'"), "{followed}");
+        assert!(followed.contains("application_name='qluster_1_7'"), "{followed}");
+        assert!(followed.contains("passfile='/run/q l/pgpass'"), "{followed}");
+        assert_eq!(rendered(&Directions::Fenced, &[], &[])["primary_conninfo"], "");
+        assert_eq!(rendered(&Directions::Leads(String::new()), &[], &[])["primary_conninfo"], "");
+    }
+
+    #[test]
+    fn a_standby_never_has_an_empty_sync_rule() {
+        assert_eq!(rendered(&Directions::Fenced, &[], &[])["synchronous_standby_names"], NOBODY);
+        assert_eq!(rendered(&Directions::Follows(primary()), &[], &[])["synchronous_standby_names"], NOBODY);
+        assert_eq!(rendered(&Directions::Leads(String::new()), &[], &[])["synchronous_standby_names"], "");
+    }
+
+    #[test]
+    fn a_rule_names_standbys_by_node_and_term() {
+        let rule = |nodes: &[u64], count| SyncRule {
+            term: Term(7),
+            standbys: nodes.iter().map(|&node| NodeId(node)).collect(),
+            count,
+        };
+        assert_eq!(sync_names(&rule(&[2, 3], 1)), "ANY 1 (qluster_2_7, qluster_3_7)");
+        assert_eq!(sync_names(&rule(&[2, 3], 0)), "");
+        assert_eq!(sync_names(&rule(&[], 1)), "ANY 1 (qluster_nobody)");
+    }
+
+    #[test]
+    fn what_the_user_and_the_primary_have_is_not_lowered() {
+        let settings = rendered(
+            &Directions::Fenced,
+            &[
+                ("wal_level", "logical"),
+                ("max_wal_senders", "4"),
+                ("max_replication_slots", "50"),
+                ("wal_keep_size", "9GB"),
+            ],
+            &[("max_connections", 300), ("max_worker_processes", 4)],
+        );
+        assert_eq!(settings["wal_level"], "logical");
+        assert_eq!(settings["max_wal_senders"], "10");
+        assert_eq!(settings["max_replication_slots"], "50");
+        assert_eq!(settings["max_connections"], "300");
+        assert_eq!(settings["max_worker_processes"], "8");
+        assert!(!settings.contains_key("wal_keep_size"));
+    }
+
+    #[test]
+    fn what_alter_system_wrote_gives_way_unless_it_was_taken_over() {
+        for (name, value, ours, expected) in [
+            ("primary_conninfo", "host=x", Some(""), true),
+            ("recovery_target_inclusive", "off", None, true),
+            ("max_connections", "300", Some("300"), false),
+            ("max_wal_senders", "4", Some("10"), true),
+            ("work_mem", "4MB", None, false),
+        ] {
+            assert_eq!(conflicts(name, value, ours), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn it_listens_on_its_address_and_on_loopback_once() {
+        for (ip, expected) in [
+            ("10.0.0.1", "10.0.0.1, 127.0.0.1"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("127.0.0.2", "127.0.0.2, 127.0.0.1"),
+            ("::1", "::1"),
+            ("fd00::1", "fd00::1, ::1"),
+            ("0.0.0.0", "0.0.0.0"),
+        ] {
+            assert_eq!(listen_addresses(ip.parse().unwrap()), expected);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Starting PostgreSQL, reaching it, and stopping it.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use qluster_consensus::database::{DatabaseRole, DatabaseStatus};
+use rustix::process::Signal;
+use sha2::{Digest, Sha256};
+use tokio_postgres::Client;
+
+use super::error::{Error, Result};
+use super::files::Files;
+use super::home::lock;
+use super::process;
+use super::session::{self, Session};
+use super::settings::Directions;
+use super::{Postgres, Turn};
+
+/// How long a path of a unix socket may be.
+const SOCKET_PATH: usize = 107;
+
+/// How long a stop that lets everything be written may take before it is an immediate one.
+const FAST_STOP: Duration = Duration::from_secs(60);
+
+/// How long a standby may take to become consistent before its caller is told that it is not.
+const CONSISTENT: Duration = Duration::from_secs(10);
+
+/// Between two tries to reach a starting PostgreSQL, at first and at last.
+const STEP: Duration = Duration::from_millis(5);
+const LONGEST_STEP: Duration = Duration::from_millis(100);
+
+/// Where the socket goes: into `run_dir`, or where its path would be too long, into a short one.
+pub(super) fn socket_dir(run_dir: &Path, files: &Files) -> Result<PathBuf> {
+    let fits = |dir: &Path| dir.join(".s.PGSQL.65535").as_os_str().len() <= SOCKET_PATH;
+    if fits(run_dir) {
+        return Ok(run_dir.to_owned());
+    }
+    let digest = Sha256::digest(run_dir.as_os_str().as_encoded_bytes());
+    let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let dir = Path::new("/tmp").join(format!("qluster-{name}"));
+    if !dir.is_dir() {
+        files.make_dir(&dir, 0o700)?;
+    }
+    // Anybody can create it: it must be ours, and nobody else's to write to.
+    let about = std::fs::symlink_metadata(&dir).map_err(Error::file("look at", &dir))?;
+    let ours = about.is_dir() && about.uid() == files.accounts.database.uid;
+    if !ours || about.permissions().mode() & 0o077 != 0 {
+        return Err(Error::Unfit(format!(
+            "{} belongs to somebody else: choose a shorter run directory",
+            dir.display()
+        )));
+    }
+    Ok(dir)
+}
+
+impl Postgres {
+    /// Starts PostgreSQL as a standby with these directions, and does not wait for it to answer.
+    pub(super) async fn start(&self, turn: &Turn, directions: Directions) -> Result<i32> {
+        if let Some(pid) = self.home.pid() {
+            return Ok(pid);
+        }
+        if let Some(broken) = self.home.broken() {
+            return Err(Error::Unfit(broken));
+        }
+        self.prepare(turn, directions).await?;
+        self.spawn()
+    }
+
+    /// Gets everything ready for a start. What is left of an earlier postmaster is ended: backends that outlived it
+    /// keep its memory, and programs of an earlier agent may still change the data directory.
+    pub(super) async fn prepare(&self, turn: &Turn, directions: Directions) -> Result<()> {
+        self.end(Duration::from_secs(2)).await?;
+        self.blocking(turn, move |home| home.prepare(&directions)).await
+    }
+
+    /// Starts what was prepared.
+    ///
+    /// The server itself and not pg_ctl, so that its process id is known at once, and it is reaped at once.
+    pub(super) fn spawn(&self) -> Result<i32> {
+        let home = &self.home;
+        let program = home.programs.path("postgres");
+        let log = home.files.append(&home.log_file())?;
+        let errors = log.try_clone().map_err(Error::file("open", &home.log_file()))?;
+        let mut command = home.files.accounts.command(&program);
+        command.arg("-D").arg(&home.data_dir).current_dir(&home.data_dir).stdout(log).stderr(errors);
+        let mut child = command.spawn().map_err(|source| Error::Spawn { program, source })?;
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid.ok_or_else(|| Error::Ended { log: home.log_tail() })?;
+        home.set_spawned(Some(pid));
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        // It lives on when the agent ends; until then it is reaped.
+        tokio::spawn(async move { child.wait().await });
+        tracing::info!(pid, "started PostgreSQL as a standby");
+        Ok(pid)
+    }
+
+    /// Makes the running PostgreSQL read its configuration.
+    ///
+    /// To a server that has not yet set up its signals, which it has once it writes its pid file, this one is deadly.
+    pub(super) async fn reload(&self) -> Result<()> {
+        while let Some(pid) = self.home.pid() {
+            if process::postmaster(&self.home.data_dir) == Some(pid) {
+                return process::signal(pid, Signal::HUP);
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
+    }
+
+    /// The kept connection, made anew where it was lost.
+    pub(super) async fn session(&self) -> Result<Arc<Session>> {
+        let kept = lock(&self.session).clone();
+        if let Some(session) = kept.filter(|session| !session.client.is_closed()) {
+            return Ok(session);
+        }
+        let session = Arc::new(Session::new(self.connect(false).await?).await?);
+        *lock(&self.session) = Some(session.clone());
+        Ok(session)
+    }
+
+    /// Lets go of the kept connection, where it answers no more.
+    pub(super) fn drop_session(&self) {
+        *lock(&self.session) = None;
+    }
+
+    /// A new connection; `plain`: with the settings that any session has.
+    pub(super) async fn connect(&self, plain: bool) -> Result<Client> {
+        let own = &self.home.own;
+        let port = own.port.get();
+        if let Some(user) = self.superuser.get() {
+            return session::connect_own(&own.socket_dir, port, user, plain).await;
+        }
+        let mut failed = None;
+        for user in &self.home.superusers {
+            match session::connect_own(&own.socket_dir, port, user, plain).await {
+                Ok(client) => {
+                    // Another may have found it meanwhile.
+                    let _ = self.superuser.set(user.clone());
+                    return Ok(client);
+                }
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        Err(failed.unwrap_or_else(|| Error::Unfit("there is no superuser to connect as".into())))
+    }
+
+    /// Waits until a started PostgreSQL answers.
+    pub(super) async fn answering(&self) -> Result<Arc<Session>> {
+        let begun = Instant::now();
+        let mut step = STEP;
+        loop {
+            let error = match self.session().await {
+                Ok(session) => return Ok(session),
+                Err(error) => error,
+            };
+            if self.home.pid().is_none() {
+                return Err(Error::Ended { log: self.home.log_tail() });
+            }
+            if begun.elapsed() > CONSISTENT {
+                return Err(match session::is_starting(&error) {
+                    Some(said) => Error::Unfit(format!("it is not consistent yet: {said}")),
+                    None => error,
+                });
+            }
+            // Each try is a line in its log.
+            tokio::time::sleep(step).await;
+            step = (step * 5 / 4).min(LONGEST_STEP);
+        }
+    }
+
+    /// The demote ladder.
+    pub(super) async fn end(&self, deadline: Duration) -> Result<()> {
+        let home = &self.home;
+        if home.pid().is_none() && home.processes().is_empty() {
+            return Ok(());
+        }
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        process::end_at(&home.data_dir, &home.programs.on_data(), deadline).await?;
+        self.ended();
+        Ok(())
+    }
+
+    /// Stops PostgreSQL so that all is written, and sent to the standbys that are connected.
+    pub(super) async fn stop_fast(&self) -> Result<()> {
+        if let Some(pid) = self.home.pid() {
+            process::signal(pid, Signal::INT)?;
+            if tokio::time::timeout(FAST_STOP, process::ended(pid)).await.is_err() {
+                tracing::warn!(pid, "PostgreSQL does not stop: it is stopped immediately");
+            }
+        }
+        self.end(Duration::from_secs(5)).await?;
+        self.ended();
+        Ok(())
+    }
+
+    /// Takes note that no process of the database is left.
+    fn ended(&self) {
+        self.home.set_spawned(None);
+        self.drop_session();
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.status.send_modify(|status| {
+            if !matches!(status.role, DatabaseRole::Absent | DatabaseRole::Rebuilding) {
+                *status = DatabaseStatus::unknown(DatabaseRole::Stopped);
+            }
+        });
+    }
+
+    pub(super) async fn do_stop(&self) -> Result<()> {
+        self.held.store(true, Ordering::SeqCst);
+        let _turn = self.turn().await;
+        // What is checkpointed while sessions still work is not left for the shutdown, during which nobody does.
+        if let Ok(session) = self.session().await
+            && let Err(error) = session.client.batch_execute("CHECKPOINT").await
+        {
+            tracing::debug!(%error, "no checkpoint before the shutdown");
+        }
+        self.stop_fast().await?;
+        self.observe().await;
+        Ok(())
+    }
+}

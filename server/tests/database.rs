@@ -1,0 +1,589 @@
+//! The database module over real PostgreSQL: `apt-get install postgresql-15` (or newer) provides it.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use qluster_consensus::database::{
+    Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary, Promotion, SyncRule,
+};
+use qluster_consensus::model::{Lsn, NodeId, Port, Term};
+use qluster_server::database::{DatabaseConfig, Postgres};
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, NoTls};
+
+const DEADLINE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A directory for databases. Whatever runs in it is killed when this is dropped.
+struct Ground(tempfile::TempDir);
+
+impl Ground {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // The account of PostgreSQL has to get through it.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        Self(dir)
+    }
+
+    fn processes(&self) -> Vec<i32> {
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let works_here =
+            |pid: &i32| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(self.0.path()));
+        pids.filter(works_here).collect()
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        while let pids = self.processes()
+            && !pids.is_empty()
+        {
+            pids.into_iter().for_each(kill);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn kill(pid: i32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
+/// An agent's database part, and the loop that watches it.
+struct Node {
+    config: DatabaseConfig,
+    postgres: Arc<Postgres>,
+    run: Option<JoinHandle<()>>,
+}
+
+impl Node {
+    /// A node whose database is not there yet.
+    async fn new(ground: &Ground, id: u64) -> Self {
+        Self::open(Self::config(ground, id)).await
+    }
+
+    fn config(ground: &Ground, id: u64) -> DatabaseConfig {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        DatabaseConfig {
+            node: NodeId(id),
+            ip: Ipv4Addr::LOCALHOST.into(),
+            port: Port::new(port).unwrap(),
+            data_dir: ground.0.path().join(format!("node-{id}/data")),
+            bin_dir: None,
+            os_user: None,
+            programs: Default::default(),
+            run_dir: ground.0.path().join(format!("node-{id}/run")),
+            replication_password: None,
+        }
+    }
+
+    async fn open(config: DatabaseConfig) -> Self {
+        let postgres = Postgres::open(config.clone()).await.expect("apt-get install postgresql-15 provides PostgreSQL");
+        Self { config, postgres, run: None }
+    }
+
+    /// The same database under another agent, the first being gone.
+    async fn reopened(mut self) -> Self {
+        if let Some(run) = self.run.take() {
+            run.abort();
+        }
+        Self::open(self.config.clone()).await
+    }
+
+    fn watched(mut self) -> Self {
+        self.run = Some(tokio::spawn(self.postgres.clone().run()));
+        self
+    }
+
+    /// A node with a database that is led in `term`.
+    async fn primary(ground: &Ground, id: u64, term: u64) -> (Self, Promotion) {
+        let node = Self::new(ground, id).await;
+        node.postgres.initialize().await.unwrap();
+        let node = node.watched();
+        let end = node.postgres.fence(DEADLINE).await.unwrap();
+        let promotion = node.promote(term).await;
+        assert_eq!(promotion.start, end);
+        (node, promotion)
+    }
+
+    async fn promote(&self, term: u64) -> Promotion {
+        self.postgres.promote(SyncRule { term: Term(term), ..Default::default() }).await.unwrap()
+    }
+
+    fn as_primary(&self, term: u64, promotion: Promotion) -> Primary {
+        let DatabaseConfig { node, ip, port, .. } = self.config;
+        Primary { node, term: Term(term), ip, port, timeline: promotion.timeline }
+    }
+
+    /// `Arc` has a method of the same name.
+    async fn copy_from(&self, primary: Primary) -> Result<(), DatabaseError> {
+        Database::copy_from(self.postgres.as_ref(), primary).await
+    }
+
+    /// Waits for a status.
+    async fn until(&self, what: &str, wanted: impl Fn(&DatabaseStatus) -> bool) -> DatabaseStatus {
+        let mut status = self.postgres.status();
+        let found = tokio::time::timeout(PATIENCE, status.wait_for(|status| wanted(status))).await;
+        match found {
+            Ok(found) => found.unwrap().clone(),
+            Err(_) => {
+                let log = std::fs::read_to_string(self.config.run_dir.join("postgresql.log")).unwrap_or_default();
+                panic!(
+                    "node {} does not become {what}: {:?}\n{log}",
+                    self.config.node,
+                    *self.postgres.status().borrow()
+                )
+            }
+        }
+    }
+
+    async fn streaming(&self) -> DatabaseStatus {
+        self.until("streaming", |status| status.role == DatabaseRole::Standby && status.streaming).await
+    }
+
+    async fn connect(&self) -> Client {
+        connect(self.config.ip, self.config.port).await
+    }
+
+    async fn execute(&self, sql: &str) {
+        self.connect().await.batch_execute(sql).await.unwrap();
+    }
+
+    async fn rows(&self) -> i64 {
+        self.connect().await.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get(0)
+    }
+
+    /// Waits until the table has so many rows here.
+    async fn has_rows(&self, count: i64) {
+        let begun = Instant::now();
+        while self.rows().await != count {
+            assert!(begun.elapsed() < PATIENCE, "node {} has {} rows", self.config.node, self.rows().await);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(run) = &self.run {
+            run.abort();
+        }
+    }
+}
+
+async fn connect(ip: IpAddr, port: Port) -> Client {
+    let config = format!("host={ip} port={port} user=postgres dbname=postgres");
+    let (client, connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+fn timed<T>(what: &str, begun: Instant, value: T) -> T {
+    println!("{what}: {:?}", begun.elapsed());
+    value
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_fails_over_and_takes_the_old_primary_back() {
+    let ground = Ground::new();
+
+    // The first node is created, led, and written to.
+    let (one, promotion) = Node::primary(&ground, 1, 1).await;
+    assert_eq!(promotion.timeline, 2);
+    assert_eq!(one.promote(1).await, promotion, "a promotion is repeated");
+    one.execute("CREATE TABLE t (id bigint PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 1000)").await;
+    let status = one.until("primary", |status| status.role == DatabaseRole::Primary).await;
+    assert_eq!((status.timeline, status.follows, status.streaming), (Some(2), None, false));
+
+    // The second clones it, and streams what is written.
+    let two = Node::new(&ground, 2).await;
+    assert_eq!(two.postgres.status().borrow().role, DatabaseRole::Absent);
+    let two = two.watched();
+    let begun = Instant::now();
+    two.copy_from(one.as_primary(1, promotion)).await.unwrap();
+    timed("clone", begun, ());
+    let status = two.streaming().await;
+    assert_eq!((status.follows, status.timeline, status.progress), (Some((NodeId(1), Term(1))), Some(2), None));
+    one.execute("INSERT INTO t SELECT generate_series(1001, 2000)").await;
+    two.has_rows(2000).await;
+    assert_eq!(one.postgres.system_identifier().await.unwrap(), two.postgres.system_identifier().await.unwrap());
+
+    // The first primary is killed, comes back as a standby by itself, and is told to wait.
+    kill(one.postgres.pid().unwrap());
+    let end_of_one = one.postgres.fence(DEADLINE).await.unwrap();
+    one.until("standby", |status| status.role == DatabaseRole::Standby && status.follows.is_none()).await;
+
+    // The second is fenced at the end of what it has received, and promoted there.
+    let received = two.postgres.status().borrow().lsn.unwrap();
+    let begun = Instant::now();
+    let end_of_two = timed("fence of a standby", begun, two.postgres.fence(DEADLINE).await.unwrap());
+    assert!(received <= end_of_two && end_of_two <= end_of_one, "{received} {end_of_two} {end_of_one}");
+    let begun = Instant::now();
+    let second = timed("promote", begun, two.promote(2).await);
+    assert_eq!((second.timeline, second.start), (3, end_of_two));
+    two.execute("INSERT INTO t SELECT generate_series(2001, 3000)").await;
+
+    // The first, told to follow, does.
+    one.postgres.follow(two.as_primary(2, second)).await.unwrap();
+    one.streaming().await;
+    one.has_rows(3000).await;
+
+    // It is led although the second still leads: what both write parts them.
+    let begun = Instant::now();
+    timed("fence of a streaming standby", begun, one.postgres.fence(DEADLINE).await.unwrap());
+    let third = one.promote(3).await;
+    one.execute("INSERT INTO t SELECT generate_series(3001, 4000)").await;
+    two.execute("INSERT INTO t SELECT generate_series(5001, 5500)").await;
+
+    // The second, a primary still, is rewound.
+    let begun = Instant::now();
+    two.postgres.rewind(one.as_primary(3, third)).await.unwrap();
+    timed("rewind", begun, ());
+    let status = two.streaming().await;
+    assert_eq!(status.follows, Some((NodeId(1), Term(3))));
+    two.has_rows(4000).await;
+
+    // A standby that is killed comes back and follows on.
+    let killed = two.postgres.pid().unwrap();
+    let begun = Instant::now();
+    kill(killed);
+    two.until("noticed as ended", |status| !status.streaming).await;
+    timed("crash noticed", begun, ());
+    two.streaming().await;
+    timed("crashed standby streams", begun, ());
+    assert_ne!(two.postgres.pid(), Some(killed));
+    assert_eq!(two.postgres.status().borrow().follows, Some((NodeId(1), Term(3))));
+
+    // Both outlive their agents.
+    for (node, role) in [(one, DatabaseRole::Primary), (two, DatabaseRole::Standby)] {
+        let pid = node.postgres.pid();
+        let node = node.reopened().await.watched();
+        let status = node.until("taken over", |status| status.role == role).await;
+        assert_eq!((node.postgres.pid(), status.role), (pid, role));
+        let follows = (role == DatabaseRole::Standby).then_some((NodeId(1), Term(3)));
+        assert_eq!(status.follows, follows);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demoted_primary_acknowledges_nothing_more() {
+    let ground = Ground::new();
+    let (node, _) = Node::primary(&ground, 1, 1).await;
+    node.execute("CREATE TABLE t (id bigint PRIMARY KEY)").await;
+
+    let acknowledged = Arc::new(AtomicI64::new(0));
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let (acknowledged, ip, port) = (acknowledged.clone(), node.config.ip, node.config.port);
+            tokio::spawn(async move {
+                let client = connect(ip, port).await;
+                for row in 0.. {
+                    let id: i64 = row * 4 + writer;
+                    if client.execute("INSERT INTO t VALUES ($1)", &[&id]).await.is_err() {
+                        return;
+                    }
+                    acknowledged.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    while acknowledged.load(Ordering::SeqCst) < 100 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let begun = Instant::now();
+    node.postgres.demote(DEADLINE).await.unwrap();
+    timed("demote under load", begun, ());
+    assert!(begun.elapsed() < DEADLINE);
+    assert_eq!(node.postgres.status().borrow().role, DatabaseRole::Stopped);
+    assert_eq!(node.postgres.pid(), None);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+
+    // It stays stopped until it is fenced, and then has all that was acknowledged.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(node.postgres.pid(), None);
+    node.postgres.demote(DEADLINE).await.unwrap();
+    let begun = Instant::now();
+    timed("fence of a stopped one", begun, node.postgres.fence(DEADLINE).await.unwrap());
+    assert!(node.rows().await >= acknowledged.load(Ordering::SeqCst));
+    // A standby is not touched by it.
+    let pid = node.postgres.pid();
+    node.postgres.demote(DEADLINE).await.unwrap();
+    assert_eq!(node.postgres.pid(), pid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_primary_is_ended_by_the_deadline() {
+    let ground = Ground::new();
+    let (node, _) = Node::primary(&ground, 1, 1).await;
+    let client = node.connect().await;
+    for pid in ground.processes() {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    }
+    let begun = Instant::now();
+    node.postgres.demote(Duration::from_millis(800)).await.unwrap();
+    timed("demote of a frozen one", begun, ());
+    assert!(begun.elapsed() < Duration::from_millis(800), "{:?}", begun.elapsed());
+    assert!(client.batch_execute("SELECT 1").await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_wait_for_the_standbys_of_the_rule_from_the_first_one() {
+    let ground = Ground::new();
+    let one = Node::new(&ground, 1).await;
+    one.postgres.initialize().await.unwrap();
+    one.postgres.fence(DEADLINE).await.unwrap();
+    let rule = |term, nodes: &[u64], count| SyncRule {
+        term: Term(term),
+        standbys: nodes.iter().map(|&node| NodeId(node)).collect::<BTreeSet<_>>(),
+        count,
+    };
+    let promotion = one.postgres.promote(rule(1, &[2], 1)).await.unwrap();
+    let client = one.connect().await;
+    let write = tokio::spawn(async move { client.batch_execute("CREATE TABLE t (id bigint)").await });
+
+    let two = Node::new(&ground, 2).await.watched();
+    assert!(!write.is_finished());
+    two.copy_from(one.as_primary(1, promotion)).await.unwrap();
+    tokio::time::timeout(PATIENCE, write).await.unwrap().unwrap().unwrap();
+
+    // It holds nothing for another term.
+    one.postgres.set_sync_rule(rule(2, &[2], 1)).await.unwrap();
+    let client = one.connect().await;
+    let write = tokio::spawn(async move { client.batch_execute("INSERT INTO t VALUES (1)").await });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    let observer = one.connect().await;
+    while observer.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!write.is_finished());
+
+    // It does once it follows in that term.
+    two.postgres.fence(DEADLINE).await.unwrap();
+    two.postgres.follow(one.as_primary(2, promotion)).await.unwrap();
+    tokio::time::timeout(PATIENCE, write).await.unwrap().unwrap().unwrap();
+
+    // A rule of nobody lets commits through.
+    two.postgres.fence(DEADLINE).await.unwrap();
+    one.postgres.set_sync_rule(rule(2, &[], 0)).await.unwrap();
+    one.execute("INSERT INTO t VALUES (2)").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_there_is_adopted_or_refused() {
+    let ground = Ground::new();
+    let one = Node::new(&ground, 1).await;
+    one.postgres.initialize().await.unwrap();
+    let identifier = one.postgres.system_identifier().await.unwrap();
+    let auto = one.config.data_dir.join("postgresql.auto.conf");
+    std::fs::write(&auto, "primary_conninfo = 'host=192.0.2.1'\nwork_mem = '5MB'\nmax_connections = '123'\n").unwrap();
+    one.postgres.initialize().await.unwrap();
+    assert_eq!(one.postgres.system_identifier().await.unwrap(), identifier, "it is not created twice");
+
+    // Its settings are taken over, other than those that are qluster's.
+    one.postgres.fence(DEADLINE).await.unwrap();
+    let found = one.postgres.settings().await.unwrap();
+    assert_eq!(found.system_identifier, identifier);
+    let setting = |name: &str| found.settings.iter().find(|setting| setting.name == name);
+    assert_eq!(setting("work_mem").map(|setting| setting.value.as_str()), Some("5120"));
+    assert_eq!(setting("max_connections").map(|setting| setting.value.as_str()), Some("123"));
+    assert_eq!(setting("primary_conninfo"), None);
+    assert_eq!(setting("data_checksums").map(|setting| setting.value.as_str()), Some("on"));
+
+    // Another one is no primary for it.
+    let (other, promotion) = Node::primary(&ground, 2, 1).await;
+    for error in [
+        one.postgres.follow(other.as_primary(1, promotion)).await.unwrap_err(),
+        one.postgres.rewind(other.as_primary(1, promotion)).await.unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("another one"), "{error}");
+    }
+    assert_eq!(one.postgres.status().borrow().role, DatabaseRole::Standby);
+
+    // Stopped on purpose, it stays so.
+    one.postgres.stop().await.unwrap();
+    let one = one.watched();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(one.postgres.status().borrow().role, DatabaseRole::Stopped);
+    let error = one.postgres.settings().await.unwrap_err();
+    assert!(error.to_string().contains("connect"), "{error}");
+
+    // A directory of somebody else is left alone.
+    let mut foreign = one.config.clone();
+    foreign.data_dir = ground.0.path().join("foreign");
+    std::fs::create_dir(&foreign.data_dir).unwrap();
+    std::fs::write(foreign.data_dir.join("thesis.txt"), "").unwrap();
+    let error = Postgres::open(foreign).await.err().unwrap().to_string();
+    assert!(error.contains("thesis.txt"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_that_are_dropped_can_be_repeated() {
+    let ground = Ground::new();
+    let (one, promotion) = Node::primary(&ground, 1, 1).await;
+    one.execute("CREATE TABLE t AS SELECT generate_series(1, 200000) AS id").await;
+    let two = Node::new(&ground, 2).await.watched();
+    let primary = one.as_primary(1, promotion);
+    for wait in [1, 20, 80, 200, 400] {
+        let cloned = tokio::time::timeout(Duration::from_millis(wait), two.copy_from(primary.clone()));
+        let _ = cloned.await;
+    }
+    two.copy_from(primary.clone()).await.unwrap();
+    two.has_rows(200_000).await;
+    for wait in [1, 5, 10, 20, 40] {
+        let _ = tokio::time::timeout(Duration::from_millis(wait), two.postgres.fence(DEADLINE)).await;
+        let _ = tokio::time::timeout(Duration::from_millis(wait), two.postgres.follow(primary.clone())).await;
+    }
+    let end = two.postgres.fence(DEADLINE).await.unwrap();
+    for wait in [1, 5, 10] {
+        let rule = SyncRule { term: Term(2), ..Default::default() };
+        let _ = tokio::time::timeout(Duration::from_millis(wait), two.postgres.promote(rule)).await;
+    }
+    assert_eq!(two.promote(2).await.start, end);
+    // What was begun to be promoted is a primary to whoever fences it.
+    let pid = two.postgres.pid();
+    two.postgres.fence(DEADLINE).await.unwrap();
+    assert_ne!(two.postgres.pid(), pid);
+    let left = entries_of(&two.config.data_dir);
+    assert!(left.iter().all(|name| !name.starts_with("qluster.new")), "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_is_fenced_at_the_end_of_all_that_it_has_received() {
+    let ground = Ground::new();
+    let (mut one, mut promotion) = Node::primary(&ground, 1, 1).await;
+    one.execute("CREATE TABLE t (id bigint PRIMARY KEY, filler text)").await;
+    let mut two = Node::new(&ground, 2).await.watched();
+    two.copy_from(one.as_primary(1, promotion)).await.unwrap();
+    // The primary is killed while it writes, so that the standby often ends in the midst of a record.
+    for term in 1..5 {
+        let standby = BTreeSet::from([two.config.node]);
+        let rule = SyncRule { term: Term(term), standbys: standby, count: 1 };
+        one.postgres.set_sync_rule(rule).await.unwrap();
+        two.streaming().await;
+        let before = one.rows().await;
+        let acknowledged = Arc::new(AtomicI64::new(0));
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let (acknowledged, ip, port) = (acknowledged.clone(), one.config.ip, one.config.port);
+                tokio::spawn(async move {
+                    let client = connect(ip, port).await;
+                    for row in 0.. {
+                        let id = i64::try_from(term).unwrap() * 1_000_000 + row * 4 + writer;
+                        let sql =
+                            "INSERT INTO t SELECT $1, string_agg(random()::text, '') FROM generate_series(1, 200)";
+                        if client.execute(sql, &[&id]).await.is_err() {
+                            return;
+                        }
+                        acknowledged.fetch_add(1, Ordering::SeqCst);
+                    }
+                })
+            })
+            .collect();
+        while acknowledged.load(Ordering::SeqCst) < 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // As a killed host: nobody shuts down, and nobody comes back by itself.
+        let processes = one.postgres.pid().unwrap();
+        one.run.take().unwrap().abort();
+        kill(processes);
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        let begun = Instant::now();
+        let end =
+            timed("fence of a standby whose primary was killed", begun, two.postgres.fence(DEADLINE).await.unwrap());
+        let begun = Instant::now();
+        let next = timed("promote", begun, two.promote(term + 1).await);
+        assert_eq!(next.start, end);
+        assert!(two.rows().await >= before + acknowledged.load(Ordering::SeqCst));
+
+        one = one.reopened().await.watched();
+        one.postgres.fence(DEADLINE).await.unwrap();
+        let primary = two.as_primary(term + 1, next);
+        one.postgres.rewind(primary).await.unwrap();
+        one.streaming().await;
+        (one, two, promotion) = (two, one, next);
+    }
+    assert!(promotion.timeline > 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn standbys_with_a_password_give_it() {
+    let ground = Ground::new();
+    let nodes = [1, 2].map(|id| {
+        let mut config = Node::config(&ground, id);
+        config.replication_password = Some("it's a \\ secret: 'ö'".into());
+        config
+    });
+    let [one, two] = nodes;
+    let one = Node::open(one).await.watched();
+    one.postgres.initialize().await.unwrap();
+    one.postgres.fence(DEADLINE).await.unwrap();
+    let promotion = one.promote(1).await;
+    let two = Node::open(two).await.watched();
+    two.copy_from(one.as_primary(1, promotion)).await.unwrap();
+    two.streaming().await;
+    two.postgres.fence(DEADLINE).await.unwrap();
+    let second = two.promote(2).await;
+    one.postgres.rewind(two.as_primary(2, second)).await.unwrap();
+    one.streaming().await;
+
+    // It is in no setting, and nobody gets in without it.
+    let settings = format!("{:?}", one.postgres.settings().await.unwrap());
+    assert!(!settings.contains("secret:"), "{settings}");
+    let config = format!("host=127.0.0.1 port={} user=qluster dbname=postgres password=wrong", two.config.port);
+    assert!(tokio_postgres::connect(&config, NoTls).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_run_says_why_and_runs_once_it_can() {
+    let ground = Ground::new();
+    let node = Node::new(&ground, 1).await;
+    node.postgres.initialize().await.unwrap();
+    let settings = node.config.data_dir.join("postgresql.conf");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, format!("{text}\nshared_buffers = much\n")).unwrap();
+    let node = node.watched();
+    let why = |status: &DatabaseStatus| status.unfit.as_ref().is_some_and(|why| why.contains("shared_buffers"));
+    node.until("unfit", why).await;
+    std::fs::write(&settings, text).unwrap();
+    node.until("fit", |status| status.role == DatabaseRole::Standby && status.unfit.is_none()).await;
+
+    // The user's lines on who may connect are taken over as they change.
+    let access = node.config.data_dir.join("pg_hba.conf");
+    let text = std::fs::read_to_string(&access).unwrap();
+    std::fs::write(&access, format!("host all postgres all reject\n{text}")).unwrap();
+    let config = format!("host=127.0.0.1 port={} user=postgres dbname=postgres", node.config.port);
+    while tokio_postgres::connect(&config, NoTls).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_path_that_is_too_long_is_avoided() {
+    let ground = Ground::new();
+    let mut config = Node::config(&ground, 1);
+    config.run_dir = ground.0.path().join("r".repeat(100));
+    let node = Node::open(config).await;
+    node.postgres.initialize().await.unwrap();
+    assert!(node.postgres.fence(DEADLINE).await.unwrap() > Lsn(0));
+    let dir: PathBuf = node.postgres.socket_dir().into();
+    node.postgres.stop().await.unwrap();
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+fn entries_of(dir: &Path) -> Vec<String> {
+    std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
