@@ -1,0 +1,178 @@
+//! The accepted side of a connection: it serves.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dropshot::{WebsocketChannelResult, WebsocketConnection};
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, SinkExt, StreamExt};
+use qluster_consensus::model::NodeId;
+use qluster_consensus::store::Identity;
+use qluster_consensus::transport::{PeerRequest, PeerResponse};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::coop::unconstrained;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+use super::error::PeerError;
+use super::log::{PeerLog, State, Subject};
+use super::wire::{self, Frame, Greeting, Hello};
+
+/// Who connects has to say who it is within this time.
+const GREETING: Duration = Duration::from_secs(5);
+/// A connection over which nothing came for so long is dead: its peer would have sent a ping or two by now.
+const IDLE: Duration = Duration::from_secs(60);
+/// While so many requests of a connection are unanswered, no more are read from it.
+const IN_FLIGHT: usize = 256;
+/// The same while they amount to so many bytes.
+const HELD: usize = wire::LARGEST_MESSAGE;
+
+/// Serves the peer at the other end of `upgraded`, which comes from `remote`, until it goes away.
+///
+/// It has to greet the node `identity`, in its cluster; without an identity it is refused. Requests are given to
+/// `serve` as they arrive. The future of each is polled once before the next request is read, so that it can take its
+/// place in line in the order of arrival; answers are sent as they come. Futures that are not done when the connection
+/// ends are dropped.
+///
+/// What goes wrong is noted in `log`, and is no error of the server: the result is always `Ok`.
+pub async fn accept<F>(
+    upgraded: WebsocketConnection,
+    remote: SocketAddr,
+    identity: Option<Identity>,
+    serve: F,
+    log: Arc<PeerLog>,
+) -> WebsocketChannelResult
+where
+    F: Fn(NodeId, PeerRequest) -> BoxFuture<'static, PeerResponse>,
+{
+    let host = remote.ip();
+    let socket = wire::for_greeting(upgraded.into_inner(), Role::Server).await;
+    let late = |_| Err((Subject::Stranger(host), PeerError::Late { awaited: "greeting", within: GREETING }));
+    let greeted = timeout(GREETING, greet(socket, remote, identity)).await.unwrap_or_else(late);
+    let (socket, from) = match greeted {
+        Ok(greeted) => greeted,
+        Err((subject, error)) => {
+            let who = match subject {
+                Subject::From(node, _) => format!("node {node} at {host}"),
+                _ => format!("a connection from {host}"),
+            };
+            let reason = error.chain();
+            log.change(subject, State::Refused(reason.clone()), || format!("refused {who}: {reason}"));
+            return Ok(());
+        }
+    };
+    let subject = Subject::From(from, host);
+    log.change(subject, State::Connected, || format!("node {from} at {host} connected"));
+    let Err(why) = serve_all(socket, from, serve).await;
+    log.change(subject, State::Lost, || format!("a connection of node {from} at {host} ended: {}", why.chain()));
+    Ok(())
+}
+
+/// Finds out who is there, and whether it is to be served.
+async fn greet<S>(
+    mut socket: WebSocketStream<S>,
+    remote: SocketAddr,
+    identity: Option<Identity>,
+) -> Result<(WebSocketStream<S>, NodeId), (Subject, PeerError)>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let stranger = |error| (Subject::Stranger(remote.ip()), error);
+    let bytes = wire::receive(&mut socket).await.map_err(stranger)?;
+    let (subject, verdict) = match wire::decode_hello(&bytes) {
+        Ok(hello) => (Subject::From(hello.from, remote.ip()), judge(&hello, identity).map(|()| hello.from)),
+        Err(error) => (Subject::Stranger(remote.ip()), Err(error)),
+    };
+    let answer = match &verdict {
+        Ok(_) => Greeting::Welcome,
+        Err(error) => Greeting::Refused { reason: error.to_string() },
+    };
+    let failed = |error| (subject, error);
+    let message = wire::encode(&answer).map_err(failed)?;
+    // The refusal is worth more than the news that it could not be delivered.
+    let sent = socket.send(message).await;
+    let from = verdict.map_err(failed)?;
+    sent.map_err(|error| failed(error.into()))?;
+    Ok((wire::for_frames(socket, Role::Server).await, from))
+}
+
+/// Whether who says `hello` is to be served by this node.
+fn judge(hello: &Hello, identity: Option<Identity>) -> Result<(), PeerError> {
+    let reason = match identity {
+        None => "this node is not part of a cluster yet".to_owned(),
+        Some(me) if hello.cluster != me.cluster => {
+            format!("it belongs to cluster {}, and this node to cluster {}", hello.cluster, me.cluster)
+        }
+        Some(me) if hello.to != me.node => format!("it looks for node {}, and this is node {}", hello.to, me.node),
+        Some(_) => return Ok(()),
+    };
+    Err(PeerError::Refused(reason))
+}
+
+/// Serves requests until the connection ends; returns why it did.
+async fn serve_all<S, F>(
+    socket: WebSocketStream<S>,
+    from: NodeId,
+    serve: F,
+) -> Result<std::convert::Infallible, PeerError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: Fn(NodeId, PeerRequest) -> BoxFuture<'static, PeerResponse>,
+{
+    let (mut sink, mut stream) = socket.split();
+    let mut in_flight = FuturesUnordered::new();
+    let mut held = 0;
+    let mut answers = VecDeque::new();
+    let mut writing = false;
+    let mut active = Instant::now();
+    loop {
+        let room = in_flight.len() + answers.len() < IN_FLIGHT && held < HELD;
+        // Requests make progress even while answers cannot be written: they may hold what other peers wait for.
+        tokio::select! {
+            message = stream.next(), if room => {
+                active = Instant::now();
+                let Some(bytes) = wire::received(message)? else { continue };
+                let Frame::Request { id, body } = wire::decode(&bytes, "frame")? else {
+                    return Err(PeerError::Unexpected("an answer to nothing"));
+                };
+                let mut answer = serve(from, body);
+                // tokio's primitives pretend to be busy when a task has done much at a stretch, and then a request
+                // would not get its place in line. So its first poll is exempt.
+                match unconstrained(&mut answer).now_or_never() {
+                    Some(answer) => answers.push_back(encode_answer(id, answer)?),
+                    None => {
+                        held += bytes.len();
+                        in_flight.push(async move { (id, bytes.len(), answer.await) });
+                    }
+                }
+                writing |= !answers.is_empty();
+            }
+            Some((id, size, answer)) = in_flight.next() => {
+                active = Instant::now();
+                held -= size;
+                answers.push_back(encode_answer(id, answer)?);
+                writing = true;
+            }
+            written = poll_fn(|cx| wire::write(&mut sink, &mut answers, cx)), if writing => {
+                written?;
+                writing = false;
+            }
+            () = sleep_until(active + IDLE), if room => {
+                return Err(PeerError::Late { awaited: "sign of life", within: IDLE });
+            }
+        }
+    }
+}
+
+fn encode_answer(id: u64, body: PeerResponse) -> Result<Message, PeerError> {
+    wire::encode(&Frame::Response { id, body }).or_else(|error| {
+        let body = PeerResponse::Failed(error.chain());
+        wire::encode(&Frame::Response { id, body })
+    })
+}

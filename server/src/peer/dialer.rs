@@ -1,0 +1,311 @@
+//! The dialing side of a connection: it asks.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, SinkExt, StreamExt};
+use qluster_consensus::model::NodeId;
+use qluster_consensus::store::Identity;
+use qluster_consensus::transport::{PeerRequest, PeerResponse, Transport, TransportError};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+use super::error::PeerError;
+use super::log::{PeerLog, State, Subject};
+use super::stream::{Prompt, connect};
+use super::wire::{self, Frame, Greeting, Hello, Stage};
+
+/// So many requests to one node can wait to be sent.
+const LINE: usize = 1024;
+/// So many of them are written at a time.
+const BATCH: usize = 64;
+/// A node is connected and has greeted within this time.
+const DIAL: Duration = Duration::from_secs(1);
+/// A node is not dialed more often than this.
+const REDIAL: Duration = Duration::from_millis(20);
+/// When a request is unanswered and nothing came for so long, a ping asks whether the node is still there. The
+/// accepting side answers it even if it is slow to answer the request.
+const PROBE: Duration = Duration::from_millis(100);
+/// Where nothing came for so long after a ping, the node, or the way to it, is gone. What is written until then is
+/// lost on the dead connection; but a way that needs longer for a piece of a snapshot could never transfer one.
+const PROBE_PATIENCE: Duration = Duration::from_millis(600);
+/// The same ping when nothing is asked, so that the node does not take the connection for dead.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Carries requests to other nodes over one WebSocket each, to `/peer` on their API port.
+///
+/// Connections are made when they are first needed, and again when they are needed after they were lost. Each node has
+/// a task, which ends when the transport is dropped.
+pub struct WebSocketTransport {
+    identity: Identity,
+    log: Arc<PeerLog>,
+    links: Mutex<HashMap<NodeId, Link>>,
+}
+
+/// The way to a node.
+struct Link {
+    address: SocketAddr,
+    line: mpsc::Sender<Call>,
+    /// Ends with the link.
+    _task: JoinSet<()>,
+}
+
+/// A request in line.
+struct Call {
+    request: PeerRequest,
+    claim: Claim,
+    answer: Answer,
+}
+
+/// Takes the answer, or the reason why a request was not sent.
+type Answer = oneshot::Sender<Result<PeerResponse, String>>;
+
+/// A request is either sent or given up: whoever is first has the claim, and the other knows.
+#[derive(Clone, Default)]
+struct Claim(Arc<AtomicBool>);
+
+impl Claim {
+    fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+}
+
+impl WebSocketTransport {
+    /// A transport for the node `identity`, which notes in `log` what becomes of its connections.
+    pub fn new(identity: Identity, log: Arc<PeerLog>) -> Arc<Self> {
+        Arc::new(Self { identity, log, links: Mutex::default() })
+    }
+
+    fn link(&self, to: NodeId, address: SocketAddr) -> Link {
+        let (line, calls) = mpsc::channel(LINE);
+        let hello = Hello { version: wire::VERSION, cluster: self.identity.cluster, from: self.identity.node, to };
+        let dialer = Dialer { hello, address, log: self.log.clone() };
+        let mut task = JoinSet::new();
+        task.spawn(dialer.run(calls));
+        Link { address, line, _task: task }
+    }
+
+    /// Puts a request in line, or says why that cannot be.
+    fn enqueue(&self, to: NodeId, address: SocketAddr, call: Call) -> Result<(), &'static str> {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = links.entry(to).or_insert_with(|| self.link(to, address));
+        // A node can move. Its old connection ends, and with it what waits there.
+        if link.address != address || link.line.is_closed() {
+            *link = self.link(to, address);
+        }
+        link.line.try_send(call).map_err(|error| match error {
+            TrySendError::Full(_) => "too many requests wait for it",
+            TrySendError::Closed(_) => "its connection is being closed",
+        })
+    }
+}
+
+impl Transport for WebSocketTransport {
+    /// As the trait says; to be called within a tokio runtime.
+    fn call(
+        &self,
+        to: NodeId,
+        address: SocketAddr,
+        request: PeerRequest,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<PeerResponse, TransportError>> {
+        let unreachable = move |reason| TransportError::Unreachable { node: to, address, reason };
+        let asked = Instant::now();
+        let (claim, (answer, answered)) = (Claim::default(), oneshot::channel());
+        if let Err(reason) = self.enqueue(to, address, Call { request, claim: claim.clone(), answer }) {
+            return futures::future::ready(Err(unreachable(reason.into()))).boxed();
+        }
+        async move {
+            match tokio::time::timeout(timeout, answered).await {
+                Ok(Ok(answer)) => answer.map_err(unreachable),
+                Ok(Err(_)) if claim.take() => Err(unreachable("its connection was closed".into())),
+                // The connection was lost. The request may have arrived.
+                Ok(Err(_)) => Err(TransportError::Timeout { node: to, address, timeout: asked.elapsed() }),
+                Err(_) if claim.take() => Err(unreachable(format!("nothing could be sent to it within {timeout:?}"))),
+                Err(_) => Err(TransportError::Timeout { node: to, address, timeout }),
+            }
+        }
+        .boxed()
+    }
+
+    fn forget(&self, id: NodeId) {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+}
+
+/// Keeps the connection to a node.
+struct Dialer {
+    hello: Hello,
+    address: SocketAddr,
+    log: Arc<PeerLog>,
+}
+
+impl Dialer {
+    async fn run(self, mut calls: mpsc::Receiver<Call>) {
+        let (to, address) = (self.hello.to, self.address);
+        let subject = Subject::To(to);
+        let mut next_dial = Instant::now();
+        while let Some(first) = calls.recv().await {
+            sleep_until(next_dial).await;
+            if first.answer.is_closed() {
+                continue;
+            }
+            next_dial = Instant::now() + REDIAL;
+            let late = |_| Err(PeerError::Late { awaited: "greeting", within: DIAL });
+            match timeout(DIAL, self.dial()).await.unwrap_or_else(late) {
+                Ok(socket) => {
+                    self.log.change(subject, State::Connected, || format!("connected to node {to} at {address}"));
+                    let Err(why) = converse(socket, first, &mut calls).await else { return };
+                    let text = || format!("the connection to node {to} at {address} was lost: {}", why.chain());
+                    self.log.change(subject, State::Lost, text);
+                }
+                Err(error) => {
+                    let reason = error.chain();
+                    let _ = first.answer.send(Err(reason.clone()));
+                    while let Ok(call) = calls.try_recv() {
+                        let _ = call.answer.send(Err(reason.clone()));
+                    }
+                    let (state, what) = match error {
+                        PeerError::Refused(_) => (State::Refused(reason.clone()), "refuses this node"),
+                        _ => (State::Unreachable, "is not reachable"),
+                    };
+                    self.log.change(subject, state, || format!("node {to} at {address} {what}: {reason}"));
+                }
+            }
+        }
+    }
+
+    /// Connects and greets.
+    async fn dial(&self) -> Result<WebSocketStream<Prompt>, PeerError> {
+        let stream = connect(self.address).await?;
+        let url = format!("ws://{}/peer", self.address);
+        let limits = Some(Stage::Greeting.limits());
+        let (mut socket, _) = tokio_tungstenite::client_async_with_config(url, stream, limits).await?;
+        socket.send(wire::encode(&self.hello)?).await?;
+        match wire::decode(&wire::receive(&mut socket).await?, "greeting")? {
+            Greeting::Welcome => Ok(wire::for_frames(socket, Role::Client).await),
+            Greeting::Refused { reason } => Err(PeerError::Refused(reason)),
+        }
+    }
+}
+
+/// Sends `first` and all that comes after it, and hands out the answers. Returns when there will be nothing more to
+/// send, or why the connection was lost. Whoever waits for an answer then gets none.
+async fn converse<S>(socket: WebSocketStream<S>, first: Call, calls: &mut mpsc::Receiver<Call>) -> Result<(), PeerError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut sink, mut stream) = socket.split();
+    let mut asked = Asked::default();
+    let mut outgoing = VecDeque::new();
+    let mut quiet_since = Instant::now();
+    let mut probed: Option<Instant> = None;
+    outgoing.extend(asked.ask(first));
+    let mut writing = true;
+    loop {
+        let due = match probed {
+            Some(probed) => probed + PROBE_PATIENCE,
+            None if asked.waiting.is_empty() => quiet_since + KEEP_ALIVE,
+            None => quiet_since + PROBE,
+        };
+        tokio::select! {
+            // What came is looked at before the clock is: this process, too, may have been frozen.
+            biased;
+            message = stream.next() => {
+                (quiet_since, probed) = (Instant::now(), None);
+                let Some(bytes) = wire::received(message)? else { continue };
+                let Frame::Response { id, body } = wire::decode(&bytes, "frame")? else {
+                    return Err(PeerError::Unexpected("a request on a connection for answers"));
+                };
+                asked.answer(id, body)?;
+            }
+            written = poll_fn(|cx| wire::write(&mut sink, &mut outgoing, cx)), if writing => {
+                written?;
+                writing = false;
+            }
+            call = calls.recv(), if !writing => {
+                let Some(call) = call else { return Ok(()) };
+                if asked.waiting.is_empty() {
+                    quiet_since = Instant::now();
+                }
+                outgoing.extend(asked.ask(call));
+                while outgoing.len() < BATCH && let Ok(call) = calls.try_recv() {
+                    outgoing.extend(asked.ask(call));
+                }
+                writing = true;
+            }
+            () = sleep_until(due) => {
+                if probed.is_some() {
+                    return Err(PeerError::Late { awaited: "sign of life", within: PROBE_PATIENCE });
+                }
+                asked.clean();
+                // Where there is no room for it the node does not read, which is no sign of life either.
+                probed = Some(Instant::now());
+                outgoing.push_back(Message::Ping(Default::default()));
+                writing = true;
+            }
+        }
+    }
+}
+
+/// The requests that were sent over a connection.
+#[derive(Default)]
+struct Asked {
+    next: u64,
+    waiting: HashMap<u64, Answer>,
+    clean_at: usize,
+}
+
+impl Asked {
+    /// Encodes a request that is still wanted, and counts it as sent.
+    fn ask(&mut self, call: Call) -> Option<Message> {
+        if call.answer.is_closed() {
+            return None;
+        }
+        let id = self.next;
+        let message = match wire::encode(&Frame::Request { id, body: call.request }) {
+            Ok(message) => message,
+            Err(error) => {
+                let _ = call.answer.send(Err(error.chain()));
+                return None;
+            }
+        };
+        if !call.claim.take() {
+            return None;
+        }
+        self.next += 1;
+        self.waiting.insert(id, call.answer);
+        if self.waiting.len() > self.clean_at {
+            self.clean();
+        }
+        Some(message)
+    }
+
+    /// Hands out an answer. It may come after nobody waits for it any more.
+    fn answer(&mut self, id: u64, body: PeerResponse) -> Result<(), PeerError> {
+        if id >= self.next {
+            return Err(PeerError::Unexpected("an answer to nothing"));
+        }
+        if let Some(answer) = self.waiting.remove(&id) {
+            let _ = answer.send(Ok(body));
+        }
+        Ok(())
+    }
+
+    /// Forgets the requests that nobody waits for any more; a node may leave some unanswered for ever.
+    fn clean(&mut self) {
+        self.waiting.retain(|_, answer| !answer.is_closed());
+        self.clean_at = 2 * self.waiting.len().max(LINE);
+    }
+}

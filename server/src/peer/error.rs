@@ -1,0 +1,78 @@
+//! Why a connection to a peer did not come about, or ended.
+
+use std::io;
+use std::time::Duration;
+
+use tokio_tungstenite::tungstenite;
+
+/// Why a connection to a peer did not come about, or ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PeerError {
+    /// Nobody listens there, or the network does not get there.
+    #[error("cannot connect")]
+    Connect(#[source] io::Error),
+    /// The other side took too long for a step.
+    #[error("no {awaited} within {within:?}")]
+    Late {
+        /// What was waited for.
+        awaited: &'static str,
+        /// For how long.
+        within: Duration,
+    },
+    /// The other side does not want this connection; its reason, in a sentence.
+    #[error("{0}")]
+    Refused(String),
+    /// The connection broke, or what came is no WebSocket.
+    #[error("the connection failed")]
+    // In a box because it is large, and results are passed often.
+    WebSocket(#[source] Box<tungstenite::Error>),
+    /// The other side ended it.
+    #[error("the other side closed it")]
+    Closed,
+    /// Bytes that do not parse.
+    #[error("it sent bytes that are no {expected}")]
+    Malformed {
+        /// What should have come.
+        expected: &'static str,
+        /// The cause.
+        #[source]
+        source: postcard::Error,
+    },
+    /// A message that has no place here.
+    #[error("it sent {0}")]
+    Unexpected(&'static str),
+    /// A message to be sent cannot be encoded.
+    #[error("the message cannot be encoded")]
+    Encode(#[source] postcard::Error),
+    /// A message to be sent is over the limit.
+    #[error("the message has {bytes} bytes, over the limit of {}", super::wire::LARGEST_MESSAGE)]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+}
+
+impl PeerError {
+    /// The error with its causes, for people.
+    pub(super) fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        text
+    }
+}
+
+impl From<tungstenite::Error> for PeerError {
+    fn from(error: tungstenite::Error) -> Self {
+        use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
+        match error {
+            tungstenite::Error::ConnectionClosed
+            | tungstenite::Error::AlreadyClosed
+            | tungstenite::Error::Protocol(ResetWithoutClosingHandshake) => Self::Closed,
+            error => Self::WebSocket(Box::new(error)),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What became of the connections to other nodes, for people.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use qluster_consensus::model::NodeId;
+
+/// So many lines are kept, the newest.
+const LINES: usize = 500;
+/// Of so many subjects the state is known. Strangers can make up subjects, so there is an end to them.
+const SUBJECTS: usize = 1000;
+
+/// The newest 500 lines on the connections to other nodes.
+///
+/// Only changes are noted: a node that is down for a day is told of once, although it is dialed all day.
+#[derive(Debug, Default)]
+pub struct PeerLog {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    lines: VecDeque<(SystemTime, String)>,
+    states: HashMap<Subject, State>,
+}
+
+/// Which connection a line is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Subject {
+    /// This node's to another.
+    To(NodeId),
+    /// The one of a host that says it is this node.
+    From(NodeId, IpAddr),
+    /// The one of a host that did not say who it is.
+    Stranger(IpAddr),
+}
+
+/// How a connection is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Connected,
+    Lost,
+    Unreachable,
+    Refused(String),
+}
+
+impl PeerLog {
+    /// Notes a line, with the time that it is now.
+    pub fn note(&self, text: String) {
+        self.lock().note(text);
+    }
+
+    /// The lines, oldest first, each with the time when it was noted.
+    pub fn lines(&self) -> Vec<(SystemTime, String)> {
+        self.lock().lines.iter().cloned().collect()
+    }
+
+    /// Notes how the connection `subject` is, unless that was its state before.
+    pub(super) fn change(&self, subject: Subject, state: State, text: impl FnOnce() -> String) {
+        let mut inner = self.lock();
+        if inner.states.get(&subject) == Some(&state) {
+            return;
+        }
+        if inner.states.len() >= SUBJECTS {
+            inner.states.clear();
+        }
+        inner.states.insert(subject, state);
+        inner.note(text());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Lines are whole even if a thread panicked between two of them.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn note(&mut self, text: String) {
+        tracing::info!(target: "qluster::peer", "{text}");
+        if self.lines.len() >= LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back((SystemTime::now(), text));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(log: &PeerLog) -> Vec<String> {
+        log.lines().into_iter().map(|(_, text)| text).collect()
+    }
+
+    #[test]
+    fn the_newest_lines_are_kept() {
+        let log = PeerLog::default();
+        (0..LINES + 3).for_each(|line| log.note(line.to_string()));
+        let expected: Vec<_> = (3..LINES + 3).map(|line| line.to_string()).collect();
+        assert_eq!(texts(&log), expected);
+    }
+
+    #[test]
+    fn only_changes_are_noted() {
+        let log = PeerLog::default();
+        let (two, three) = (Subject::To(NodeId(2)), Subject::To(NodeId(3)));
+        for (subject, state, text) in [
+            (two, State::Unreachable, "2 is down"),
+            (two, State::Unreachable, "2 is still down"),
+            (three, State::Unreachable, "3 is down"),
+            (two, State::Connected, "2 is up"),
+            (two, State::Refused("a".into()), "2 refuses for a"),
+            (two, State::Refused("a".into()), "2 refuses for a again"),
+            (two, State::Refused("b".into()), "2 refuses for b"),
+        ] {
+            log.change(subject, state, || text.into());
+        }
+        assert_eq!(texts(&log), ["2 is down", "3 is down", "2 is up", "2 refuses for a", "2 refuses for b"]);
+    }
+
+    #[test]
+    fn strangers_do_not_fill_the_memory() {
+        let log = PeerLog::default();
+        for host in 0..3 * SUBJECTS as u32 {
+            let host = IpAddr::from(host.to_be_bytes());
+            log.change(Subject::Stranger(host), State::Refused(String::new()), String::new);
+        }
+        assert!(log.lock().states.len() <= SUBJECTS);
+    }
+}

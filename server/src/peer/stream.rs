@@ -1,0 +1,56 @@
+//! The stream under a connection to a peer.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::error::PeerError;
+
+/// The operating system of a node that is there answers within this time, however busy the node is.
+const CONNECT: Duration = Duration::from_millis(500);
+
+/// Makes a stream to `address`. What is said over it is the same for every kind of stream.
+pub(super) async fn connect(address: SocketAddr) -> Result<Prompt, PeerError> {
+    let late = |_| Err(io::ErrorKind::TimedOut.into());
+    let connected = timeout(CONNECT, TcpStream::connect(address)).await.unwrap_or_else(late);
+    let stream = connected.map_err(PeerError::Connect)?;
+    // A heartbeat must not wait until the one before it is acknowledged.
+    stream.set_nodelay(true).map_err(PeerError::Connect)?;
+    Ok(Prompt(stream))
+}
+
+/// A TCP stream that acknowledges at once what it reads.
+///
+/// dropshot does not let anyone set TCP_NODELAY on the sockets that it accepts. So the other side holds a second
+/// answer back until the first one is acknowledged, and an operating system that has nothing to send delays that by
+/// 40 ms. Measured with four requests at once on one host: 44 ms without this, 0.4 ms with it.
+pub(super) struct Prompt(TcpStream);
+
+impl AsyncRead for Prompt {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.0).poll_read(cx, buffer))?;
+        // It holds for the moment only, so it is asked for after each read. Without it all works, later.
+        let _ = rustix::net::sockopt::set_tcp_quickack(&self.0, true);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Prompt {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

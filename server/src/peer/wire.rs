@@ -1,0 +1,305 @@
+//! What travels between two nodes: the greeting, the frames, and their limits.
+//!
+//! All messages are binary, in postcard. The dialing side says [`Hello`] and sends nothing more until it has the
+//! [`Greeting`]; then [`Frame`]s go both ways.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, ready};
+
+use futures::{Sink, SinkExt, Stream, StreamExt};
+use qluster_consensus::model::NodeId;
+use qluster_consensus::transport::{PeerRequest, PeerResponse};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, Message};
+use uuid::Uuid;
+
+use super::error::PeerError;
+
+/// The version of what peers say to each other. Nodes of different versions refuse each other.
+pub const VERSION: u16 = 1;
+
+/// No message is larger than this, in bytes. The largest that is sent is an append of 300 entries, openraft's limit:
+/// 19 MiB if each had 64 KiB. It is also what one peer can make this node hold before it is known to be whole.
+pub(super) const LARGEST_MESSAGE: usize = 32 << 20;
+/// The same for the greeting, which anybody can send.
+const LARGEST_GREETING: usize = 4 << 10;
+
+/// The first message, of the dialing side. Its first field stays the first in all versions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Hello {
+    /// What the sender speaks.
+    pub version: u16,
+    /// Its cluster.
+    pub cluster: Uuid,
+    /// Who it is.
+    pub from: NodeId,
+    /// Whom it wants to speak to.
+    pub to: NodeId,
+}
+
+/// The answer to [`Hello`], in all versions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Greeting {
+    /// Requests are served from now on.
+    Welcome,
+    /// They are not. The connection is closed.
+    Refused {
+        /// Why, in a sentence.
+        reason: String,
+    },
+}
+
+/// All that follows the greeting.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Frame {
+    /// From the dialing side.
+    Request {
+        /// Chosen by the sender, each once in a connection.
+        id: u64,
+        /// What is asked.
+        body: PeerRequest,
+    },
+    /// From the accepted side.
+    Response {
+        /// That of the request.
+        id: u64,
+        /// The answer.
+        body: PeerResponse,
+    },
+}
+
+/// How large messages may be at this point of a connection.
+#[derive(Clone, Copy)]
+pub(super) enum Stage {
+    /// The other side is not known yet.
+    Greeting,
+    /// It is.
+    Frames,
+}
+
+impl Stage {
+    /// A message over the limit fails when its length is read, before there is room for it.
+    pub(super) fn limits(self) -> WebSocketConfig {
+        let (largest, buffer) = match self {
+            Self::Greeting => (LARGEST_GREETING, LARGEST_GREETING),
+            Self::Frames => (LARGEST_MESSAGE, 64 << 10),
+        };
+        let config = WebSocketConfig::default().read_buffer_size(buffer);
+        config.max_message_size(Some(largest)).max_frame_size(Some(largest))
+    }
+}
+
+/// A WebSocket for the greeting over a connection that was upgraded.
+pub(super) async fn for_greeting<S>(stream: S, role: Role) -> WebSocketStream<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    WebSocketStream::from_raw_socket(stream, role, Some(Stage::Greeting.limits())).await
+}
+
+/// The same connection with room for frames, after the greeting.
+///
+/// What the other side sent ahead of its turn is lost, and what follows will not parse; but a peer does not.
+pub(super) async fn for_frames<S>(greeted: WebSocketStream<S>, role: Role) -> WebSocketStream<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    WebSocketStream::from_raw_socket(greeted.into_inner(), role, Some(Stage::Frames.limits())).await
+}
+
+/// Encodes a message.
+pub(super) fn encode(message: &impl Serialize) -> Result<Message, PeerError> {
+    let bytes = postcard::to_stdvec(message).map_err(PeerError::Encode)?;
+    match bytes.len() {
+        0..=LARGEST_MESSAGE => Ok(Message::binary(bytes)),
+        bytes => Err(PeerError::TooLarge { bytes }),
+    }
+}
+
+/// Decodes a message; `expected` names it for the error.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8], expected: &'static str) -> Result<T, PeerError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((message, [])) => Ok(message),
+        Ok((_, _more)) => Err(PeerError::Malformed { expected, source: postcard::Error::DeserializeBadEncoding }),
+        Err(source) => Err(PeerError::Malformed { expected, source }),
+    }
+}
+
+/// Decodes the first message. Of another version no more than the version is read.
+pub(super) fn decode_hello(bytes: &[u8]) -> Result<Hello, PeerError> {
+    const EXPECTED: &str = "greeting";
+    let version: u16 = match postcard::take_from_bytes(bytes) {
+        Ok((version, _)) => version,
+        Err(source) => return Err(PeerError::Malformed { expected: EXPECTED, source }),
+    };
+    if version != VERSION {
+        let reason = format!("version {version} of the peer protocol was offered, and this node speaks {VERSION}");
+        return Err(PeerError::Refused(reason));
+    }
+    decode(bytes, EXPECTED)
+}
+
+/// The bytes of a message that was received; none where it only shows that the other side lives.
+pub(super) fn received(
+    message: Option<Result<Message, tungstenite::Error>>,
+) -> Result<Option<tungstenite::Bytes>, PeerError> {
+    match message {
+        Some(Ok(Message::Binary(bytes))) => Ok(Some(bytes)),
+        Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(None),
+        Some(Ok(Message::Close(_))) | None => Err(PeerError::Closed),
+        Some(Ok(Message::Text(_) | Message::Frame(_))) => Err(PeerError::Unexpected("text")),
+        Some(Err(error)) => Err(error.into()),
+    }
+}
+
+/// Receives one message of the greeting.
+pub(super) async fn receive<S>(socket: &mut S) -> Result<tungstenite::Bytes, PeerError>
+where
+    S: Stream<Item = Result<Message, tungstenite::Error>> + Unpin,
+{
+    loop {
+        if let Some(bytes) = received(socket.next().await)? {
+            return Ok(bytes);
+        }
+    }
+}
+
+/// Writes what is in `queue`, and is ready when all of it is with the operating system. Nothing is lost when it is
+/// not polled to its end.
+pub(super) fn write<S>(
+    socket: &mut S,
+    queue: &mut VecDeque<Message>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), PeerError>>
+where
+    S: Sink<Message, Error = tungstenite::Error> + Unpin,
+{
+    while !queue.is_empty() {
+        ready!(socket.poll_ready_unpin(cx))?;
+        if let Some(message) = queue.pop_front() {
+            socket.start_send_unpin(message)?;
+        }
+    }
+    socket.poll_flush_unpin(cx).map_err(PeerError::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use qluster_consensus::database::{DatabaseRole, DatabaseStatus};
+    use qluster_consensus::model::{Duration, LogIndex, Term};
+    use qluster_consensus::transport::{NodeReport, SnapshotChunk};
+
+    use super::*;
+
+    /// Frames of every shape: numbers, options, sets, bytes and texts.
+    fn frames() -> Vec<Vec<u8>> {
+        let report = NodeReport {
+            node: NodeId(1),
+            applied: LogIndex(300),
+            sees: [NodeId(2), NodeId(3)].into(),
+            database: Some(DatabaseStatus::unknown(DatabaseRole::Primary)),
+            position: None,
+        };
+        // openraft's types are not named here, so they are made of bytes: a vote of term 1 for node 1, committed, with
+        // nothing in what follows it.
+        fn from_bytes<T: DeserializeOwned>(bytes: [u8; 16]) -> T {
+            postcard::take_from_bytes(&bytes).unwrap().0
+        }
+        let vote = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let chunk = SnapshotChunk {
+            transfer: Uuid::from_u128(5),
+            vote: from_bytes(vote),
+            meta: Default::default(),
+            offset: 1 << 40,
+            data: vec![7; 1000],
+            last: true,
+        };
+        let requests = [
+            PeerRequest::Recruit { term: Term(u64::MAX) },
+            PeerRequest::Leave { remove: true },
+            PeerRequest::Append(from_bytes(vote)),
+            PeerRequest::Vote(from_bytes(vote)),
+            PeerRequest::Snapshot(chunk),
+            PeerRequest::Report(Box::new(report.clone())),
+        ];
+        let responses = [
+            PeerResponse::SnapshotPart,
+            PeerResponse::Append { response: from_bytes([0; 16]), node_timeout: Duration::from_millis(1000) },
+            PeerResponse::Promise(None),
+            PeerResponse::Report(Box::new(report)),
+            PeerResponse::Removed,
+            PeerResponse::Failed("it is so".into()),
+        ];
+        let requests = requests.map(|body| Frame::Request { id: 1 << 33, body });
+        let responses = responses.map(|body| Frame::Response { id: 5, body });
+        requests.iter().chain(&responses).map(|frame| postcard::to_stdvec(frame).unwrap()).collect()
+    }
+
+    #[test]
+    fn frames_come_back_as_they_were() {
+        for bytes in frames() {
+            let frame: Frame = decode(&bytes, "frame").unwrap();
+            assert_eq!(postcard::to_stdvec(&frame).unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn what_follows_a_message_is_not_ignored() {
+        for mut bytes in frames() {
+            bytes.push(0);
+            assert!(decode::<Frame>(&bytes, "frame").is_err());
+        }
+    }
+
+    #[test]
+    fn the_version_is_read_before_all_else() {
+        let hello = Hello { version: VERSION, cluster: Uuid::from_u128(1), from: NodeId(2), to: NodeId(3) };
+        let mut bytes = postcard::to_stdvec(&hello).unwrap();
+        assert_eq!(decode_hello(&bytes).unwrap(), hello);
+        bytes.truncate(1);
+        assert!(matches!(decode_hello(&bytes), Err(PeerError::Malformed { .. })));
+        bytes[0] = 9;
+        assert!(matches!(decode_hello(&bytes), Err(PeerError::Refused(_))));
+    }
+
+    #[test]
+    fn the_limit_is_kept_by_the_sender() {
+        let fits = vec![0_u8; LARGEST_MESSAGE - 10];
+        assert!(encode(&fits).is_ok());
+        let large = vec![0_u8; LARGEST_MESSAGE];
+        assert!(matches!(encode(&large), Err(PeerError::TooLarge { .. })));
+    }
+
+    proptest! {
+        /// No bytes make a decoder panic.
+        #[test]
+        fn any_bytes_are_decoded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+            let _ = decode::<Frame>(&bytes, "frame");
+            let _ = decode::<Greeting>(&bytes, "greeting");
+            let _ = decode_hello(&bytes);
+        }
+
+        /// Frames with a few bytes changed get past more of the decoder.
+        #[test]
+        fn changed_frames_are_decoded_or_refused(
+            which in any::<prop::sample::Index>(),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+            cut in any::<Option<prop::sample::Index>>(),
+        ) {
+            let frames = frames();
+            let mut bytes = which.get(&frames).clone();
+            for (place, byte) in changes {
+                *place.get_mut(&mut bytes) = byte;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            let _ = decode::<Frame>(&bytes, "frame");
+        }
+    }
+}
