@@ -7,9 +7,10 @@
 //!
 //! Reads that many poll (`/is-leader`, `/map`, `/leader`) never touch the network or the disk.
 
+use std::net::IpAddr;
+
 use dropshot::{
-    Body, HttpResponseHeaders, HttpResponseOk, Path, Query, RequestContext, TypedBody, WebsocketChannelResult,
-    WebsocketConnection,
+    Body, HttpResponseHeaders, HttpResponseOk, Path, Query, RequestContext, WebsocketChannelResult, WebsocketConnection,
 };
 use http::Response;
 use qluster_consensus::model::{
@@ -17,9 +18,13 @@ use qluster_consensus::model::{
     ReadonlyStatements,
 };
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
+use crate::body::WholeBody;
 use crate::status::ApiError;
+
+/// So many events are told at most, and where it is not said how many.
+pub const EVENTS: u32 = 1000;
 
 /// The REST API of a node.
 #[dropshot::api_description]
@@ -59,7 +64,7 @@ pub trait QlusterApi {
     #[endpoint { method = POST, path = "/config", request_body_max_bytes = 65536 }]
     async fn config_post(
         rqctx: RequestContext<Self::Context>,
-        body: TypedBody<ConfigUpdate>,
+        body: WholeBody<ConfigUpdate>,
     ) -> Result<HttpResponseOk<Config>, ApiError>;
 
     /// Get database configuration
@@ -165,9 +170,36 @@ pub struct EventsQuery {
     /// Only events after this log index.
     pub after_index: Option<LogIndex>,
     /// At most so many: the oldest of those asked for with `after-index`, otherwise the newest. Default 1000.
-    pub limit: Option<u32>,
+    pub limit: Option<Limit>,
     /// How long to wait for an event where there is none after `after-index`; without this, not at all. At most 5m.
     pub wait: Option<Duration>,
+}
+
+/// How many events are told at most: 1 to [`EVENTS`].
+#[derive(Clone, Copy, Debug)]
+pub struct Limit(pub u32);
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let limit = text.parse().ok().filter(|limit| (1..=EVENTS).contains(limit));
+        let wrong = || de::Error::custom(format!("expected a limit from 1 to {EVENTS}, got `{text}`"));
+        limit.map(Self).ok_or_else(wrong)
+    }
+}
+
+impl JsonSchema for Limit {
+    fn schema_name() -> String {
+        u32::schema_name()
+    }
+
+    fn is_referenceable() -> bool {
+        false
+    }
+
+    fn json_schema(generator: &mut schemars::r#gen::SchemaGenerator) -> schemars::schema::Schema {
+        u32::json_schema(generator)
+    }
 }
 
 /// Who is to lead.
@@ -183,11 +215,20 @@ pub struct NewLeaderQuery {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct AddNodeQuery {
     /// IP address of the listener node
-    pub ip: std::net::IpAddr,
+    #[serde(deserialize_with = "ip")]
+    pub ip: IpAddr,
     /// Node role: what it becomes when it is upgraded
     pub role: NodeRole,
     /// Its rest api port; the port of the receiving node where none is given
     pub api_port: Option<Port>,
+}
+
+/// Reads the address of one host. A name is none: the nodes reach each other without a name service.
+fn ip<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let wrong = || format!("expected the IPv4 or IPv6 address of one host such as `10.0.0.2`, got `{text}`");
+    let ip: Option<IpAddr> = text.parse().ok();
+    ip.filter(|ip| !ip.is_unspecified() && !ip.is_multicast()).ok_or_else(|| de::Error::custom(wrong()))
 }
 
 /// A node.
@@ -231,6 +272,7 @@ pub struct DbConfig {
 /// A setting of a database.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(example = "DbSetting::example")]
 pub struct DbSetting {
     /// Its name.
     pub name: String,
@@ -249,13 +291,19 @@ impl DbConfig {
         Self {
             version: "15.4".into(),
             system_identifier: "7286543210123456789".into(),
-            settings: vec![DbSetting {
-                name: "shared_buffers".into(),
-                value: "16384".into(),
-                unit: Some("8kB".into()),
-                source: "configuration file".into(),
-                pending_restart: false,
-            }],
+            settings: vec![DbSetting::example()],
+        }
+    }
+}
+
+impl DbSetting {
+    fn example() -> Self {
+        Self {
+            name: "shared_buffers".into(),
+            value: "16384".into(),
+            unit: Some("8kB".into()),
+            source: "configuration file".into(),
+            pending_restart: false,
         }
     }
 }

@@ -1,4 +1,22 @@
 //! The daemon beside every PostgreSQL server of a qluster cluster.
+//!
+//! # Layout
+//!
+//! - [`api`], [`body`], [`handlers`], [`status`], [`openapi`]: the REST API, how its bodies are read, what its
+//!   operations do, what its codes mean, and its description.
+//! - [`peer`]: the channel on which the nodes talk to each other.
+//! - [`database`]: PostgreSQL, as consensus directs it.
+//! - [`config`], [`daemon`], [`join`]: the node's settings, its start and end, and how it becomes a member.
+//! - [`report`]: what is told to people.
 
 pub mod api;
+pub mod body;
+pub mod config;
+pub mod daemon;
+pub mod database;
+pub mod handlers;
+pub mod join;
+pub mod openapi;
+pub mod peer;
+pub mod report;
 pub mod status;

@@ -1,2 +1,111 @@
-//! The daemon.
-fn main() {}
+//! `qluster-server`: the daemon beside every PostgreSQL server of a qluster cluster.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use qluster_consensus::model::NodeRole;
+use qluster_server::config::{Overrides, Settings};
+use qluster_server::daemon::{self, Start};
+use qluster_server::{openapi, report};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Makes PostgreSQL highly available: elects a leader among the nodes of a cluster, promotes its database, and has the
+/// others follow it.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    #[command(flatten)]
+    overrides: Overrides,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the node
+    Run,
+    /// Create a cluster and its database, or adopt the one that is there; then run. Does nothing the second time but
+    /// run.
+    Bootstrap,
+    /// Join a cluster: be added, clone its database, be upgraded; then run. Does nothing the second time but run.
+    Join {
+        /// Any node of the cluster, such as http://10.0.0.1:8080
+        url: String,
+        /// What the node becomes: voter, witness or replica
+        #[arg(long, default_value = "voter", value_parser = role)]
+        role: NodeRole,
+    },
+    /// Print the description of the REST API (OpenAPI)
+    Openapi,
+}
+
+fn role(text: &str) -> Result<NodeRole, String> {
+    match text {
+        "voter" => Ok(NodeRole::Voter),
+        "witness" => Ok(NodeRole::Witness),
+        "replica" => Ok(NodeRole::Replica),
+        _ => Err(format!("expected voter, witness or replica, got `{text}`")),
+    }
+}
+
+fn main() -> ExitCode {
+    let Arguments { overrides, command } = Arguments::parse();
+    let start = match command {
+        Command::Openapi => return print_openapi(),
+        Command::Run => Start::Run,
+        Command::Bootstrap => Start::Bootstrap,
+        Command::Join { url, role } => Start::Join { url, role },
+    };
+    log();
+    let settings = match Settings::load(&overrides) {
+        Ok(settings) => settings,
+        Err(error) => return fail(&error),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    let ended = runtime.block_on(async {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let stop = async move {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        };
+        Ok::<_, std::io::Error>(daemon::run(settings, start, stop).await)
+    });
+    // What still runs is waiting for something that will not come any more.
+    runtime.shutdown_background();
+    match ended {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => fail(&error),
+        Err(error) => fail(&error),
+    }
+}
+
+fn print_openapi() -> ExitCode {
+    match openapi::document() {
+        Ok(document) => {
+            print!("{document}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("qluster-server: {}", report::chain(error));
+    ExitCode::FAILURE
+}
+
+/// Text at a terminal, JSON otherwise. What openraft tells of its inner workings is for those who ask for it.
+fn log() {
+    let filter = EnvFilter::try_from_env("QLUSTER_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("warn,qluster_server=info,qluster_consensus=info,openraft=error"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        builder.init();
+    } else {
+        builder.json().init();
+    }
+}

@@ -14,9 +14,12 @@
 //! | 531 | `unavailable` | yes, elsewhere |
 
 use dropshot::{ErrorStatusCode, HttpError, HttpResponseError};
+use qluster_consensus::cluster::ClusterError;
 use qluster_consensus::model::{Error, ErrorCode, Leader};
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
+
+use crate::report;
 
 /// An error that a handler answers with.
 #[derive(Debug)]
@@ -43,6 +46,22 @@ impl ApiError {
     /// What the caller gets to see.
     pub fn body(&self) -> &Error {
         &self.0
+    }
+}
+
+impl From<ClusterError> for ApiError {
+    fn from(error: ClusterError) -> Self {
+        let (code, leader) = match &error {
+            ClusterError::Invalid(_) => (ErrorCode::BadRequest, None),
+            ClusterError::Superseded => (ErrorCode::Superseded, None),
+            ClusterError::Precondition(_) => (ErrorCode::PreconditionFailed, None),
+            ClusterError::NotLeader(leader) => (ErrorCode::NotLeader, Some(leader.as_ref().clone())),
+            ClusterError::Unconfirmed(_) => (ErrorCode::Unconfirmed, None),
+            ClusterError::NoLeader(_) => (ErrorCode::NoLeader, None),
+            ClusterError::Unavailable(_) => (ErrorCode::Unavailable, None),
+            ClusterError::Internal { .. } => (ErrorCode::Internal, None),
+        };
+        Self::new(code, report::chain(&error)).with_leader(leader)
     }
 }
 

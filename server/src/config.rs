@@ -1,0 +1,282 @@
+//! The node's settings: its file, overridden by the environment and the command line.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use qluster_consensus::model::Port;
+use serde::Deserialize;
+
+/// The API's port where none is given.
+const API: Port = Port::constant(8080);
+/// The database's port where none is given.
+const POSTGRESQL: Port = Port::constant(5432);
+/// The file that is read where none is named.
+pub const DEFAULT_FILE: &str = "/etc/qluster/config.yaml";
+
+/// What the command line and the environment say; it overrides the file.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Overrides {
+    /// The node's file [default: /etc/qluster/config.yaml, where it exists]
+    #[arg(long, global = true, env = "QLUSTER_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address of this host, under which the other nodes reach it
+    #[arg(long, global = true, env = "QLUSTER_IP")]
+    pub ip: Option<IpAddr>,
+    /// Port of the REST API and of the peers' channel [default: 8080]
+    #[arg(long, global = true, env = "QLUSTER_API_PORT", value_name = "PORT")]
+    pub api_port: Option<Port>,
+    /// Where the node keeps its own data [default: /var/lib/qluster]
+    #[arg(long, global = true, env = "QLUSTER_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where it keeps the cluster's log, which may be on a disk of its own [default: the data directory]
+    #[arg(long, global = true, env = "QLUSTER_RAFT_DIR", value_name = "DIR")]
+    pub raft_dir: Option<PathBuf>,
+    /// Data directory of PostgreSQL; without one the node manages no database
+    #[arg(long, global = true, env = "QLUSTER_DB_DATA_DIR", value_name = "DIR")]
+    pub db_data_dir: Option<PathBuf>,
+    /// Port of PostgreSQL [default: 5432]
+    #[arg(long, global = true, env = "QLUSTER_DB_PORT", value_name = "PORT")]
+    pub db_port: Option<Port>,
+    /// Directory of PostgreSQL's programs [default: the newest that is installed]
+    #[arg(long, global = true, env = "QLUSTER_DB_BIN_DIR", value_name = "DIR")]
+    pub db_bin_dir: Option<PathBuf>,
+    /// Account that PostgreSQL runs under when the daemon is root [default: postgres]
+    #[arg(long, global = true, env = "QLUSTER_DB_OS_USER", value_name = "USER")]
+    pub db_os_user: Option<String>,
+}
+
+/// The file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct File {
+    ip: Option<IpAddr>,
+    api_port: Option<Port>,
+    data_dir: Option<PathBuf>,
+    raft_dir: Option<PathBuf>,
+    database: Option<DatabaseFile>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct DatabaseFile {
+    data_dir: Option<PathBuf>,
+    port: Option<Port>,
+    bin_dir: Option<PathBuf>,
+    os_user: Option<String>,
+    programs: BTreeMap<String, String>,
+}
+
+/// The settings of a node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Address of this host.
+    pub ip: IpAddr,
+    /// Port of the REST API and of the peers' channel.
+    pub api_port: Port,
+    /// Where the node keeps its own data.
+    pub data_dir: PathBuf,
+    /// Where it keeps the cluster's log.
+    pub raft_dir: PathBuf,
+    /// Its database, where it manages one.
+    pub database: Option<DatabaseSettings>,
+}
+
+/// The settings of a node's database.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DatabaseSettings {
+    /// Data directory of PostgreSQL.
+    pub data_dir: PathBuf,
+    /// Its port.
+    pub port: Port,
+    /// Directory of its programs.
+    pub bin_dir: Option<PathBuf>,
+    /// Account that it runs under when the daemon is root.
+    pub os_user: Option<String>,
+    /// Programs that a fork has renamed, by PostgreSQL's name for them.
+    pub programs: BTreeMap<String, String>,
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file says something that is not understood.
+    #[error("the configuration file {} is not understood", path.display())]
+    Parse {
+        /// Which.
+        path: PathBuf,
+        /// Where, and what was expected.
+        #[source]
+        source: serde_norway::Error,
+    },
+    /// Something is missing or makes no sense.
+    #[error("{0}")]
+    Rule(String),
+}
+
+impl Settings {
+    /// The settings from the file, overridden by `overrides`.
+    pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
+        let default = Path::new(DEFAULT_FILE);
+        let file = match &overrides.config {
+            Some(path) => read(path)?,
+            None if default.exists() => read(default)?,
+            None => File::default(),
+        };
+        Self::combine(file, overrides)
+    }
+
+    fn combine(file: File, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let rule = |text: &str| ConfigError::Rule(text.into());
+        let ip = overrides.ip.or(file.ip).ok_or_else(|| {
+            rule("the address of this host is not known: give --ip, or `ip` in the configuration file")
+        })?;
+        if ip.is_unspecified() || ip.is_multicast() {
+            return Err(ConfigError::Rule(format!("ip is {ip}, expected the address of this host, not of many")));
+        }
+        if !ip.is_loopback() {
+            return Err(ConfigError::Rule(format!(
+                "ip is {ip}, but without credentials only loopback addresses are served, and this version has none yet"
+            )));
+        }
+        let data_dir =
+            overrides.data_dir.clone().or(file.data_dir).unwrap_or_else(|| PathBuf::from("/var/lib/qluster"));
+        let section = file.database;
+        let in_file = section.is_some();
+        let section = section.unwrap_or_default();
+        let database = match overrides.db_data_dir.clone().or(section.data_dir) {
+            Some(directory) => Some(DatabaseSettings {
+                data_dir: absolute(directory)?,
+                port: overrides.db_port.or(section.port).unwrap_or(POSTGRESQL),
+                bin_dir: overrides.db_bin_dir.clone().or(section.bin_dir),
+                os_user: overrides.db_os_user.clone().or(section.os_user),
+                programs: section.programs,
+            }),
+            None if in_file => {
+                return Err(rule("the section `database` of the configuration file has no `data-dir`"));
+            }
+            None if overrides.db_port.is_some() || overrides.db_bin_dir.is_some() || overrides.db_os_user.is_some() => {
+                return Err(rule("the database's data directory is not known: give --db-data-dir as well"));
+            }
+            None => None,
+        };
+        let data_dir = absolute(data_dir)?;
+        let raft_dir = match overrides.raft_dir.clone().or(file.raft_dir) {
+            Some(directory) => absolute(directory)?,
+            None => data_dir.clone(),
+        };
+        let api_port = overrides.api_port.or(file.api_port).unwrap_or(API);
+        if database.as_ref().is_some_and(|database| database.port == api_port) {
+            return Err(ConfigError::Rule(format!("api-port and the database's port are both {api_port}")));
+        }
+        Ok(Self { ip, api_port, data_dir, raft_dir, database })
+    }
+
+    /// Where the REST API is.
+    pub fn api_address(&self) -> SocketAddr {
+        SocketAddr::new(self.ip, self.api_port.get())
+    }
+
+    /// The node's store.
+    pub fn store(&self) -> PathBuf {
+        self.raft_dir.join("raft.redb")
+    }
+}
+
+fn read(path: &Path) -> Result<File, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    if text.trim().is_empty() {
+        return Ok(File::default());
+    }
+    serde_norway::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
+}
+
+/// PostgreSQL runs in another working directory, so paths must not depend on ours.
+fn absolute(path: PathBuf) -> Result<PathBuf, ConfigError> {
+    std::path::absolute(&path).map_err(|source| ConfigError::Read { path, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn settings(yaml: &str, overrides: &Overrides) -> Result<Settings, String> {
+        let file = if yaml.is_empty() { Ok(File::default()) } else { serde_norway::from_str(yaml) };
+        file.map_err(|error| error.to_string())
+            .and_then(|file| Settings::combine(file, overrides).map_err(|error| error.to_string()))
+    }
+
+    #[test]
+    fn the_command_line_overrides_the_file() {
+        let yaml = "
+            ip: 127.0.0.1
+            api-port: 8081
+            data-dir: /srv/qluster
+            database:
+              data-dir: /srv/postgresql
+              port: 5433
+              os-user: qhb
+              programs: {pg_ctl: qhb_ctl}
+        ";
+        let file = settings(yaml, &Overrides::default()).unwrap();
+        assert_eq!(file.api_address(), ([127, 0, 0, 1], 8081).into());
+        assert_eq!(file.store(), Path::new("/srv/qluster/raft.redb"));
+        let database = file.database.clone().unwrap();
+        assert_eq!((database.port.get(), database.os_user.as_deref()), (5433, Some("qhb")));
+
+        let overrides = Overrides {
+            api_port: Port::new(9090),
+            db_port: Port::new(6000),
+            raft_dir: Some("/srv/fast".into()),
+            ..Overrides::default()
+        };
+        let both = settings(yaml, &overrides).unwrap();
+        assert_eq!((both.api_port.get(), both.database.as_ref().unwrap().port.get()), (9090, 6000));
+        assert_eq!(both.store(), Path::new("/srv/fast/raft.redb"));
+    }
+
+    #[test]
+    fn no_file_is_needed_and_without_a_data_directory_there_is_no_database() {
+        let overrides = Overrides { ip: Some([127, 0, 0, 1].into()), ..Overrides::default() };
+        let settings = settings("", &overrides).unwrap();
+        assert_eq!((settings.api_port.get(), settings.database), (8080, None));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let overrides = Overrides { db_port: Port::new(5432), ..Overrides::default() };
+        for (yaml, overrides, expected) in [
+            ("api-port: 8080", &Overrides::default(), "give --ip"),
+            ("ip: 0.0.0.0", &Overrides::default(), "not of many"),
+            ("ip: 10.0.0.1", &Overrides::default(), "only loopback"),
+            ("ip: localhost", &Overrides::default(), "invalid IP address"),
+            ("ip: 127.0.0.1\napi-port: 70000", &Overrides::default(), "a port from 1 to 65535"),
+            ("ip: 127.0.0.1\napi-prot: 8080", &Overrides::default(), "unknown field `api-prot`"),
+            ("ip: 127.0.0.1\ndatabase: {port: 5432}", &Overrides::default(), "has no `data-dir`"),
+            ("ip: 127.0.0.1", &overrides, "give --db-data-dir"),
+            ("ip: 127.0.0.1\ndatabase: {data-dir: /d, port: 8080}", &Overrides::default(), "both 8080"),
+        ] {
+            let error = settings(yaml, overrides).unwrap_err();
+            assert!(error.contains(expected), "{yaml}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_is_understood_or_refused(text in ".{0,200}") {
+            let _ = settings(&text, &Overrides::default());
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The daemon of a node: its parts, put together and taken apart.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use dropshot::{ConfigDropshot, HandlerTaskMode, HttpServer, ServerBuilder};
+use qluster_consensus::clock::Clock;
+use qluster_consensus::cluster::{Cluster, Parts, StartError};
+use qluster_consensus::database::Database;
+use qluster_consensus::model::{Node, NodeId, NodeRole, NodeState};
+use qluster_consensus::store::{Identity, Store, StoreError};
+use uuid::Uuid;
+
+use crate::api::qluster_api_mod;
+use crate::config::Settings;
+use crate::database::{DatabaseConfig, Postgres};
+use crate::handlers::{Api, Context};
+use crate::join::{self, JoinError};
+use crate::peer::WebSocketTransport;
+use crate::report;
+
+/// A request's body may be so large, in bytes; operations that take one say so themselves.
+const BODY: usize = 1024;
+
+/// Requests that are being answered when the node stops get so long.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// How a node starts.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// As it ended.
+    Run,
+    /// As the first of a new cluster, unless it is part of one.
+    Bootstrap,
+    /// As a new member of the cluster of the node at an address, unless it is part of one.
+    Join {
+        /// Address of a node's API.
+        url: String,
+        /// What it is to become.
+        role: NodeRole,
+    },
+}
+
+/// Why the daemon ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// A directory could not be made.
+    #[error("cannot create the directory {}", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The API cannot be served.
+    #[error("cannot serve the API at {address}: {reason}")]
+    Serve {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why.
+        reason: String,
+    },
+    /// What is on the disk does not fit what was asked for.
+    #[error("{0}")]
+    Refused(String),
+    /// The store cannot be used.
+    #[error("the node's store cannot be used")]
+    Store(#[from] StoreError),
+    /// The database cannot be used.
+    #[error("the database cannot be used")]
+    Database(#[from] crate::database::Error),
+    /// It could not join.
+    #[error("this node could not join the cluster")]
+    Join(#[from] JoinError),
+    /// Consensus did not start.
+    #[error("this node's part in the cluster did not start")]
+    Start(#[from] StartError),
+}
+
+/// Runs a node until `stop` is done. PostgreSQL goes on as it is: it outlives its agent.
+pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
+    for path in [&settings.data_dir, &settings.raft_dir] {
+        std::fs::create_dir_all(path).map_err(|source| DaemonError::Directory { path: path.clone(), source })?;
+    }
+    let context = Arc::new(Context {
+        member: OnceLock::new(),
+        cluster: OnceLock::new(),
+        database: OnceLock::new(),
+        peers: Arc::default(),
+        api_port: settings.api_port,
+    });
+    // The API is there before the node is a member: whoever adds it can reach it, and learns what it lacks.
+    let server = serve(&settings, context.clone())?;
+    tracing::info!(address = %settings.api_address(), "the API is served");
+    let ended = {
+        let node = node(&settings, start, &context);
+        tokio::pin!(node, stop);
+        tokio::select! {
+            () = &mut stop => Ok(()),
+            started = &mut node => match started {
+                Ok(()) => { stop.await; Ok(()) }
+                Err(error) => Err(error),
+            },
+        }
+    };
+    tracing::info!("stops; the database goes on as it is");
+    if let Some(cluster) = context.cluster.get()
+        && let Err(error) = cluster.shutdown().await
+    {
+        tracing::warn!(reason = report::chain(&error), "consensus did not end in good order");
+    }
+    // Connections of peers and long polls end when the process does.
+    if let Ok(Err(reason)) = tokio::time::timeout(GRACE, server.close()).await {
+        tracing::warn!(reason, "the API did not end in good order");
+    }
+    ended
+}
+
+fn serve(settings: &Settings, context: Arc<Context>) -> Result<HttpServer<Arc<Context>>, DaemonError> {
+    let address = settings.api_address();
+    let failed = |reason: String| DaemonError::Serve { address, reason };
+    let api = qluster_api_mod::api_description::<Api>().map_err(|error| failed(error.to_string()))?;
+    let config = ConfigDropshot {
+        bind_address: address,
+        default_request_body_max_bytes: BODY,
+        // A change that was begun is finished, whether or not the caller waits for it.
+        default_handler_task_mode: HandlerTaskMode::Detached,
+        ..ConfigDropshot::default()
+    };
+    let log = slog::Logger::root(slog::Fuse(tracing_slog::TracingSlogDrain), slog::o!());
+    ServerBuilder::new(api, context, log).config(config).start().map_err(|error| failed(report::chain(&error)))
+}
+
+/// Makes the node a member where that is asked for, and starts it.
+async fn node(settings: &Settings, start: Start, context: &Context) -> Result<(), DaemonError> {
+    let path = settings.store();
+    let known = match Store::open(&path) {
+        Ok(store) => Some(store),
+        Err(StoreError::Missing { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let identity = known.as_ref().map(Store::identity).transpose()?.flatten();
+    // A node that is joining is not yet one.
+    let _ = context.member.set(identity.is_some() || matches!(start, Start::Bootstrap));
+    let data = settings.database.as_ref().map(|database| database.data_dir.as_path());
+    let (store, identity) = match (known, identity, &start) {
+        (Some(store), Some(identity), _) => (store, identity),
+        (_, _, Start::Run) => {
+            if let Some(data) = data.filter(|data| is_managed(data)) {
+                return Err(DaemonError::Refused(format!(
+                    "the store {} is missing, but the database in {} belongs to a cluster: starting without what this \
+                     node has promised could lose data. Restore the store, or remove the node from the cluster and \
+                     join anew with an empty data directory",
+                    path.display(),
+                    data.display()
+                )));
+            }
+            tracing::warn!("this node is not part of a cluster yet: `bootstrap` one, or `join` one");
+            return Ok(());
+        }
+        (store, _, Start::Bootstrap) => {
+            if let Some(data) = data.filter(|data| is_managed(data)) {
+                return Err(DaemonError::Refused(format!(
+                    "the database in {} belongs to another cluster, whose store is not at {}: to adopt it all the \
+                     same, remove its file qluster.conf",
+                    data.display(),
+                    path.display()
+                )));
+            }
+            let store = store.map_or_else(|| Store::create(&path), Ok)?;
+            let identity = Identity { cluster: Uuid::new_v4(), node: NodeId(1) };
+            store.set_identity(&identity)?;
+            (store, identity)
+        }
+        (store, _, Start::Join { url, role }) => {
+            let url = join::address(url)?;
+            let has_database = role.has_database();
+            if let Some(data) = data.filter(|data| has_database && !is_empty(data)) {
+                return Err(DaemonError::Refused(format!(
+                    "{} is not empty: a node that joins gets a copy of the cluster's database there. Move away what \
+                     is there, or give another data directory",
+                    data.display()
+                )));
+            }
+            let store = store.map_or_else(|| Store::create(&path), Ok)?;
+            let identity = join::ask_for_a_place(url, settings, *role).await?;
+            store.set_identity(&identity)?;
+            tracing::info!(node = %identity.node, cluster = %identity.cluster, "this node was added");
+            (store, identity)
+        }
+    };
+    let witness = matches!(start, Start::Join { role: NodeRole::Witness, .. });
+    let database = match &settings.database {
+        Some(_) if witness => None,
+        Some(database) => {
+            let postgres = Postgres::open(DatabaseConfig {
+                node: identity.node,
+                ip: settings.ip,
+                port: database.port,
+                data_dir: database.data_dir.clone(),
+                bin_dir: database.bin_dir.clone(),
+                os_user: database.os_user.clone(),
+                programs: database.programs.clone(),
+                run_dir: settings.data_dir.join("run"),
+                replication_password: None,
+            })
+            .await?;
+            Some(postgres)
+        }
+        None => None,
+    };
+    if let (Some(postgres), Start::Bootstrap) = (&database, &start)
+        && identity.node == NodeId(1)
+    {
+        postgres.initialize().await?;
+    }
+    if let Some(postgres) = &database {
+        tokio::spawn(postgres.clone().run());
+        tokio::spawn(join::show_progress(postgres.clone()));
+        let _ = context.database.set(postgres.clone());
+    }
+    let parts = Parts {
+        store,
+        transport: WebSocketTransport::new(identity, context.peers.clone()),
+        database: database.clone().map(|postgres| postgres as Arc<dyn Database>),
+        clock: Clock::boottime(),
+    };
+    let db_port = settings.database.as_ref().map(|database| database.port);
+    let cluster = match start {
+        Start::Bootstrap if identity.node == NodeId(1) => {
+            let node = Node {
+                id: identity.node,
+                ip: settings.ip,
+                db_port,
+                api_port: settings.api_port,
+                role: NodeRole::Voter,
+                upgrade_to: NodeRole::Voter,
+                state: NodeState::Up,
+                reason: None,
+            };
+            Cluster::create(parts, node).await?
+        }
+        _ => Cluster::start(parts).await?,
+    };
+    tracing::info!(node = %identity.node, cluster = %identity.cluster, "takes part in the cluster");
+    let _ = context.cluster.set(cluster.clone());
+    tokio::spawn(join::ask_for_the_upgrade(cluster, db_port, settings.api_port));
+    Ok(())
+}
+
+/// Whether a data directory belongs to a cluster of qluster.
+fn is_managed(data: &Path) -> bool {
+    data.join("qluster.conf").exists()
+}
+
+fn is_empty(data: &Path) -> bool {
+    std::fs::read_dir(data).map_or(true, |mut entries| entries.next().is_none())
+}

@@ -1,0 +1,241 @@
+//! The operations of the API, one short function each: what is asked of the cluster, and what its errors mean here.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use dropshot::{
+    Body, HttpResponseHeaders, HttpResponseOk, Path, Query, RequestContext, WebsocketChannelResult, WebsocketConnection,
+};
+use http::Response;
+use qluster_consensus::cluster::{Cluster, ClusterError};
+use qluster_consensus::model::{
+    ClusterInfo, ClusterMap, Config, ConfigUpdate, ErrorCode, Event, Leader, Node, Port, ReadonlyStatements,
+};
+use sha2::{Digest, Sha256};
+
+use crate::api::{
+    AddNodeQuery, DbConfig, ETag, EVENTS, EventsQuery, NewLeaderQuery, NodePath, QlusterApi, UpgradeNodeQuery,
+    WaitQuery,
+};
+use crate::body::WholeBody;
+use crate::database::Postgres;
+use crate::peer::{self, PeerLog};
+use crate::report;
+use crate::status::ApiError;
+
+/// A long poll that does not say how long it waits, waits so long.
+const WAIT: Duration = Duration::from_secs(30);
+/// The longest that one may wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
+
+/// What the handlers share.
+pub struct Context {
+    /// Whether the node is part of a cluster, once that is known.
+    pub member: OnceLock<bool>,
+    /// The node's part in its cluster, once it takes it.
+    pub cluster: OnceLock<Cluster>,
+    /// The node's database, once it is known, where it has one.
+    pub database: OnceLock<Arc<Postgres>>,
+    /// What peers did.
+    pub peers: Arc<PeerLog>,
+    /// The own port, which is the port of others where none is given.
+    pub api_port: Port,
+}
+
+/// The API over a [`Context`].
+pub enum Api {}
+
+type Ctx = RequestContext<Arc<Context>>;
+
+impl QlusterApi for Api {
+    type Context = Arc<Context>;
+
+    async fn is_leader(ctx: Ctx) -> Result<HttpResponseOk<Leader>, ApiError> {
+        answer(&ctx, cluster(&ctx).and_then(|cluster| Ok(cluster.is_leader()?)))
+    }
+
+    async fn map(ctx: Ctx, query: Query<WaitQuery>) -> Result<HttpResponseOk<ClusterMap>, ApiError> {
+        let WaitQuery { after_index, wait } = query.into_inner();
+        let told = async {
+            let cluster = cluster(&ctx)?;
+            match (after_index, wait) {
+                (None, None) => Ok(cluster.map()?),
+                (None, Some(_)) => Err(ApiError::new(ErrorCode::BadRequest, "wait is given without after-index")),
+                (Some(after), wait) => Ok(cluster.map_after(after, limited(wait.map(|wait| wait.get()))?).await?),
+            }
+        };
+        answer(&ctx, told.await)
+    }
+
+    async fn info(ctx: Ctx) -> Result<HttpResponseOk<ClusterInfo>, ApiError> {
+        let told = async { Ok(cluster(&ctx)?.info().await?) };
+        answer(&ctx, told.await)
+    }
+
+    async fn config_get(ctx: Ctx) -> Result<HttpResponseOk<Config>, ApiError> {
+        answer(&ctx, cluster(&ctx).and_then(|cluster| Ok(cluster.config()?)))
+    }
+
+    async fn config_post(ctx: Ctx, body: WholeBody<ConfigUpdate>) -> Result<HttpResponseOk<Config>, ApiError> {
+        let told = async { Ok(cluster(&ctx)?.set_config(body.into_inner(), &actor(&ctx)).await?) };
+        answer(&ctx, told.await)
+    }
+
+    async fn db_config(ctx: Ctx) -> Result<HttpResponseOk<DbConfig>, ApiError> {
+        let told = async {
+            cluster(&ctx)?;
+            let none = || ApiError::new(ErrorCode::PreconditionFailed, "this node manages no database");
+            let database = ctx.context().database.get().ok_or_else(none)?;
+            database.settings().await.map_err(|error| {
+                let reason = report::chain(&error);
+                ApiError::new(ErrorCode::Unavailable, format!("the database of this node does not answer: {reason}"))
+            })
+        };
+        answer(&ctx, told.await)
+    }
+
+    async fn leader_get(ctx: Ctx) -> Result<HttpResponseOk<Leader>, ApiError> {
+        answer(&ctx, cluster(&ctx).and_then(|cluster| Ok(cluster.leader()?)))
+    }
+
+    async fn leader_post(ctx: Ctx, query: Query<NewLeaderQuery>) -> Result<HttpResponseOk<Leader>, ApiError> {
+        let told = async {
+            let switched = cluster(&ctx)?.switch_over(query.into_inner().node, &actor(&ctx)).await;
+            switched.map_err(switchover_error)
+        };
+        answer(&ctx, told.await)
+    }
+
+    async fn node_add(ctx: Ctx, query: Query<AddNodeQuery>) -> Result<HttpResponseOk<Node>, ApiError> {
+        let AddNodeQuery { ip, role, api_port } = query.into_inner();
+        let told = async {
+            let api_port = api_port.unwrap_or(ctx.context().api_port);
+            Ok(cluster(&ctx)?.add_node(ip, api_port, role, &actor(&ctx)).await?)
+        };
+        answer(&ctx, told.await)
+    }
+
+    async fn node_upgrade(
+        ctx: Ctx,
+        path: Path<NodePath>,
+        query: Query<UpgradeNodeQuery>,
+    ) -> Result<HttpResponseOk<Node>, ApiError> {
+        let UpgradeNodeQuery { db_port, api_port } = query.into_inner();
+        let node = path.into_inner().node;
+        let told = async { Ok(cluster(&ctx)?.upgrade_node(node, db_port, api_port, &actor(&ctx)).await?) };
+        answer(&ctx, told.await)
+    }
+
+    async fn node_remove(ctx: Ctx, path: Path<NodePath>) -> Result<HttpResponseOk<Node>, ApiError> {
+        let told = async { Ok(cluster(&ctx)?.remove_node(path.into_inner().node, &actor(&ctx)).await?) };
+        answer(&ctx, told.await)
+    }
+
+    async fn node_down(ctx: Ctx, path: Path<NodePath>) -> Result<HttpResponseOk<Node>, ApiError> {
+        let told = async { Ok(cluster(&ctx)?.down_node(path.into_inner().node, &actor(&ctx)).await?) };
+        answer(&ctx, told.await)
+    }
+
+    async fn sql_readonly(ctx: Ctx) -> Result<HttpResponseHeaders<HttpResponseOk<ReadonlyStatements>, ETag>, ApiError> {
+        let HttpResponseOk(statements) = answer(&ctx, cluster(&ctx).and_then(|cluster| Ok(cluster.readonly()?)))?;
+        let json = serde_json::to_vec(&statements).map_err(|error| internal(&ctx, &error))?;
+        let hash: String = Sha256::digest(json).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let etag = ETag { etag: format!("\"{hash}\"") };
+        Ok(HttpResponseHeaders::new(HttpResponseOk(statements), etag))
+    }
+
+    async fn rpc(ctx: Ctx) -> Result<Response<Body>, ApiError> {
+        let events = match ctx.context().cluster.get() {
+            Some(cluster) => cluster.events(None, EVENTS as usize, Duration::ZERO).await,
+            None => Vec::new(),
+        };
+        let text = report::text(&events, &ctx.context().peers.lines());
+        Response::builder()
+            .header(http::header::CONTENT_TYPE, "text/plain; charset=utf-8")
+            .body(text.into())
+            .map_err(|error| internal(&ctx, &error))
+    }
+
+    async fn events(ctx: Ctx, query: Query<EventsQuery>) -> Result<HttpResponseOk<Vec<Event>>, ApiError> {
+        let EventsQuery { after_index, limit, wait } = query.into_inner();
+        let told = async {
+            let limit = limit.map_or(EVENTS, |limit| limit.0);
+            if wait.is_some() && after_index.is_none() {
+                return Err(ApiError::new(ErrorCode::BadRequest, "wait is given without after-index"));
+            }
+            let wait = limited(Some(wait.map_or(Duration::ZERO, |wait| wait.get())))?;
+            match ctx.context().cluster.get() {
+                Some(cluster) => Ok(cluster.events(after_index, limit as usize, wait).await),
+                None => Ok(Vec::new()),
+            }
+        };
+        answer(&ctx, told.await)
+    }
+
+    async fn peer(ctx: Ctx, upgraded: WebsocketConnection) -> WebsocketChannelResult {
+        let context = ctx.context().clone();
+        let identity = context.cluster.get().map(Cluster::identity);
+        let remote = ctx.request.remote_addr();
+        let log = context.peers.clone();
+        let serve = move |from, request| match context.cluster.get() {
+            Some(cluster) => cluster.serve(from, request),
+            None => {
+                let reason = "this node is not part of a cluster";
+                Box::pin(std::future::ready(qluster_consensus::transport::PeerResponse::Failed(reason.into())))
+            }
+        };
+        peer::accept(upgraded, remote, identity, serve, log).await
+    }
+}
+
+fn cluster(ctx: &Ctx) -> Result<&Cluster, ApiError> {
+    let context = ctx.context();
+    context.cluster.get().ok_or_else(|| {
+        if context.member.get() != Some(&false) {
+            return ApiError::new(ErrorCode::Unavailable, "this node is starting");
+        }
+        let reason = "this node is not part of a cluster yet: bootstrap one, or join one";
+        ApiError::new(ErrorCode::PreconditionFailed, reason)
+    })
+}
+
+fn answer<T>(ctx: &Ctx, result: Result<T, ApiError>) -> Result<HttpResponseOk<T>, ApiError>
+where
+    T: schemars::JsonSchema + serde::Serialize + Send + Sync + 'static,
+{
+    result.map(HttpResponseOk).map_err(|error| error.with_request_id(&ctx.request_id))
+}
+
+fn internal(ctx: &Ctx, error: &dyn std::error::Error) -> ApiError {
+    let reason = report::chain(error);
+    tracing::error!(request = ctx.request_id, reason, "an answer could not be made");
+    ApiError::new(ErrorCode::Internal, reason).with_request_id(&ctx.request_id)
+}
+
+fn limited(wait: Option<Duration>) -> Result<Duration, ApiError> {
+    let wait = wait.unwrap_or(WAIT);
+    if wait > LONGEST_WAIT {
+        let longest = humantime::format_duration(LONGEST_WAIT);
+        let reason = format!("wait is {}, expected at most {longest}", humantime::format_duration(wait));
+        return Err(ApiError::new(ErrorCode::BadRequest, reason));
+    }
+    Ok(wait)
+}
+
+fn actor(ctx: &Ctx) -> String {
+    format!("operator at {}", ctx.request.remote_addr().ip())
+}
+
+/// A switchover has no code of its own for a node that does not lead, nor for an outcome that is not known.
+fn switchover_error(error: ClusterError) -> ApiError {
+    match error {
+        ClusterError::NotLeader(leader) => {
+            let reason = format!("only the leader hands over, and this node is not it: ask node {}", leader.id);
+            ApiError::new(ErrorCode::PreconditionFailed, reason).with_leader(Some(*leader))
+        }
+        ClusterError::Superseded | ClusterError::Unconfirmed(_) => {
+            ApiError::new(ErrorCode::NoLeader, report::chain(&error))
+        }
+        other => other.into(),
+    }
+}

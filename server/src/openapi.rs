@@ -1,0 +1,327 @@
+//! The API's description, `openapi.yaml`: what dropshot emits from the trait in `api.rs`, refined.
+//!
+//! dropshot documents errors as ranges (`4XX`, `5XX`) and a hand-made response (`/rpc`) not at all. Here every
+//! operation gets exactly the codes that it can answer with, and what each means there. Which code a mistake has is
+//! decided by [`ErrorCode::status`]; which codes an operation has, and their meaning, by the tables below.
+
+use openapiv3::{
+    Components, License, MediaType, OpenAPI, Operation, Parameter, ParameterSchemaOrContent, PathItem, ReferenceOr,
+    Response, Responses, Schema, SchemaData, SchemaKind, SecurityRequirement, SecurityScheme, Server, StatusCode,
+    StringType, Tag, Type,
+};
+use qluster_consensus::model::ErrorCode;
+
+/// The head of the file, so that nobody edits it.
+const HEADER: &str = "# Generated from server/src/api.rs by `cargo xtask openapi`; do not edit.\n";
+
+/// Why the description could not be made. Each is a defect in the trait or in the tables here, found by the tests.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenapiError {
+    /// dropshot refuses the trait.
+    #[error("the API trait is no API")]
+    Api(#[source] dropshot::ApiDescriptionBuildErrors),
+    /// What dropshot emits is no OpenAPI document.
+    #[error("dropshot's description is no OpenAPI document")]
+    Emitted(#[source] serde_json::Error),
+    /// This crate's version is no version.
+    #[error("the crate's version is not a semantic version")]
+    Version(#[source] semver::Error),
+    /// An operation of the trait is not in the table.
+    #[error("operation `{0}` has no line in the table of operations in openapi.rs")]
+    Unlisted(String),
+    /// An operation of the table is not in the trait.
+    #[error("operation `{0}` is in the table of operations in openapi.rs, and not in api.rs")]
+    Vanished(&'static str),
+    /// The document cannot be written as YAML.
+    #[error("the description cannot be written as YAML")]
+    Yaml(#[source] serde_norway::Error),
+}
+
+/// What an operation does with the cluster: it decides which codes there are, and what they mean.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// Whether this node leads.
+    IsLeader,
+    /// Reads what this node has applied.
+    Read,
+    /// Reads from this node's database.
+    Database,
+    /// Reads who leads.
+    Leader,
+    /// Hands the leadership over.
+    Switchover,
+    /// Changes the cluster by an entry in its log.
+    Change,
+    /// Reads what this node remembers, whether or not it is part of a cluster.
+    Memory,
+}
+
+const CLUSTER: &str = "cluster";
+const NODES: &str = "nodes";
+const DATABASE: &str = "database";
+const EVENTS: &str = "events";
+
+const TAGS: [(&str, &str); 4] = [
+    (CLUSTER, "Who leads, who is there, and the settings"),
+    (NODES, "Adding, upgrading and removing nodes"),
+    (DATABASE, "The database of the node that is asked"),
+    (EVENTS, "What happened"),
+];
+
+/// The operations, by the name of their method in the trait.
+const OPERATIONS: [(&str, &str, Class); 15] = [
+    ("is_leader", CLUSTER, Class::IsLeader),
+    ("map", CLUSTER, Class::Read),
+    ("info", CLUSTER, Class::Read),
+    ("config_get", CLUSTER, Class::Read),
+    ("config_post", CLUSTER, Class::Change),
+    ("leader_get", CLUSTER, Class::Leader),
+    ("leader_post", CLUSTER, Class::Switchover),
+    ("node_add", NODES, Class::Change),
+    ("node_upgrade", NODES, Class::Change),
+    ("node_remove", NODES, Class::Change),
+    ("node_down", NODES, Class::Change),
+    ("db_config", DATABASE, Class::Database),
+    ("sql_readonly", DATABASE, Class::Read),
+    ("rpc", EVENTS, Class::Memory),
+    ("events", EVENTS, Class::Memory),
+];
+
+impl Class {
+    /// The errors of its operations, beside those of every operation.
+    fn errors(self) -> &'static [ErrorCode] {
+        use ErrorCode::*;
+        match self {
+            Class::IsLeader => &[PreconditionFailed, NotLeader, NoLeader, Unavailable],
+            Class::Read | Class::Database => &[PreconditionFailed, Unavailable],
+            Class::Leader | Class::Switchover => &[PreconditionFailed, NoLeader, Unavailable],
+            Class::Change => &[Superseded, PreconditionFailed, NotLeader, Unconfirmed, NoLeader, Unavailable],
+            Class::Memory => &[],
+        }
+    }
+
+    /// What an error means as an answer to its operations.
+    fn meaning(self, error: ErrorCode) -> &'static str {
+        match (self, error) {
+            (Class::IsLeader, ErrorCode::NotLeader) => "this node is not the leader; the body says who is",
+            (Class::Change, ErrorCode::PreconditionFailed) => {
+                "this node or the node addressed is not in the state that the change needs; nothing was changed"
+            }
+            (Class::Switchover, ErrorCode::PreconditionFailed) => {
+                "the node is not fit to lead, or this node is not part of a cluster; nothing was changed"
+            }
+            (Class::Change, ErrorCode::NoLeader) => "the cluster has no leader now; nothing was changed",
+            (Class::Database, ErrorCode::PreconditionFailed) => {
+                "this node is not part of a cluster, or its role has no database"
+            }
+            (Class::Database, ErrorCode::Unavailable) => "the database of this node does not answer",
+            (_, ErrorCode::PreconditionFailed) => "this node is not part of a cluster",
+            (_, ErrorCode::Unavailable) => "this node's consensus is starting, stopping or has stopped",
+            (_, error) => general(error).0,
+        }
+    }
+}
+
+/// What an error means in general, and whether the caller may retry.
+fn general(error: ErrorCode) -> (&'static str, &'static str) {
+    match error {
+        ErrorCode::BadRequest => ("a parameter or the body is malformed or breaks a rule", "no"),
+        ErrorCode::Unauthenticated => ("no credential, or a wrong one", "no"),
+        ErrorCode::Forbidden => ("the credential does not allow this", "no"),
+        ErrorCode::NotFound => ("there is no such path", "no"),
+        ErrorCode::Superseded => {
+            ("leadership moved on before the change was committed; nothing was applied", "yes, at the new leader")
+        }
+        ErrorCode::PreconditionFailed => {
+            ("this node, or the node addressed, is not in the state that this needs", "after the reason is gone")
+        }
+        ErrorCode::NotLeader => {
+            ("only the leader does this, and this node is not it; the body says who is", "yes, at the leader")
+        }
+        ErrorCode::Unconfirmed => {
+            ("the change is in the leader's log but was not confirmed in time: it may still take effect", "look first")
+        }
+        ErrorCode::Internal | ErrorCode::Other => ("a defect or a failing disk", "no"),
+        ErrorCode::NoLeader => ("the cluster has no leader now", "yes, shortly"),
+        ErrorCode::Unavailable => (
+            "this node's consensus is starting, stopping or has stopped, or its database does not answer",
+            "yes, elsewhere",
+        ),
+    }
+}
+
+/// All errors that there are, in the order of their codes.
+const ERRORS: [ErrorCode; 11] = [
+    ErrorCode::BadRequest,
+    ErrorCode::Unauthenticated,
+    ErrorCode::Forbidden,
+    ErrorCode::NotFound,
+    ErrorCode::Superseded,
+    ErrorCode::PreconditionFailed,
+    ErrorCode::NotLeader,
+    ErrorCode::Unconfirmed,
+    ErrorCode::Internal,
+    ErrorCode::NoLeader,
+    ErrorCode::Unavailable,
+];
+
+/// The text of `openapi.yaml`.
+pub fn document() -> Result<String, OpenapiError> {
+    let api = crate::api::qluster_api_mod::stub_api_description().map_err(OpenapiError::Api)?;
+    let version = env!("CARGO_PKG_VERSION").parse().map_err(OpenapiError::Version)?;
+    let emitted = api.openapi("qluster rest api", version).json().map_err(OpenapiError::Emitted)?;
+    // By way of the typed document, which orders an object's members as people expect; a raw value sorts them.
+    let mut document: OpenAPI = serde_json::from_value(emitted).map_err(OpenapiError::Emitted)?;
+    refine(&mut document)?;
+    let yaml = serde_norway::to_string(&document).map_err(OpenapiError::Yaml)?;
+    Ok(format!("{HEADER}{yaml}"))
+}
+
+fn refine(document: &mut OpenAPI) -> Result<(), OpenapiError> {
+    document.info.description = Some(description());
+    document.info.license = Some(License {
+        name: "Apache-2.0".into(),
+        url: Some("https://www.apache.org/licenses/LICENSE-2.0".into()),
+        ..Default::default()
+    });
+    document.servers =
+        vec![Server { url: "/".into(), description: Some("The node that is asked".into()), ..Default::default() }];
+    document.tags = TAGS
+        .into_iter()
+        .map(|(name, text)| Tag { name: name.into(), description: Some(text.into()), ..Default::default() })
+        .collect();
+
+    let components = document.components.get_or_insert_default();
+    // The ranges' body: each operation has its own codes now.
+    components.responses.clear();
+    components.security_schemes.insert(
+        "token".into(),
+        ReferenceOr::Item(SecurityScheme::HTTP {
+            scheme: "bearer".into(),
+            bearer_format: None,
+            description: Some("A token of one of two kinds: `read`, or `admin`, which changes need.".into()),
+            extensions: Default::default(),
+        }),
+    );
+    // The empty alternative: a node that is bound to the loopback address may do without.
+    document.security =
+        Some(vec![SecurityRequirement::from_iter([("token".into(), Vec::new())]), SecurityRequirement::new()]);
+
+    let components = components.clone();
+    let mut missing: Vec<&str> = OPERATIONS.iter().map(|(id, ..)| *id).collect();
+    for item in document.paths.paths.values_mut() {
+        let ReferenceOr::Item(item) = item else { continue };
+        let PathItem { get, put, post, delete, options, head, patch, trace, .. } = item;
+        let operations = [get, put, post, delete, options, head, patch, trace];
+        for operation in operations.into_iter().flatten() {
+            let id = operation.operation_id.clone().unwrap_or_default();
+            let Some((id, tag, class)) = OPERATIONS.iter().find(|(name, ..)| *name == id) else {
+                return Err(OpenapiError::Unlisted(id));
+            };
+            refine_operation(operation, tag, *class);
+            if let Some(ReferenceOr::Item(body)) = &mut operation.request_body {
+                for content in body.content.values_mut() {
+                    content.example = content.schema.as_ref().and_then(|schema| partial_example(schema, &components));
+                }
+            }
+            if *id == "rpc" {
+                operation.responses.responses.insert(StatusCode::Code(200), ReferenceOr::Item(text_response()));
+                operation.responses.responses.sort_keys();
+            }
+            missing.retain(|name| name != id);
+        }
+    }
+    missing.first().map_or(Ok(()), |id| Err(OpenapiError::Vanished(id)))
+}
+
+fn refine_operation(operation: &mut Operation, tag: &str, class: Class) {
+    operation.tags = vec![tag.into()];
+    for parameter in &mut operation.parameters {
+        // A query string has no null: an optional parameter is left out.
+        if let ReferenceOr::Item(Parameter::Query { parameter_data, .. }) = parameter
+            && let ParameterSchemaOrContent::Schema(ReferenceOr::Item(schema)) = &mut parameter_data.format
+        {
+            schema.schema_data.nullable = false;
+        }
+    }
+
+    let mut errors = vec![ErrorCode::Unauthenticated, ErrorCode::Forbidden, ErrorCode::Internal];
+    if operation.request_body.is_some() || !operation.parameters.is_empty() {
+        errors.push(ErrorCode::BadRequest);
+    }
+    errors.extend(class.errors());
+
+    let mut responses = std::mem::take(&mut operation.responses.responses);
+    responses.retain(|status, _| matches!(status, StatusCode::Code(_)));
+    if let Some(ReferenceOr::Item(success)) = responses.get_mut(&StatusCode::Code(200)) {
+        success.description = if class == Class::IsLeader { "this node is the cluster leader" } else { "ok" }.into();
+        for content in success.content.values_mut() {
+            // dropshot names arrays (`Array_of_Event`), which tells a reader nothing.
+            if let Some(ReferenceOr::Item(schema)) = &mut content.schema {
+                schema.schema_data.title = None;
+            }
+        }
+    }
+    for error in errors {
+        responses.insert(StatusCode::Code(error.status()), ReferenceOr::Item(error_response(class.meaning(error))));
+    }
+    responses.sort_keys();
+    operation.responses = Responses { responses, ..Default::default() };
+}
+
+/// The example of a request's schema with only what is given: fields that are null may as well be left out.
+fn partial_example(schema: &ReferenceOr<Schema>, components: &Components) -> Option<serde_json::Value> {
+    let ReferenceOr::Reference { reference } = schema else { return None };
+    let mut example = components.schemas.get(reference.rsplit('/').next()?)?.as_item()?.schema_data.example.clone()?;
+    example.as_object_mut()?.retain(|_, value| !value.is_null());
+    Some(example)
+}
+
+fn error_response(meaning: &str) -> Response {
+    let body = MediaType { schema: Some(ReferenceOr::ref_("#/components/schemas/Error")), ..Default::default() };
+    Response {
+        description: meaning.into(),
+        content: [("application/json".into(), body)].into_iter().collect(),
+        ..Default::default()
+    }
+}
+
+fn text_response() -> Response {
+    let schema = Schema {
+        schema_data: SchemaData {
+            example: Some("2026-01-31T12:00:00.123Z term 7 leader elected: node 1\n".into()),
+            ..Default::default()
+        },
+        schema_kind: SchemaKind::Type(Type::String(StringType::default())),
+    };
+    let body = MediaType { schema: Some(ReferenceOr::Item(schema)), ..Default::default() };
+    Response {
+        description: "ok".into(),
+        content: [("text/plain".into(), body)].into_iter().collect(),
+        ..Default::default()
+    }
+}
+
+/// What the API is, and the codes that all its operations share.
+fn description() -> String {
+    let mut text = String::from(
+        "The REST API of a qluster node: who leads, who is there, and how to change it.\n\
+         \n\
+         Every operation answers for the node that is asked. Reads are served by any node, from what it has applied. \
+         Changes are made by the leader only; another node answers 417 and names it. To hear of changes, ask `/map` \
+         or `/events` with `after-index` and `wait`: the answer comes when there is something newer.\n\
+         \n\
+         Whatever is not 200 has a body of the schema `Error`:\n\
+         \n\
+         | code | error-code | means | may the caller retry? |\n\
+         |---|---|---|---|\n",
+    );
+    for error in ERRORS {
+        let (meaning, retry) = general(error);
+        // The name that it has in JSON.
+        let name = serde_json::to_value(error).ok();
+        let name = name.as_ref().and_then(|name| name.as_str()).unwrap_or_default();
+        text.push_str(&format!("| {} | `{name}` | {meaning} | {retry} |\n", error.status()));
+    }
+    text
+}
