@@ -1,2 +1,68 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands: `cargo xtask` lists them.
+//!
+//! They run the project's binaries and cargo itself, and depend on no crate of the project, so that they compile in
+//! seconds and can install what the others need first.
+
+mod args;
+mod bench;
+mod cargo;
+mod cluster;
+mod demo;
+mod deps;
+mod generated;
+mod http;
+mod install;
+mod interrupt;
+mod postgres;
+mod process;
+mod test;
+mod wait;
+
+use std::process::ExitCode;
+
+use args::Task;
+
+/// The commands, as `cargo xtask` lists them.
+const USAGE: &str = "\
+The project's own commands.
+
+cargo xtask demo [--release] [--keep DIR]      three nodes on this machine, until Ctrl-C
+cargo xtask demo --check [--rounds N]          the same unattended: kills the leading node, checks that nothing is lost
+cargo xtask test [STEP...]                     everything that CI runs, or only the steps named
+cargo xtask openapi [--check]                  writes openapi.yaml from the server's code, or only compares it
+cargo xtask client [--check]                   writes the generated client from openapi.yaml, or only compares it
+cargo xtask deps                               checks the rules of who may depend on what
+cargo xtask bench [--rounds N]                 failover times and what an idle agent costs; medians of N kills (5)
+
+  --release   an optimised build of the daemon
+  --keep DIR  use DIR (absent or empty) for data and logs, and leave it there
+";
+
+fn main() -> ExitCode {
+    match args::parse(std::env::args_os().skip(1)).and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<interrupt::Interrupted>() => {
+            eprintln!("interrupted");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    match task {
+        Task::Help => {
+            print!("{USAGE}\nSteps of test, in their order: {}\n", test::names().join(", "));
+            Ok(())
+        }
+        Task::Demo(options) => demo::run(&options),
+        Task::Test { steps } => test::run(&steps),
+        Task::Openapi { check } => generated::openapi(check),
+        Task::Client { check } => generated::client(check),
+        Task::Deps => deps::run(),
+        Task::Bench { rounds } => bench::run(rounds),
+    }
+}

@@ -1,0 +1,49 @@
+//! What the agents use while nothing happens.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::table::Row;
+use crate::cluster::{Cluster, Node};
+use crate::interrupt;
+use crate::process::{self, Usage};
+
+/// What starting leaves to do has settled by then.
+const SETTLE: Duration = Duration::from_secs(5);
+/// Long enough that hundredths of a second of processor time are exact to 0.05 %.
+const WINDOW: Duration = Duration::from_secs(20);
+
+/// Memory and processor time of all agents, a sample a node.
+pub(crate) fn measure(cluster: &Cluster) -> Result<Vec<Row>> {
+    println!("measuring the idle agents for {} s", (SETTLE + WINDOW).as_secs());
+    sleep(SETTLE)?;
+    let (start, before) = (Instant::now(), usages(cluster)?);
+    sleep(WINDOW)?;
+    let (window, after) = (start.elapsed(), usages(cluster)?);
+    let cpu = before.iter().zip(&after).map(|(before, after)| percent(after.cpu - before.cpu, window));
+    let mebibytes = |of: fn(&Usage) -> u64| after.iter().map(|usage| of(usage) as f64 / 1024.0).collect();
+    Ok(vec![
+        Row { figure: "memory of an idle agent, RSS", unit: "MiB", samples: mebibytes(|usage| usage.rss) },
+        Row { figure: "memory of an idle agent, PSS", unit: "MiB", samples: mebibytes(|usage| usage.pss) },
+        Row { figure: "processor time of an idle agent", unit: "% of a core", samples: cpu.collect() },
+    ])
+}
+
+fn usages(cluster: &Cluster) -> Result<Vec<Usage>> {
+    let pids = cluster.nodes().iter().filter_map(Node::agent);
+    pids.map(|pid| process::usage(pid).context("measuring an agent")).collect()
+}
+
+fn percent(part: Duration, whole: Duration) -> f64 {
+    part.as_secs_f64() / whole.as_secs_f64() * 100.0
+}
+
+fn sleep(time: Duration) -> Result<()> {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        interrupt::check()?;
+        std::thread::sleep(Duration::from_millis(50).min(time.saturating_sub(start.elapsed())));
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! Killing the leading node under load, and bringing it back.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::writer::{RETRY, TABLE, Writer};
+use super::{Cluster, INTERVAL, NODES, READ_LIMIT};
+use crate::wait::{Look, until};
+
+/// Within this another node leads, with much to spare: the settings promise about a second.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Rows to write before a kill, so that there is something to lose.
+const ROWS: usize = 200;
+
+/// How a failover went.
+pub(crate) struct Failover {
+    /// Indices of the node killed and of the one that leads now.
+    pub(crate) killed: usize,
+    pub(crate) leader: usize,
+    /// From the kill until that node answered `/is-leader` with 200.
+    pub(crate) elected: Duration,
+    /// From the kill until it acknowledged its first row.
+    pub(crate) written: Duration,
+    /// From the last row acknowledged before to that one.
+    pub(crate) gap: Duration,
+    /// Acknowledged rows, all of them found at the new leader.
+    pub(crate) rows: usize,
+}
+
+/// Kills the leading node, agent and database, while `writer` writes; nothing may be lost.
+pub(crate) fn kill_leader(cluster: &mut Cluster, writer: &Writer) -> Result<Failover> {
+    writer.wait_rows(ROWS, LIMIT)?;
+    let killed = cluster.leader().context("looking for a node to kill: none says that it leads")?;
+    let kill = Instant::now();
+    // The measurement runs from before the first signal, and the killed node's end is waited for meanwhile.
+    let left = cluster.node_mut(killed).kill();
+    if !left.is_empty() {
+        bail!("killing node {}: processes {left:?} did not die", killed + 1);
+    }
+    let leader = until("another node leads", LIMIT, RETRY, || {
+        Ok(match cluster.leader() {
+            Some(leader) => Look::Done(leader),
+            None => Look::NotYet(cluster.map().map_or("no node answers".into(), |map| map.to_string())),
+        })
+    })?;
+    let elected = kill.elapsed();
+    let (last, first) = writer.wait_switch(killed, LIMIT)?;
+    let rows = writer.check_nothing_lost(cluster, first.node)?;
+    Ok(Failover { killed, leader, elected, written: first.at - kill, gap: first.at - last.at, rows })
+}
+
+/// Starts a killed node again and waits until it is a whole member, a row written now readable at it. How long it took.
+pub(crate) fn rejoin(cluster: &mut Cluster, node: usize, writer: &Writer) -> Result<Duration> {
+    let start = Instant::now();
+    cluster.node_mut(node).start(&["run"])?;
+    cluster.wait_member(node, NODES - 1)?;
+    writer.wait_rows(1, LIMIT)?;
+    let newest = writer.acks().last().map_or(0, |ack| ack.row);
+    let number = cluster.nodes()[node].number;
+    let mut session = cluster.session(node)?;
+    until(&format!("row {newest} is readable at node {number}"), LIMIT, INTERVAL, || {
+        let found = session.query(&format!("SELECT max(row) FROM {TABLE}"), READ_LIMIT);
+        let found = found.with_context(|| format!("at node {number}"))?.concat();
+        Ok(match found.parse::<i64>() {
+            Ok(row) if row >= newest => Look::Done(()),
+            _ => Look::NotYet(format!("the newest row there is `{found}`")),
+        })
+    })?;
+    Ok(start.elapsed())
+}

@@ -1,0 +1,207 @@
+//! A node: an agent that was started here, and the database that it keeps.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+
+use super::Map;
+use super::directory::set_mode;
+use crate::{http, postgres, process};
+
+/// What a killed process takes to be dead; longer only where the kernel holds it.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+/// Lines of each log to show when something failed.
+const TAIL: usize = 25;
+
+/// A node of the cluster.
+pub(crate) struct Node {
+    /// 1 for the first. Its id in the cluster need not be the same.
+    pub(crate) number: usize,
+    pub(crate) api_port: u16,
+    pub(crate) db_port: u16,
+    /// All that is the node's is below.
+    dir: PathBuf,
+    server: PathBuf,
+    bin_dir: PathBuf,
+    agent: Option<Child>,
+}
+
+impl Node {
+    /// A node that does not run yet, with a directory of its own in `parent`.
+    pub(crate) fn new(
+        number: usize,
+        parent: &Path,
+        server: PathBuf,
+        bin_dir: PathBuf,
+        (api_port, db_port): (u16, u16),
+    ) -> Result<Self> {
+        let dir = parent.join(format!("node{number}"));
+        std::fs::create_dir(&dir).with_context(|| format!("creating the directory {}", dir.display()))?;
+        set_mode(&dir)?;
+        Ok(Self { number, api_port, db_port, dir, server, bin_dir, agent: None })
+    }
+
+    /// Starts the agent with this command. Its output goes to its log, behind what is there.
+    pub(crate) fn start(&mut self, command: &[&str]) -> Result<()> {
+        let path = self.log();
+        let log = File::options().create(true).append(true).open(&path);
+        let log = log.with_context(|| format!("opening the log {}", path.display()))?;
+        let mut agent = Command::new(&self.server);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"QLUSTER_")) {
+            agent.env_remove(name);
+        }
+        agent.args(["--ip", "127.0.0.1", "--api-port", &self.api_port.to_string()]);
+        agent.args(["--db-port", &self.db_port.to_string()]);
+        agent.arg("--data-dir").arg(self.data_dir());
+        agent.arg("--db-data-dir").arg(self.db_dir());
+        agent.arg("--db-bin-dir").arg(&self.bin_dir);
+        if rustix::process::geteuid().is_root() {
+            agent.args(["--db-os-user", "postgres"]);
+        }
+        agent.args(command).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        // By its directory and its process group all of it is found again. Out of our group, it does not get the
+        // terminal's Ctrl-C, which is for us, who stop it in order.
+        agent.current_dir(&self.dir).process_group(0);
+        let doing = || format!("starting {} for node {}", self.server.display(), self.number);
+        self.agent = Some(agent.spawn().with_context(doing)?);
+        Ok(())
+    }
+
+    /// Fails where the agent has ended though nobody asked it to.
+    pub(crate) fn ensure_running(&self) -> Result<()> {
+        if self.agent().is_some_and(process::is_alive) {
+            return Ok(());
+        }
+        bail!("the agent of node {} has ended; its log is {}", self.number, self.log().display())
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.api_port)
+    }
+
+    /// Where its agent writes its log.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.dir.join("agent.log")
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    fn db_dir(&self) -> PathBuf {
+        self.dir.join("db")
+    }
+
+    /// The process id of its agent, as long as one was started.
+    pub(crate) fn agent(&self) -> Option<u32> {
+        self.agent.as_ref().map(Child::id)
+    }
+
+    /// The process id of its database server, where one runs.
+    pub(crate) fn postmaster(&self) -> Option<u32> {
+        let pid = postgres::postmaster(&self.db_dir())?;
+        self.processes().contains(&pid).then_some(pid)
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        process::of_node(&self.dir, self.agent())
+    }
+
+    /// Succeeds where the node says that it leads; otherwise the reason.
+    pub(crate) fn is_leader(&self) -> Result<()> {
+        self.get("/is-leader").map(|_| ())
+    }
+
+    /// Its cluster map.
+    pub(crate) fn map(&self) -> Result<Map> {
+        Map::parse(&self.get("/map")?)
+    }
+
+    fn get(&self, path: &str) -> Result<String> {
+        let answer = http::get(self.api_port, path)?;
+        if answer.status != 200 {
+            bail!("node {} answers {path} with {}: {}", self.number, answer.status, answer.body.trim());
+        }
+        Ok(answer.body)
+    }
+
+    /// Sends a signal to the agent.
+    pub(crate) fn signal(&self, signal: Signal) {
+        // Not reaped before, it is still the process that was started, or its zombie.
+        if let Some(pid) = self.agent() {
+            process::signal(pid, signal);
+        }
+    }
+
+    /// Kills the agent, then the database server and all of their children, at once and without a chance to write
+    /// anything. Which of them did not die.
+    pub(crate) fn kill(&mut self) -> Vec<u32> {
+        let mut pids = self.processes();
+        let rank = |pid: u32| (Some(pid) != self.agent(), Some(pid) != postgres::postmaster(&self.db_dir()));
+        pids.sort_by_cached_key(|&pid| rank(pid));
+        for &pid in &pids {
+            process::signal(pid, Signal::KILL);
+        }
+        // The agent may have started another in between; dead, it starts no more.
+        process::wait_dead(self.agent().into_iter().collect(), KILL_LIMIT);
+        let late = self.processes();
+        for &pid in &late {
+            process::signal(pid, Signal::KILL);
+        }
+        let left = process::wait_dead([pids, late].concat(), KILL_LIMIT);
+        if left.is_empty()
+            && let Some(mut agent) = self.agent.take()
+        {
+            let _ = agent.wait();
+        }
+        left
+    }
+
+    /// The ends of its logs, for people to find the fault in.
+    pub(crate) fn log_tails(&self) -> String {
+        let (data, db) = (self.data_dir(), self.db_dir());
+        let logs = [&self.dir, &data, &db, &db.join("log")].map(|dir| logs_in(dir)).concat();
+        let tails = logs.iter().map(|path| {
+            let text = std::fs::read(path).unwrap_or_default();
+            format!("--- node {}: end of {}\n{}\n", self.number, path.display(), tail(&String::from_utf8_lossy(&text)))
+        });
+        tails.collect()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn logs_in(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut logs: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|extension| extension == "log")).collect();
+    logs.sort();
+    logs
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tail_is_the_last_lines() {
+        let text: String = (1..=30).map(|line| format!("{line}\n")).collect();
+        assert_eq!(tail(&text).lines().next(), Some("6"));
+        assert_eq!(tail("one\ntwo\n"), "one\ntwo");
+        assert_eq!(tail(""), "");
+    }
+}

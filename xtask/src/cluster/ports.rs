@@ -1,0 +1,41 @@
+//! Ports on which nobody listens.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use anyhow::{Result, bail};
+
+/// Below the range from which the kernel takes the ports of outgoing connections, one of which could otherwise take a
+/// port while its node is being restarted.
+const RANGE: std::ops::Range<u16> = 20_000..32_000;
+
+/// So many different free ports. Where to begin depends on the process, so that two demos seldom meet.
+pub(crate) fn free(count: usize) -> Result<Vec<u16>> {
+    let start = (std::process::id() % 1000 * 12) as u16;
+    let candidates = (RANGE.start + start..RANGE.end).chain(RANGE.start..RANGE.start + start);
+    // All are held until all are found.
+    let held: Vec<TcpListener> =
+        candidates.filter_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()).take(count).collect();
+    if held.len() < count {
+        bail!(
+            "{count} free ports on 127.0.0.1 are needed, from {} to {}; found {}",
+            RANGE.start,
+            RANGE.end,
+            held.len()
+        );
+    }
+    Ok(held.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ports_are_different_and_free() {
+        let ports = free(6).unwrap();
+        let listeners: Vec<_> =
+            ports.iter().map(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap()).collect();
+        assert_eq!(listeners.len(), 6);
+        assert!(ports.iter().all(|port| RANGE.contains(port)));
+    }
+}

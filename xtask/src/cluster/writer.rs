@@ -1,0 +1,178 @@
+//! A client that inserts row after row through whoever leads, and keeps account of what was acknowledged when.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::Cluster;
+use crate::http;
+use crate::postgres::Session;
+use crate::wait::{Look, until};
+
+/// The table that it writes.
+pub(crate) const TABLE: &str = "qluster_demo";
+
+/// Between two tries to find the leader: what a measured gap is exact to.
+pub(crate) const RETRY: Duration = Duration::from_millis(5);
+/// For an insert, which waits for other nodes. Longer than any failover, so that the account shows the true gap.
+const WRITE_LIMIT: Duration = Duration::from_secs(60);
+
+/// A row that the cluster acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Ack {
+    pub(crate) row: i64,
+    pub(crate) at: Instant,
+    /// The index of the node through which it was written.
+    pub(crate) node: usize,
+}
+
+/// The client, which writes until it is dropped.
+pub(crate) struct Writer {
+    stop: Arc<AtomicBool>,
+    acks: Arc<Mutex<Vec<Ack>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the client's thread needs of the cluster.
+struct Targets {
+    bin_dir: PathBuf,
+    /// Ports of API and database, a pair a node.
+    ports: Vec<(u16, u16)>,
+}
+
+impl Writer {
+    /// Creates the table at the leader and begins to write.
+    pub(crate) fn start(cluster: &Cluster) -> Result<Self> {
+        let leader = cluster.leader().context("creating the table: no node says that it leads")?;
+        let create = format!("CREATE TABLE {TABLE} (row bigint PRIMARY KEY)");
+        cluster.session(leader)?.query(&create, WRITE_LIMIT)?;
+        let ports = cluster.nodes().iter().map(|node| (node.api_port, node.db_port)).collect();
+        let targets = Targets { bin_dir: cluster.bin_dir.clone(), ports };
+        let (stop, acks) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let thread = std::thread::spawn({
+            let (stop, acks) = (stop.clone(), acks.clone());
+            move || write(&targets, &stop, &acks)
+        });
+        Ok(Self { stop, acks, thread: Some(thread) })
+    }
+
+    /// All rows acknowledged so far, in their order.
+    pub(crate) fn acks(&self) -> Vec<Ack> {
+        lock(&self.acks).clone()
+    }
+
+    /// Waits until `count` more rows are acknowledged.
+    pub(crate) fn wait_rows(&self, count: usize, limit: Duration) -> Result<()> {
+        let before = self.acks().len();
+        until(&format!("{count} more rows are acknowledged"), limit, RETRY, || {
+            let new = lock(&self.acks).len() - before;
+            Ok(if new >= count { Look::Done(()) } else { Look::NotYet(format!("{new} rows")) })
+        })
+    }
+
+    /// Waits for the first row acknowledged through another node than `old`, and tells it and the one before.
+    pub(crate) fn wait_switch(&self, old: usize, limit: Duration) -> Result<(Ack, Ack)> {
+        until("a row is acknowledged by another node", limit, RETRY, || {
+            Ok(match switch(&lock(&self.acks), old) {
+                Some(acks) => Look::Done(acks),
+                None => Look::NotYet("none".into()),
+            })
+        })
+    }
+
+    /// Fails where a row acknowledged before this call is not in the database of a node.
+    pub(crate) fn check_nothing_lost(&self, cluster: &Cluster, node: usize) -> Result<usize> {
+        let acks = self.acks();
+        let rows = cluster.read(node, &format!("SELECT row FROM {TABLE} ORDER BY row"))?;
+        let rows: Vec<i64> = rows.iter().filter_map(|row| row.parse().ok()).collect();
+        let lost = missing(&acks, &rows);
+        if !lost.is_empty() {
+            let (count, some) = (lost.len(), &lost[..lost.len().min(20)]);
+            let number = cluster.nodes()[node].number;
+            bail!("{count} of {} acknowledged rows are not at node {number}: {some:?}…", acks.len());
+        }
+        Ok(acks.len())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Its thread ends with the next answer, or, where a write hangs, with the server that it waits for.
+        drop(self.thread.take());
+    }
+}
+
+/// A panic of the other side leaves whole entries behind, so its account still counts.
+fn lock(acks: &Mutex<Vec<Ack>>) -> MutexGuard<'_, Vec<Ack>> {
+    acks.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes until told to stop. After an error it is not known whether the row is there, so the next one is another.
+fn write(targets: &Targets, stop: &AtomicBool, acks: &Mutex<Vec<Ack>>) {
+    let mut session: Option<(usize, Session)> = None;
+    let mut row = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let Some((node, open)) = &mut session else {
+            session = connect(targets);
+            if session.is_none() {
+                std::thread::sleep(RETRY);
+            }
+            continue;
+        };
+        row += 1;
+        match open.query(&format!("INSERT INTO {TABLE} VALUES ({row})"), WRITE_LIMIT) {
+            Ok(_) => lock(acks).push(Ack { row, at: Instant::now(), node: *node }),
+            Err(_) => session = None,
+        }
+    }
+}
+
+fn connect(Targets { bin_dir, ports }: &Targets) -> Option<(usize, Session)> {
+    let leads = |api_port| http::get(api_port, "/is-leader").is_ok_and(|answer| answer.status == 200);
+    let node = ports.iter().position(|&(api_port, _)| leads(api_port))?;
+    let mut session = Session::open(Path::new(bin_dir), ports[node].1).ok()?;
+    // Connects now, so that a row is not given up for a server that is still starting.
+    session.query("SELECT 1", super::READ_LIMIT).ok()?;
+    Some((node, session))
+}
+
+/// The last row through `old` and the first through another node after it.
+fn switch(acks: &[Ack], old: usize) -> Option<(Ack, Ack)> {
+    let last = acks.iter().rposition(|ack| ack.node == old)?;
+    Some((acks[last], *acks.get(last + 1)?))
+}
+
+/// Acknowledged rows that are not among `rows`, which are in ascending order.
+fn missing(acks: &[Ack], rows: &[i64]) -> Vec<i64> {
+    acks.iter().map(|ack| ack.row).filter(|row| rows.binary_search(row).is_err()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acks(nodes: &[usize]) -> Vec<Ack> {
+        let at = Instant::now();
+        nodes.iter().zip(1..).map(|(&node, row)| Ack { row, at, node }).collect()
+    }
+
+    #[test]
+    fn the_switch_is_where_rows_go_through_another_node() {
+        let rows = |nodes: &[usize], old| switch(&acks(nodes), old).map(|(last, first)| (last.row, first.row));
+        assert_eq!(rows(&[0, 0, 1, 1], 0), Some((2, 3)));
+        assert_eq!(rows(&[0, 1, 0, 0, 2], 0), Some((4, 5)));
+        assert_eq!(rows(&[0, 0], 0), None);
+        assert_eq!(rows(&[1, 1], 0), None);
+    }
+
+    #[test]
+    fn rows_that_were_never_acknowledged_may_be_there_but_the_others_must() {
+        assert_eq!(missing(&acks(&[0, 0, 0]), &[1, 2, 3, 4]), Vec::<i64>::new());
+        assert_eq!(missing(&acks(&[0, 0, 0]), &[2, 4]), [1, 3]);
+    }
+}

@@ -1,0 +1,29 @@
+//! The files that code writes: one test each writes its file or compares it.
+
+use anyhow::{Context, Result};
+
+use crate::cargo::{cargo, run};
+
+/// Tells those tests to write.
+const UPDATE: &str = "QLUSTER_UPDATE";
+
+/// `openapi.yaml`, from the server's API trait.
+pub(crate) fn openapi(check: bool) -> Result<()> {
+    test("openapi", check).context("openapi.yaml differs from the server's code: run `cargo xtask openapi`")
+}
+
+/// The client's generated code, from `openapi.yaml`.
+pub(crate) fn client(check: bool) -> Result<()> {
+    test("generated", check).context("the generated client differs from openapi.yaml: run `cargo xtask client`")
+}
+
+fn test(name: &str, check: bool) -> Result<()> {
+    // `--workspace` finds the one test of that name, and builds dependencies with the same features as all tests do.
+    let mut command = cargo(&["test", "--workspace", "--locked", "--test", name]);
+    if check {
+        command.env_remove(UPDATE);
+    } else {
+        command.env(UPDATE, "1");
+    }
+    run(command)
+}

@@ -1,0 +1,75 @@
+//! What the project needs on a machine besides Rust, and how it gets there.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::cargo::{run, succeeds};
+use crate::postgres;
+
+/// Something to install.
+struct Need {
+    what: &'static str,
+    /// Its package in Debian and what derives from it.
+    package: &'static str,
+    is_there: fn() -> bool,
+}
+
+const NEEDS: [Need; 1] =
+    [Need { what: "the PostgreSQL server", package: "postgresql", is_there: || postgres::bin_dir().is_some() }];
+
+/// Installs what is missing, where this user may; otherwise names the command.
+pub(crate) fn all() -> Result<()> {
+    let missing: Vec<_> = NEEDS.iter().filter(|need| !(need.is_there)()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let what = missing.iter().map(|need| need.what).collect::<Vec<_>>().join(" and ");
+    let packages: Vec<_> = missing.iter().map(|need| need.package).collect();
+    let by_hand = format!("sudo apt-get update && sudo apt-get install -y {}", packages.join(" "));
+    let Some(apt) = apt() else {
+        bail!("{what} is missing, and this user may not install it; run: {by_hand} (or your system's equivalent)");
+    };
+    println!("{what} is missing: installing {} with apt", packages.join(" "));
+    run(apt(&["update"]))?;
+    run(apt(&[&["install", "-y"], &packages[..]].concat()))?;
+    match missing.iter().find(|need| !(need.is_there)()) {
+        Some(need) => bail!("apt installed `{}`, but {} is still not found", need.package, need.what),
+        None => Ok(()),
+    }
+}
+
+/// PostgreSQL's programs, installed where they were missing.
+pub(crate) fn postgresql() -> Result<PathBuf> {
+    all()?;
+    match postgres::bin_dir() {
+        Some(dir) => Ok(dir),
+        None => bail!("PostgreSQL's programs are not found below /usr/lib/postgresql, nor on the PATH"),
+    }
+}
+
+/// How to run apt-get as root without a question, where that is possible.
+fn apt() -> Option<fn(&[&str]) -> Command> {
+    let mut version = Command::new("apt-get");
+    version.arg("--version");
+    if !succeeds(version) {
+        return None;
+    }
+    if rustix::process::geteuid().is_root() {
+        return Some(|args| quiet(Command::new("apt-get"), args));
+    }
+    let mut sudo = Command::new("sudo");
+    sudo.args(["-n", "true"]);
+    succeeds(sudo).then_some(|args| {
+        let mut sudo = Command::new("sudo");
+        sudo.args(["-n", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+        quiet(sudo, args)
+    })
+}
+
+fn quiet(mut apt: Command, args: &[&str]) -> Command {
+    apt.args(["-qq", "-o", "Dpkg::Use-Pty=0"]).args(args);
+    apt.env("DEBIAN_FRONTEND", "noninteractive").stdin(std::process::Stdio::null());
+    apt
+}
