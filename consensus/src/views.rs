@@ -1,4 +1,5 @@
-//! What the nodes see of each other: each asks each other how it is, about as often as the leader sends heartbeats.
+//! What the nodes see of each other: each asks each other how it is, half as often as the leader sends heartbeats. Elections
+//! do not depend on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -45,15 +46,15 @@ impl Views {
     }
 }
 
-/// For how long a report counts: several rounds, and not less than the node time-out.
+/// For how long a report counts: two rounds and a half, and not less than the node time-out.
 pub(crate) fn validity(core: &Core) -> Duration {
     let config = core.config();
     let nodes = core.machine().read(|applied| applied.state.nodes.len());
-    config.node_timeout.get().max(3 * period(config.heartbeat_interval.get(), nodes))
+    config.node_timeout.get().max(period(config.heartbeat_interval.get(), nodes) * 5 / 2)
 }
 
 fn period(heartbeat: Duration, nodes: usize) -> Duration {
-    heartbeat * u32::try_from(nodes).unwrap_or(u32::MAX).div_ceil(PER_ROUND).max(1)
+    2 * heartbeat * u32::try_from(nodes).unwrap_or(u32::MAX).div_ceil(PER_ROUND).max(1)
 }
 
 /// Asks the other nodes for reports, round after round; ends never. `report` tells the own one.

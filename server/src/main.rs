@@ -11,6 +11,9 @@ use qluster_server::{openapi, report};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// The cores of the host are for its database; the agent mostly waits.
+const WORKERS: usize = 2;
+
 /// Makes PostgreSQL highly available: elects a leader among the nodes of a cluster, promotes its database, and has the
 /// others follow it.
 #[derive(Parser)]
@@ -63,7 +66,7 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return fail(&error),
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
