@@ -47,8 +47,9 @@ pub(crate) async fn run(core: Core, candidacy: impl Fn() -> Candidacy, now: Arc<
 async fn seek(core: &Core, last: bool, now: &Notify) {
     let mut heard = core.heard();
     let mut seats = core.seats();
-    // Half a time-out is the spread; those who stand last begin where it ends.
-    let share = rand::random_range(0.0..0.5) + if last { 0.5 } else { 0.0 };
+    // Half a time-out is the spread; those who stand last begin where it ends. It does not begin at once: the others may
+    // have heard the leader a little later, and a pre-vote that comes before their promises end costs a whole round.
+    let share = rand::random_range(0.05..0.5) + if last { 0.5 } else { 0.0 };
     let mut led = core.started();
     loop {
         let timeout = core.config().node_timeout.get();
