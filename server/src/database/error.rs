@@ -106,13 +106,7 @@ impl Error {
 
     /// The error with all its causes, in one line.
     pub(super) fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        text
+        crate::report::chain(self)
     }
 }
 

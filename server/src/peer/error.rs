@@ -55,13 +55,7 @@ pub(super) enum PeerError {
 impl PeerError {
     /// The error with its causes, for people.
     pub(super) fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        text
+        crate::report::chain(self)
     }
 }
 
