@@ -244,6 +244,11 @@ impl Harness {
         *self.net.lost.lock().unwrap() = kinds.iter().copied().collect();
     }
 
+    /// How many requests of this kind were sent so far.
+    pub fn sent(&self, kind: Kind) -> usize {
+        self.net.sent.lock().unwrap().iter().filter(|sent| **sent == kind).count()
+    }
+
     /// What the nodes send in the next `time`.
     pub async fn sent_within(&self, time: Duration) -> Vec<Kind> {
         self.net.sent.lock().unwrap().clear();

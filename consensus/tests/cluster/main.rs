@@ -223,6 +223,30 @@ async fn a_fourth_node_is_added_upgraded_made_leader_declared_down_and_removed()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lead_that_was_to_be_handed_over_is_never_held_again_in_its_term() {
+    let cluster = Harness::without_databases(3).await;
+    let leader = cluster.leader().await;
+    let node = cluster.node(leader.id);
+    // The target is told, and cannot win: it may still try at any time, and be voted for in spite of all promises.
+    cluster.lose(&[Kind::Vote]);
+    let target = NodeId(leader.id.0 % 3 + 1);
+    let votes = cluster.sent(Kind::Vote);
+    let switching = {
+        let node = node.clone();
+        tokio::spawn(async move { node.switch_over(target, "test").await })
+    };
+    eventually("the target stands", || cluster.sent(Kind::Vote) > votes).await;
+    while !switching.is_finished() {
+        assert!(node.is_leader().is_err(), "the term that is handed over has a lease");
+        tokio::task::yield_now().await;
+    }
+    let refused = switching.await.unwrap().unwrap_err();
+    assert!(refused.to_string().contains("could not take over"), "{refused}");
+    cluster.lose(&[]);
+    assert!(cluster.leader().await.term > leader.term);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_removed_while_it_is_away_notices_when_it_is_back() {
     let mut cluster = Harness::without_databases(3).await;
     let leader = cluster.leader().await;
