@@ -5,7 +5,7 @@
 //! promoted, whom to follow, when to rewind. An implementation does what it is told, or fails and says why. Every
 //! method is safe to call again after it failed, was cancelled (its future dropped) or the process was killed in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::model::{Lsn, NodeId, Port, Term};
 /// A database that consensus directs.
 ///
 /// It is never told to do two things at once: the caller waits for, or drops, the future of one method before it calls
-/// the next.
+/// the next. Only [`Database::keep_wal`] may be called beside another.
 pub trait Database: Send + Sync + 'static {
     /// What the database is and does now, kept fresh by the implementation.
     fn status(&self) -> watch::Receiver<DatabaseStatus>;
@@ -35,14 +35,22 @@ pub trait Database: Send + Sync + 'static {
     /// nothing to a standby.
     fn demote(&self, deadline: Duration) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
-    /// Promotes a fenced standby under the sync rule `rule`, which is in force before its first commit. A checkpoint
-    /// is begun: pg_rewind misjudges a source that has not checkpointed since its promotion, so [`Database::rewind`]
-    /// waits for it.
+    /// Promotes a fenced standby under the sync rule `rule`, which is in force before its first commit. Clients, readers
+    /// too, are shut out before the promotion, their sessions ended, until [`Database::admit`] lets them in. A
+    /// checkpoint is begun: pg_rewind misjudges a source that has not checkpointed since its promotion, so
+    /// [`Database::rewind`] waits for it.
     fn promote(&self, rule: SyncRule) -> BoxFuture<'_, Result<Promotion, DatabaseError>>;
 
-    /// Puts `rule` in force on a running primary: when this returns, every commit waits for it. Whether what was
-    /// acknowledged before is held under it is not asked.
+    /// Puts `rule` in force on a running primary: when this returns, no commit is acknowledged but under it. Whether
+    /// what was acknowledged before is held under it is for [`Database::hold`] to tell.
     fn set_sync_rule(&self, rule: SyncRule) -> BoxFuture<'_, Result<(), DatabaseError>>;
+
+    /// Writes to a running primary, and waits until that is held as the sync rule in force asks; with it, all that was
+    /// written before. It takes as long as the standbys take to come; dropping the future leaves nothing behind.
+    fn hold(&self) -> BoxFuture<'_, Result<(), DatabaseError>>;
+
+    /// Lets clients in to a running primary.
+    fn admit(&self) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
     /// Makes a fenced standby, whose WAL is a prefix of `primary`'s, stream from it. Returns once it is told to, not
     /// once it streams: that is in the status.
@@ -57,8 +65,14 @@ pub trait Database: Send + Sync + 'static {
     fn copy_from(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
     /// Stops the database, whatever it is, in good order where it can (PostgreSQL's fast shutdown: sessions end, all
-    /// WAL is sent to the standbys that stream), and leaves it stopped.
-    fn stop(&self) -> BoxFuture<'_, Result<(), DatabaseError>>;
+    /// WAL is sent to the standbys that stream), and leaves it stopped. The answer is where the last record begins that
+    /// it wrote as a primary, the shutdown checkpoint: a standby has all of its WAL once its own ends beyond that.
+    fn stop(&self) -> BoxFuture<'_, Result<Lsn, DatabaseError>>;
+
+    /// Keeps WAL for those that follow this database, or would if it were the primary: each other node with a
+    /// database, and how far that one is, where it told so lately. WAL that one of them lacks is kept, within the
+    /// bounds that keep the disk from filling up; for a node that is not named nothing is kept any more.
+    fn keep_wal(&self, standbys: BTreeMap<NodeId, Option<Lsn>>) -> BoxFuture<'_, Result<(), DatabaseError>>;
 }
 
 /// What a database is and does.
