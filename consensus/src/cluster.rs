@@ -30,11 +30,14 @@ use crate::propose::{ProposeError, Reason, propose};
 use crate::raft::{Context, Core, RaftError};
 use crate::state::{Lead, State};
 use crate::store::{Identity, Store};
-use crate::tasks::{live_settings, own_report, until_removed, watch_removal};
+use crate::tasks::{keep_wal, live_settings, own_report, until_removed, watch_removal};
 use crate::transport::{NodeReport, PeerRequest, PeerResponse, Transport};
 use crate::types::{Entry, Peer};
+use crate::upkeep::{self, Ask};
 use crate::views::{self, Views, validity};
 
+/// A database that was elected by an operator's word has so long to come up as a standby.
+const FENCING: Duration = Duration::from_secs(20);
 /// At most so many entries are told by [`Cluster::info`], the newest.
 const LOGS_TOLD: u64 = 1000;
 
@@ -49,7 +52,6 @@ struct Inner {
     local: Local,
     orders: mpsc::Sender<Order>,
     removed: watch::Sender<bool>,
-    note: watch::Receiver<Option<String>>,
     tasks: std::sync::Mutex<JoinSet<()>>,
     /// One change of the leader by hand at a time.
     switchover: tokio::sync::Mutex<()>,
@@ -114,8 +116,8 @@ impl Cluster {
         };
         let stand = context.stand.clone();
         let core = Core::start(store, machine, context).await?;
-        let (views, note) = (Views::default(), watch::Sender::new(None));
-        let duty = Duty::new(core.clone(), database, views.clone(), removed.subscribe(), note.clone())?;
+        let views = Views::default();
+        let duty = Duty::new(core.clone(), database, views.clone(), removed.subscribe())?;
         let (orders, ordered) = mpsc::channel(16);
         let inner = Arc::new(Inner {
             core,
@@ -124,7 +126,6 @@ impl Cluster {
             local: duty.local(),
             orders,
             removed,
-            note: note.subscribe(),
             tasks: Default::default(),
             switchover: Default::default(),
         });
@@ -154,8 +155,22 @@ impl Cluster {
         self.spawn(until_removed(inner.removed.subscribe(), views::run(core.clone(), inner.views.clone(), report)));
         self.spawn(until_removed(
             inner.removed.subscribe(),
-            leader::run(core.clone(), inner.views.clone(), inner.orders.clone()),
+            leader::run(core.clone(), inner.local.clone(), inner.views.clone(), inner.orders.clone()),
         ));
+        let kept = keep_wal(core.clone(), inner.local.clone(), inner.views.clone());
+        self.spawn(until_removed(inner.removed.subscribe(), kept));
+        // The task is the cluster's own: it must not keep it alive.
+        let cluster = Arc::downgrade(inner);
+        let ask = move |ask| {
+            let cluster = cluster.upgrade().map(Cluster);
+            async move {
+                match cluster {
+                    Some(cluster) => cluster.ask_leader(ask).await,
+                    None => Ok(()),
+                }
+            }
+        };
+        self.spawn(until_removed(inner.removed.subscribe(), upkeep::run(core.clone(), inner.local.clone(), ask)));
         self.spawn(live_settings(core.clone()));
         self.spawn(watch_removal(core, inner.removed.clone()));
     }
@@ -330,14 +345,21 @@ impl Cluster {
         Ok(node)
     }
 
-    /// Declares a node down: it has no vote until it is upgraded again.
-    pub async fn down_node(&self, id: NodeId, actor: &str) -> Result<Node, ClusterError> {
+    /// Brings a node back that was declared down, with the ports that it had.
+    async fn bring_back(&self, id: NodeId) -> Result<Node, ClusterError> {
+        let node = self.member(id)?;
+        let db_port = node.db_port.unwrap_or(node.api_port);
+        self.upgrade_node(id, db_port, node.api_port, &format!("node {id}")).await
+    }
+
+    /// Declares a node down, for `reason`: it has no vote until it is upgraded again.
+    pub async fn down_node(&self, id: NodeId, reason: &str, actor: &str) -> Result<Node, ClusterError> {
         self.authority().await?;
         self.check_rest(id)?;
         if id == self.0.identity.node {
-            return self.leave(false).await;
+            return self.leave(PeerRequest::Down { reason: reason.into(), actor: actor.into() }).await;
         }
-        let reason = Reason::new(actor, "declared down: its database has problems");
+        let reason = Reason::new(actor, reason);
         let node = self.change_node(Change::DownNode { node: id }, reason).await?;
         self.member_once(&node, |node, _, voters| !voters.contains(&node)).await?;
         Ok(node)
@@ -348,14 +370,15 @@ impl Cluster {
         self.authority().await?;
         self.check_rest(id)?;
         if id == self.0.identity.node {
-            return self.leave(true).await;
+            return self.leave(PeerRequest::Leave { actor: actor.into() }).await;
         }
-        if self.member(id)?.votes() {
+        let mut node = self.member(id)?;
+        if node.votes() {
             // Its vote goes first: it stops as soon as it learns that it is removed.
             let reason = Reason::new(actor, "declared down, to be removed");
-            let node = self.change_node(Change::DownNode { node: id }, reason).await?;
-            self.member_once(&node, |node, _, voters| !voters.contains(&node)).await?;
+            node = self.change_node(Change::DownNode { node: id }, reason).await?;
         }
+        self.member_once(&node, |node, _, voters| !voters.contains(&node)).await?;
         let node = self.change_node(Change::RemoveNode { node: id }, Reason::new(actor, "removed")).await?;
         self.member_once(&node, |node, members, _| !members.contains(&node)).await?;
         Ok(node)
@@ -397,6 +420,90 @@ impl Cluster {
         }
     }
 
+    /// Makes `target` the leader although acknowledged commits may be lost by it: where nobody can lead otherwise, since
+    /// nodes that may have more are gone or not fit. The one operation that can lose data; it is refused while a
+    /// leader's database serves.
+    pub async fn lead_with_loss(&self, target: NodeId, actor: &str) -> Result<Leader, ClusterError> {
+        self.check_member()?;
+        let node = self.member(target)?;
+        if node.role != NodeRole::Voter || !node.votes() {
+            return Err(ClusterError::Precondition(format!(
+                "node {target} is a {} that is {}: only a voter that is up can lead",
+                node.role, node.state
+            )));
+        }
+        let promoted = self.read(|state| state.promoted.as_ref().map(|promoted| promoted.term));
+        if let Some(leader) = self.known_leader().filter(|leader| promoted == Some(leader.term)) {
+            return Err(ClusterError::Precondition(format!(
+                "node {} leads, so no commit has to be given up: ask for the change of the leader without \
+                 accept-data-loss",
+                leader.id
+            )));
+        }
+        let before = self.read(|state| state.lead.map(|lead| lead.term));
+        tracing::warn!(%target, actor, "is to lead although commits may be lost");
+        let request = PeerRequest::Force { actor: actor.to_owned() };
+        let refused = |reason: String| ClusterError::Precondition(format!("node {target} cannot lead: {reason}"));
+        if target == self.0.identity.node {
+            self.force(actor).await.map_err(refused)?;
+        } else {
+            match self.0.core.transport().call(target, node.api_address(), request, self.patience()).await {
+                Ok(PeerResponse::Done) => {}
+                Ok(PeerResponse::Failed(reason)) => return Err(refused(reason)),
+                Ok(other) => return Err(refused(format!("it answered {other:?}"))),
+                Err(error) => return Err(refused(error.to_string())),
+            }
+        }
+        let led = |state: &State| state.lead.is_some_and(|lead| lead.node == target && Some(lead.term) > before);
+        self.wait_for(2 * self.patience() + FENCING, led).await?;
+        match self.leader()? {
+            leader if leader.id == target => Ok(leader),
+            other => Err(refused(format!("node {} leads instead", other.id))),
+        }
+    }
+
+    /// Takes an operator's word that this node may lead, and sees to it that it is elected.
+    async fn force(&self, actor: &str) -> Result<(), String> {
+        let (answer, taken) = oneshot::channel();
+        let gone = || "it is stopping".to_owned();
+        self.0.orders.send(Order::Force(actor.to_owned(), answer)).await.map_err(|_| gone())?;
+        taken.await.map_err(|_| gone())??;
+        let core = &self.0.core;
+        let me = core.id();
+        let Some(elected) = core.seat().leader.filter(|&elected| elected != me) else {
+            core.stand_at_once();
+            return Ok(());
+        };
+        let Ok(elected) = self.member(elected) else { return Ok(()) };
+        match core.transport().call(elected.id, elected.api_address(), PeerRequest::Yield, self.patience()).await {
+            Ok(PeerResponse::Failed(reason)) => Err(format!("node {} was elected: {reason}", elected.id)),
+            // Where it is gone, an election follows; whoever wins that can be asked again.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Asks the leader for a change of this node's own state.
+    async fn ask_leader(&self, ask: Ask) -> Result<(), String> {
+        let core = &self.0.core;
+        let Some(leader) = self.known_leader() else { return Err("there is no leader".into()) };
+        let request = match ask {
+            Ask::Down(reason) => PeerRequest::Down { reason, actor: format!("node {}", core.id()) },
+            Ask::Up => PeerRequest::Up,
+        };
+        if leader.id == core.id() {
+            return match self.serve(core.id(), request).await {
+                PeerResponse::Failed(reason) | PeerResponse::Unconfirmed(reason) => Err(reason),
+                _ => Ok(()),
+            };
+        }
+        let address = SocketAddr::new(leader.ip, leader.api_port.get());
+        match core.transport().call(leader.id, address, request, 2 * self.patience()).await {
+            Ok(PeerResponse::Failed(reason) | PeerResponse::Unconfirmed(reason)) => Err(reason),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     /// Serves a request of node `from`. The request is in line when this returns.
     pub fn serve(&self, from: NodeId, request: PeerRequest) -> BoxFuture<'static, PeerResponse> {
         let inner = self.0.clone();
@@ -435,16 +542,22 @@ impl Cluster {
                     }
                     promised.await.unwrap_or_else(|_| gone())
                 }
-                PeerRequest::Leave { remove } => {
+                PeerRequest::Leave { actor } => changed(Cluster(inner.clone()).remove_node(from, &actor).await),
+                PeerRequest::Down { reason, actor } => {
+                    changed(Cluster(inner.clone()).down_node(from, &reason, &actor).await)
+                }
+                PeerRequest::Up => changed(Cluster(inner.clone()).bring_back(from).await),
+                PeerRequest::Force { actor } => match Cluster(inner.clone()).force(&actor).await {
+                    Ok(()) => PeerResponse::Done,
+                    Err(reason) => PeerResponse::Failed(reason),
+                },
+                PeerRequest::Yield => {
                     let cluster = Cluster(inner.clone());
-                    let actor = format!("node {from}");
-                    let left = match remove {
-                        true => cluster.remove_node(from, &actor).await,
-                        false => cluster.down_node(from, &actor).await,
-                    };
-                    match left {
-                        Ok(node) => PeerResponse::Left(Box::new(node)),
-                        Err(error @ ClusterError::Unconfirmed(_)) => PeerResponse::Unconfirmed(chain(&error)),
+                    if cluster.known_leader().is_some() {
+                        return PeerResponse::Failed("it leads".into());
+                    }
+                    match handover::transfer(core, from).await {
+                        Ok(()) => PeerResponse::Done,
                         Err(error) => PeerResponse::Failed(chain(&error)),
                     }
                 }
@@ -525,8 +638,14 @@ impl Cluster {
         } else {
             format!("an election is under way in term {}", seat.term)
         };
-        if let Some(note) = self.0.note.borrow().as_deref() {
+        if let Some(note) = self.0.local.note.borrow().as_deref() {
             reason.push_str(&format!("; this node: {note}"));
+        }
+        // Whoever was elected knows what it waits for.
+        let elected = seat.leader.filter(|&elected| elected != core.id());
+        let told = elected.and_then(|elected| self.0.views.fresh(elected, now, age)?.note);
+        if let (Some(elected), Some(note)) = (elected, told) {
+            reason.push_str(&format!("; node {elected}: {note}"));
         }
         reason
     }
@@ -682,14 +801,14 @@ impl Cluster {
     }
 
     /// This leader is to lose its vote: it hands over first, and asks its successor.
-    async fn leave(&self, remove: bool) -> Result<Node, ClusterError> {
+    async fn leave(&self, request: PeerRequest) -> Result<Node, ClusterError> {
         let inner = &self.0;
+        let remove = matches!(request, PeerRequest::Leave { .. });
         let none =
             || ClusterError::Precondition("this node leads, and no other voter is fit to take over from it".into());
         let target = handover::best_target(&inner.core, &inner.views).ok_or_else(none)?;
         let leader = self.switch_over(target, "the cluster").await?;
         let address = SocketAddr::new(leader.ip, leader.api_port.get());
-        let request = PeerRequest::Leave { remove };
         let unconfirmed = |reason: String| {
             ClusterError::Unconfirmed(format!(
                 "node {} leads now, and this node asked it to be let go: {reason}",
@@ -697,7 +816,7 @@ impl Cluster {
             ))
         };
         match inner.core.transport().call(leader.id, address, request, 2 * self.patience()).await {
-            Ok(PeerResponse::Left(node)) => Ok(*node),
+            Ok(PeerResponse::Changed(node)) => Ok(*node),
             // It was removed before the answer came.
             Ok(PeerResponse::Removed) if remove => self.member(inner.identity.node),
             Ok(PeerResponse::Failed(reason)) => Err(ClusterError::Precondition(reason)),
@@ -705,6 +824,15 @@ impl Cluster {
             Ok(other) => Err(unconfirmed(format!("{other:?}"))),
             Err(error) => Err(unconfirmed(error.to_string())),
         }
+    }
+}
+
+/// The answer to a node that asked for a change of itself.
+fn changed(change: Result<Node, ClusterError>) -> PeerResponse {
+    match change {
+        Ok(node) => PeerResponse::Changed(Box::new(node)),
+        Err(error @ ClusterError::Unconfirmed(_)) => PeerResponse::Unconfirmed(chain(&error)),
+        Err(error) => PeerResponse::Failed(chain(&error)),
     }
 }
 

@@ -1,11 +1,12 @@
 //! What can be replicated: the entries of the cluster's log.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::model::{ConfigUpdate, Node, NodeId, NodeRole, Port, ReadonlyStatements, Term, WalHistory};
+use crate::model::{ConfigUpdate, LogIndex, Node, NodeId, NodeRole, Port, ReadonlyStatements, Term, WalHistory};
 
 /// A change of the replicated state, with who wants it and why.
 ///
@@ -77,6 +78,8 @@ pub enum Change {
         node: NodeId,
         /// The term that it was elected in.
         term: Term,
+        /// Whether an operator has accepted that commits may be lost by it: others may have more.
+        lossy: bool,
     },
     /// The database of the leader of `term` was promoted; others may follow it.
     Promoted {
@@ -88,6 +91,18 @@ pub enum Change {
         timeline: u32,
         /// Its whole WAL history.
         history: WalHistory,
+    },
+    /// All that was ever acknowledged is held as the voters of a membership ask.
+    Held {
+        /// The log index of that membership.
+        membership: LogIndex,
+        /// Its voters.
+        voters: BTreeSet<NodeId>,
+    },
+    /// The node that was elected cannot lead, and neither can another: the cause says why.
+    NobodyLeads {
+        /// Which was elected.
+        node: NodeId,
     },
     /// The statements that do not write are these now.
     SetReadonly(ReadonlyStatements),

@@ -130,20 +130,84 @@ mod tests {
         }
     }
 
+    /// A change of one voter, and whether it is a database.
+    #[derive(Clone, Copy, Debug)]
+    enum OneVoter {
+        Added(NodeRole),
+        Removed(NodeRole),
+    }
+
+    /// The nodes before and after a change of one voter: the last of its kind is added or removed.
+    fn around(databases: u64, witnesses: u64, change: OneVoter) -> Option<(Vec<Node>, Vec<Node>)> {
+        let more = |role| match role {
+            NodeRole::Witness => (databases, witnesses + 1),
+            _ => (databases + 1, witnesses),
+        };
+        let (larger, role) = match change {
+            OneVoter::Added(role) => (more(role), role),
+            OneVoter::Removed(role) => ((databases, witnesses), role),
+        };
+        let larger = cluster(larger.0, larger.1);
+        let leaver = larger.iter().rposition(|node| node.role == role)?;
+        let mut smaller = larger.clone();
+        smaller.remove(leaver);
+        let count = |nodes: &[Node], role| nodes.iter().filter(|node| node.role == role).count();
+        // What the cluster refuses to be.
+        let refused = |nodes: &[Node]| count(nodes, NodeRole::Voter) < count(nodes, NodeRole::Witness).max(1);
+        if refused(&smaller) || refused(&larger) {
+            return None;
+        }
+        Some(match change {
+            OneVoter::Added(_) => (smaller, larger),
+            OneVoter::Removed(_) => (larger, smaller),
+        })
+    }
+
+    /// Fails where the voters `sets` can elect somebody without a database that holds what `primary` acknowledged
+    /// under the rule for `sync`.
+    fn check_step(nodes: &[Node], sets: &[BTreeSet<NodeId>], sync: &BTreeSet<NodeId>, primary: NodeId) {
+        let rule =
+            sync_rule(&Config::default(), nodes.iter().filter(|node| sync.contains(&node.id)), primary, Term(1));
+        for chosen in 0u32..1 << nodes.len() {
+            let elects = |id: NodeId| nodes.iter().position(|node| node.id == id).is_some_and(|i| chosen >> i & 1 == 1);
+            let is_majority =
+                |set: &BTreeSet<NodeId>| set.iter().filter(|&&id| elects(id)).count() >= majority(set.len());
+            // Whoever leads without having been a voter holds for nobody.
+            let holder = sets.iter().any(|set| set.contains(&primary));
+            if !sets.iter().all(is_majority) || holder && elects(primary) {
+                continue;
+            }
+            // Holders that all stay out of this majority would have to be among these.
+            let outside = rule.standbys.iter().filter(|&&id| !elects(id)).count();
+            assert!(outside < rule.count, "{sets:?}, rule for {sync:?}, primary {primary}, majority {chosen:b}");
+        }
+    }
+
     #[test]
-    fn who_holds_a_commit_meets_every_majority_that_elects_in_a_database() {
-        for (databases, witnesses) in (1..=7).flat_map(|databases| (0..=databases).map(move |w| (databases, w))) {
-            let nodes = cluster(databases, witnesses);
-            for primary in (1..=databases).map(NodeId) {
-                let rule = sync_rule(&Config::default(), nodes.iter(), primary, Term(1));
-                for chosen in 0u32..1 << nodes.len() {
-                    let elects = |id: &NodeId| chosen >> (id.0 - 1) & 1 == 1;
-                    if (chosen.count_ones() as usize) < majority(nodes.len()) || elects(&primary) {
-                        continue;
-                    }
-                    // Holders that all stay out of this majority would have to be among these.
-                    let outside = rule.standbys.iter().filter(|id| !elects(id)).count();
-                    assert!(outside < rule.count, "{databases} databases, {witnesses} witnesses, majority {chosen:b}");
+    fn at_every_step_of_a_change_holders_meet_every_majority_that_elects() {
+        let changes = [NodeRole::Voter, NodeRole::Witness]
+            .into_iter()
+            .flat_map(|role| [OneVoter::Added(role), OneVoter::Removed(role)]);
+        let sizes = (1..=7).flat_map(|databases| (0..=databases).map(move |witnesses| (databases, witnesses)));
+        for ((databases, witnesses), change) in sizes.flat_map(|size| changes.clone().map(move |change| (size, change)))
+        {
+            let Some((before, after)) = around(databases, witnesses, change) else { continue };
+            let of = |nodes: &[Node]| nodes.iter().map(|node| node.id).collect::<BTreeSet<_>>();
+            let (old, new) = (of(&before), of(&after));
+            let nodes = if old.len() > new.len() { &before } else { &after };
+            let larger = of(nodes);
+            // The first is in all sets; the last database may be the one that comes or leaves. The rule is raised
+            // before a voter is added, and lowered after one was removed.
+            let last = nodes.iter().rfind(|node| node.role == NodeRole::Voter).unwrap().id;
+            for primary in [NodeId(1), last].into_iter().filter(|primary| old.contains(primary)) {
+                for (sets, sync) in [
+                    (vec![old.clone()], &old),
+                    (vec![old.clone()], &larger),
+                    (vec![old.clone(), new.clone()], &larger),
+                    (vec![new.clone()], &larger),
+                    (vec![new.clone()], &new),
+                ] {
+                    check_step(nodes, &sets, sync, primary);
                 }
             }
         }

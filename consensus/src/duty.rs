@@ -10,20 +10,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
 
+use crate::clock::Instant;
 use crate::command::{Change, Outcome};
 use crate::database::{Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary, SyncRule};
-use crate::durability::sync_rule;
 use crate::handover;
 use crate::machine::Progress;
-use crate::model::{Lsn, Node, NodeId, NodeRole, Term, WalHistory, WalPosition};
+use crate::model::{Lsn, NodeId, NodeRole, Term, WalHistory, WalPosition};
 use crate::plan::{View, Wanted, plan};
 use crate::propose::{ProposeError, Reason, propose};
 use crate::raft::{Core, RaftError, Seats};
-use crate::recruit::{Choice, choose, is_majority};
+use crate::recruit::{Choice, Recruiting, choose, is_majority};
+use crate::rule;
 use crate::store::{Duty as Record, Repair, StoreError};
-use crate::transport::{PeerRequest, PeerResponse};
+use crate::tasks::own_report;
+use crate::transport::{PeerResponse, Promise};
 use crate::views::Views;
 
 /// After a step failed, it is tried again after this time.
@@ -31,8 +32,12 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// A primary that hands over has so long to stop: its sessions end, and its standbys get the rest of its WAL.
 const STOP: Duration = Duration::from_secs(20);
+/// After so many node time-outs without a leader the cluster is told why.
+const PATIENCE: u32 = 3;
 /// A leader without a lease looks for one so often.
 const LEASE: Duration = Duration::from_millis(5);
+/// An operator's word that commits may be lost counts for so long: by then the node is elected, or cannot be.
+const WORD: Duration = Duration::from_secs(30);
 
 /// What others want of the database, and where the answer goes.
 #[derive(Debug)]
@@ -41,6 +46,18 @@ pub(crate) enum Order {
     Promise(Term, oneshot::Sender<PeerResponse>),
     /// This leader is to hand over to a node; the answer is why it could not, if so.
     HandOver(NodeId, oneshot::Sender<Result<(), String>>),
+    /// This node is to lead although others may have more: an operator, who is named, has accepted that. The answer is
+    /// why it could not, if so.
+    Force(String, oneshot::Sender<Result<(), String>>),
+}
+
+/// The sync rule of the local primary, as far as it is proven.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct InForce {
+    /// The rule under which every commit is acknowledged; none where this node has no primary that serves.
+    pub(crate) rule: Option<SyncRule>,
+    /// Whether all that was ever acknowledged is held under it.
+    pub(crate) held: bool,
 }
 
 /// Why a step failed.
@@ -65,6 +82,10 @@ pub(crate) struct Local {
     record: watch::Receiver<Record>,
     /// Whether its promotion was begun and it was not fenced since.
     may_serve: Arc<AtomicBool>,
+    /// The sync rule of the primary that it is.
+    pub(crate) in_force: watch::Receiver<InForce>,
+    /// What hinders this node, for people.
+    pub(crate) note: watch::Receiver<Option<String>>,
 }
 
 impl Local {
@@ -88,7 +109,7 @@ impl Local {
             return Some(format!("term {term} is over: this node has promised for {}", record.promise));
         }
         if let Some(repair) = record.repair {
-            return Some(format!("its database needs a {repair:?}"));
+            return Some(format!("its database needs a {repair}"));
         }
         (status.role == DatabaseRole::Absent).then(|| "it has no database yet".into())
     }
@@ -184,6 +205,15 @@ impl Inputs {
     }
 }
 
+/// An elected node that is not the announced leader yet.
+#[derive(Clone, Copy)]
+struct Waits {
+    term: Term,
+    since: Instant,
+    /// Whether the cluster was told why.
+    told: bool,
+}
+
 /// The loop and what it needs.
 pub(crate) struct Duty {
     core: Core,
@@ -192,8 +222,13 @@ pub(crate) struct Duty {
     inputs: Option<Inputs>,
     record: watch::Sender<Record>,
     views: Views,
-    /// The sync rule that is in force.
-    rule: Option<SyncRule>,
+    in_force: watch::Sender<InForce>,
+    /// Whether clients are let in.
+    admitted: bool,
+    /// Who has accepted that commits are lost where this node leads, and until when that counts.
+    accepted: Option<(String, Instant)>,
+    /// Since when this node, elected, tries to take its lead up.
+    waits: Option<Waits>,
     /// Where the WAL of the database ends, as long as it is fenced on behalf of that term.
     fenced: Option<(Term, Lsn)>,
     /// The term in which this leader could not serve when it tried last.
@@ -208,15 +243,35 @@ impl Duty {
         database: Option<Arc<dyn Database>>,
         views: Views,
         removed: watch::Receiver<bool>,
-        note: watch::Sender<Option<String>>,
     ) -> Result<Self, StoreError> {
+        let note = watch::Sender::new(None);
         let record = watch::Sender::new(core.store().duty()?);
-        let local = Local { database, record: record.subscribe(), may_serve: Arc::default() };
+        let in_force = watch::Sender::new(InForce::default());
+        let local = Local {
+            database,
+            record: record.subscribe(),
+            may_serve: Arc::default(),
+            in_force: in_force.subscribe(),
+            note: note.subscribe(),
+        };
         let status = local.database.as_ref().map(|database| database.status());
         let (progress, seats) = (core.machine().progress(), core.seats());
         let inputs =
             Inputs { core: core.clone(), local: local.clone(), removed, progress, seats, status, changed: true };
-        Ok(Self { core, local, inputs: Some(inputs), record, views, rule: None, fenced: None, failed: None, note })
+        Ok(Self {
+            core,
+            local,
+            inputs: Some(inputs),
+            record,
+            views,
+            in_force,
+            admitted: false,
+            accepted: None,
+            waits: None,
+            fenced: None,
+            failed: None,
+            note,
+        })
     }
 
     pub(crate) fn local(&self) -> Local {
@@ -251,12 +306,7 @@ impl Duty {
             if let Some(error) = &note {
                 tracing::warn!(error, "this node could not do what it has to");
             }
-            self.note.send_if_modified(|known| {
-                *known != note && {
-                    *known = note;
-                    true
-                }
-            });
+            self.tell(note);
             if inputs.changed && !failed {
                 continue;
             }
@@ -283,7 +333,7 @@ impl Duty {
             Order::Promise(_, answer) if answer.is_closed() => {}
             Order::Promise(term, answer) => {
                 let promise = match self.promise(term).await {
-                    Ok(position) => PeerResponse::Promise(position),
+                    Ok(promise) => PeerResponse::Promise(promise),
                     Err(error) => PeerResponse::Failed(chain(&error)),
                 };
                 let _ = answer.send(promise);
@@ -291,26 +341,63 @@ impl Duty {
             Order::HandOver(target, answer) => {
                 let _ = answer.send(self.hand_over(target).await.map_err(|error| chain(&error)));
             }
+            Order::Force(actor, answer) => {
+                let _ = answer.send(self.accept_loss(actor).map_err(|error| chain(&error)));
+            }
         }
     }
 
-    /// Hands leadership to `target`. A primary is stopped in good order first, so that its standbys have all of its WAL
-    /// and none of them is behind it; where the target cannot take over, this node is led again by the usual way.
+    /// Takes an operator's word that this node may lead although others may have more. A rewind that was not begun is
+    /// not needed any more: what the database has is what counts.
+    fn accept_loss(&mut self, actor: String) -> Result<(), DutyError> {
+        if self.record.borrow().repair == Some(Repair::Clone) {
+            return Err(DutyError::Refused("its database needs a clone: there is nothing that it could lead with".into()));
+        }
+        self.keep(|record| record.repair = None)?;
+        self.accepted = Some((actor, self.core.clock().now() + WORD));
+        Ok(())
+    }
+
+    /// Hands leadership to `target`. A primary is stopped in good order first, so that its standbys have all of its WAL;
+    /// where the target has not, or cannot take over, this node is led again by the usual way.
     async fn hand_over(&mut self, target: NodeId) -> Result<(), DutyError> {
         if let Some(database) = self.database()
             && database.status().borrow().role == DatabaseRole::Primary
         {
-            self.rule = None;
+            self.serves_no_more();
             // Until it has stopped it serves, and may do so only under the lease.
-            tokio::select! {
+            let last = tokio::select! {
                 stopped = database.stop() => stopped?,
                 () = self.lease_is_over() => return Err(DutyError::Refused("the lease was about to end".into())),
                 () = tokio::time::sleep(STOP) => {
                     return Err(DutyError::Refused(format!("the database did not stop within {STOP:?}")));
                 }
-            }
+            };
+            self.wait_for_wal(target, last).await?;
         }
         Ok(handover::transfer(&self.core, target).await?)
+    }
+
+    /// Waits until the WAL of `target` has passed the last record that this primary wrote, which was on its way when it
+    /// stopped.
+    async fn wait_for_wal(&self, target: NodeId, last: Lsn) -> Result<(), DutyError> {
+        let core = &self.core;
+        let node = core.machine().read(|applied| applied.state.nodes.get(&target).cloned());
+        let node = node.ok_or_else(|| DutyError::Refused(format!("node {target} is not part of the cluster")))?;
+        let patience = core.config().leader_voting_timeout.get();
+        let passed = async {
+            loop {
+                let report = handover::ask(core, &node, own_report(core, &self.local, &self.views)).await;
+                let end = report.and_then(|report| report.database?.lsn);
+                if end.is_some_and(|end| end > last) {
+                    return;
+                }
+                tokio::time::sleep(LEASE).await;
+            }
+        };
+        tokio::time::timeout(patience, passed).await.map_err(|_| {
+            DutyError::Refused(format!("node {target} did not get the last of the WAL, up to {last}, within {patience:?}"))
+        })
     }
 
     /// Waits until the database has to be fenced, since the lease of this leader is about to end.
@@ -334,7 +421,7 @@ impl Duty {
             Wanted::Demote => self.demote().await,
             Wanted::Follow(primary, history) => self.follow(primary, history).await,
             Wanted::Stop => match self.database() {
-                Some(database) => Ok(database.stop().await?),
+                Some(database) => Ok(database.stop().await.map(drop)?),
                 None => Ok(()),
             },
         }
@@ -361,7 +448,7 @@ impl Duty {
 
     /// Promises the leader-to-be of `term` to take WAL of no earlier primary, and tells how far the database is. It is
     /// fenced before the answer, so what it tells stays true.
-    async fn promise(&mut self, term: Term) -> Result<Option<WalPosition>, DutyError> {
+    async fn promise(&mut self, term: Term) -> Result<Promise, DutyError> {
         let newest = self.core().seat().term;
         if term < newest {
             return Err(DutyError::Refused(format!("term {term} is over: the newest is {newest}")));
@@ -369,22 +456,29 @@ impl Duty {
         if let Some(reason) = self.local.refuses(term) {
             return Err(DutyError::Refused(reason));
         }
-        let Some(database) = self.database() else { return Ok(None) };
+        let Some(database) = self.database() else { return Ok(Promise { position: None, unfit: None }) };
         // A primary is stopped before anything else: a disk that hangs must not hold that up.
         let lsn = self.fence(&database).await?;
         self.keep(|record| record.promise = term)?;
         self.fenced = Some((term, lsn));
-        Ok(Some(self.record.borrow().history.position(lsn)))
+        let position = Some(self.record.borrow().history.position(lsn));
+        Ok(Promise { position, unfit: self.local.unfit() })
     }
 
     /// Makes the database a standby that follows nobody, and tells where its WAL ends.
     async fn fence(&mut self, database: &Arc<dyn Database>) -> Result<Lsn, DutyError> {
-        self.rule = None;
+        self.serves_no_more();
         self.fenced = None;
         let fenced = tokio::time::timeout(STOP, database.fence(self.core.config().fencing_deadline())).await;
         let lsn = fenced.map_err(|_| DutyError::Refused(format!("the database was not fenced within {STOP:?}")))??;
         self.local.may_serve.store(false, Ordering::Relaxed);
         Ok(lsn)
+    }
+
+    /// Nothing is known any more of a sync rule that is in force here, or of clients that were let in.
+    fn serves_no_more(&mut self) {
+        self.in_force.send_replace(InForce::default());
+        self.admitted = false;
     }
 
     /// Recruits a majority of the voters and becomes the announced leader of `term`, or hands leadership to the node
@@ -398,48 +492,123 @@ impl Duty {
         let mut promises = BTreeMap::new();
 
         // Asked while the own database is fenced; whoever is still being asked when this ends is asked no more.
-        let others: BTreeSet<_> = voters.iter().flatten().filter(|&&voter| voter != me).collect();
-        let mut asked: JoinSet<_> = others
-            .into_iter()
-            .filter_map(|voter| nodes.get(voter))
-            .map(|node| recruit(core.clone(), node.clone(), term))
-            .collect();
+        let others = voters.iter().flatten().filter(|&&voter| voter != me).collect::<BTreeSet<_>>();
+        let mut recruiting = Recruiting::begin(&core, others.into_iter().filter_map(|voter| nodes.get(voter)), term);
         // A primary that is elected again, nobody else having led in between, goes on serving.
         let serves = self.local.status().is_some_and(|status| status.role == DatabaseRole::Primary);
         let goes_on = serves && last_lead.is_none_or(|lead| lead.node == me);
         if goes_on {
             self.keep(|record| record.promise = term)?;
-            promises.insert(me, self.local.position());
+            promises.insert(me, Promise { position: self.local.position(), unfit: None });
         } else {
             match self.promise(term).await {
-                Ok(position) => drop(promises.insert(me, position)),
-                Err(error) => {
-                    let error = chain(&error);
-                    tracing::warn!(error, "this node was elected and cannot lead itself");
-                    self.note.send_replace(Some(error));
-                }
+                Ok(promise) => drop(promises.insert(me, promise)),
+                Err(error) => recruiting.refused(me, chain(&error)),
             }
         }
         while !is_majority(&voters, |voter| promises.contains_key(&voter)) {
-            match asked.join_next().await {
-                Some(Ok((node, position))) => drop(promises.insert(node, position)),
-                Some(Err(error)) => tracing::error!(%error, "recruiting a voter ended"),
-                None => return Err(DutyError::Refused("no majority of the voters can be asked".into())),
+            let waited = self.waits_since(term);
+            if waited >= core.config().leader_voting_timeout.get()
+                && promises.contains_key(&me)
+                && let Some(actor) = self.loss_is_accepted()
+            {
+                return self.lead_with_loss(term, actor, promises.len(), voters[0].len()).await;
+            }
+            let why = recruiting.why();
+            let reason = format!(
+                "elected in term {term}, with the promises of {} of {} voters: {why}",
+                promises.len(),
+                voters[0].len()
+            );
+            self.tell_nobody_leads(term, reason.clone()).await?;
+            if !promises.contains_key(&me) && waited >= RETRY {
+                // The own database may be fit by now.
+                return Err(DutyError::Refused(reason));
+            }
+            let heartbeat = core.config().heartbeat_interval.get();
+            match tokio::time::timeout(heartbeat, recruiting.next()).await {
+                Ok(Some((node, promise))) => drop(promises.insert(node, promise)),
+                Ok(None) => tokio::time::sleep(heartbeat).await,
+                Err(_) => {}
             }
         }
         let may_lead = |node: NodeId| nodes.get(&node).is_some_and(|node| node.votes() && node.role == NodeRole::Voter);
-        match choose(me, &promises, may_lead) {
-            // Whoever goes on serving has all WAL that its standbys have, though its last look at it is older.
-            choice if goes_on || choice == Choice::Me => {
-                let cause = format!("elected in term {term}, by {} of {} voters", promises.len(), voters[0].len());
-                self.write(Change::Lead { node: me, term }, cause).await
-            }
+        let choice = choose(me, &promises, may_lead);
+        // Whoever goes on serving has all WAL that its standbys have, though its last look at it is older.
+        if goes_on || choice == Choice::Me {
+            let cause = format!("elected in term {term}, by {} of {} voters", promises.len(), voters[0].len());
+            self.write(Change::Lead { node: me, term, lossy: false }, cause).await?;
+            self.accepted = None;
+            return Ok(());
+        }
+        if promises.contains_key(&me)
+            && let Some(actor) = self.loss_is_accepted()
+        {
+            return self.lead_with_loss(term, actor, promises.len(), voters[0].len()).await;
+        }
+        let reason = match choice {
             Choice::Other(node) => {
                 tracing::info!(%node, %term, "leadership goes to the node with the furthest database");
-                Ok(handover::transfer(&core, node).await?)
+                return Ok(handover::transfer(&core, node).await?);
             }
-            Choice::Me | Choice::Nobody => Err(DutyError::Refused("none of the voters that answer may lead".into())),
+            Choice::Unfit(node, reason) => {
+                format!("elected in term {term}; node {node} has the furthest database, which is not fit: {reason}")
+            }
+            Choice::Me | Choice::Nobody => {
+                format!("elected in term {term}; none of the voters that answer may lead: {}", recruiting.why())
+            }
+        };
+        self.tell_nobody_leads(term, reason.clone()).await?;
+        Err(DutyError::Refused(reason))
+    }
+
+    /// For how long this node has been trying to take the lead of `term`.
+    fn waits_since(&mut self, term: Term) -> Duration {
+        let now = self.core.clock().now();
+        match self.waits {
+            Some(Waits { term: known, since, .. }) if known == term => now.saturating_sub(since),
+            _ => {
+                self.waits = Some(Waits { term, since: now, told: false });
+                Duration::ZERO
+            }
         }
+    }
+
+    /// Tells people why nobody leads; after a while the cluster, too, once a term.
+    async fn tell_nobody_leads(&mut self, term: Term, reason: String) -> Result<(), DutyError> {
+        let late = self.waits_since(term) >= PATIENCE * self.core.config().node_timeout.get();
+        self.tell(Some(reason.clone()));
+        if late
+            && let Some(waits) = self.waits.as_mut().filter(|waits| !waits.told)
+        {
+            waits.told = true;
+            self.write(Change::NobodyLeads { node: self.core.id() }, reason).await?;
+        }
+        Ok(())
+    }
+
+    /// Who has accepted that commits may be lost where this node leads, if somebody has.
+    fn loss_is_accepted(&self) -> Option<String> {
+        let (actor, until) = self.accepted.as_ref()?;
+        (self.core.clock().now() < *until).then(|| actor.clone())
+    }
+
+    /// Becomes the announced leader of `term` although others may have acknowledged commits that this node lacks.
+    async fn lead_with_loss(
+        &mut self,
+        term: Term,
+        actor: String,
+        promised: usize,
+        voters: usize,
+    ) -> Result<(), DutyError> {
+        let cause = format!(
+            "acknowledged commits may be lost by this, which {actor} has accepted: elected in term {term}, with the \
+             promises of {promised} of {voters} voters"
+        );
+        tracing::warn!(cause, "leads");
+        self.write(Change::Lead { node: self.core.id(), term, lossy: true }, cause).await?;
+        self.accepted = None;
+        Ok(())
     }
 
     /// Is the primary of `term`. A database that cannot be promoted is not tried for ever: others may be fit.
@@ -457,36 +626,24 @@ impl Duty {
         result
     }
 
-    /// Promotes, announces, and keeps the sync rule.
+    /// Promotes, announces, keeps the sync rule, and lets clients in.
     async fn serve_term(&mut self, term: Term) -> Result<(), DutyError> {
         let Some(database) = self.database() else { return Ok(()) };
         let core = self.core().clone();
         let me = core.id();
         let status = database.status().borrow().clone();
         let serves = status.role == DatabaseRole::Primary;
-        let (rule, announced) = core.machine().read(|applied| {
-            let state = &applied.state;
-            let announced =
-                state.promoted.as_ref().is_some_and(|promoted| promoted.node == me && promoted.term == term);
-            // Voters of Raft that are to be none any more still count: the rule is lowered after the membership.
-            let voting = core.voters().into_iter().flatten().collect::<BTreeSet<_>>();
-            let voters = state.nodes.values().filter(|node| node.votes() || voting.contains(&node.id));
-            (sync_rule(&state.config, voters, me, term), announced)
+        let announced = core.machine().read(|applied| {
+            let promoted = applied.state.promoted.as_ref();
+            promoted.is_some_and(|promoted| promoted.node == me && promoted.term == term)
         });
         if announced {
-            if !serves {
-                // The term's promotion is spent: whoever follows this primary may have what this database lost.
-                tracing::warn!(%term, "the database of the leader is down: leadership is given up");
-                return self.give_up().await;
-            }
-            if self.rule.as_ref() != Some(&rule) {
-                database.set_sync_rule(rule.clone()).await?;
-                self.rule = Some(rule);
-            }
-            return Ok(());
+            return self.serve(&database, term).await;
         }
+        let rule = rule::wanted(&core, term);
         let begun = self.record.borrow().history.0.last().copied().filter(|start| start.term == term);
         if serves {
+            self.in_force.send_replace(InForce::default());
             database.set_sync_rule(rule.clone()).await?;
         } else {
             let end = match self.fenced.take() {
@@ -509,10 +666,74 @@ impl Duty {
             self.keep(|record| record.history = record.history.before(term).promoted(term, promotion.start))?;
             promotion.timeline
         };
-        self.rule = Some(rule);
+        self.in_force.send_replace(InForce { rule: Some(rule), held: false });
         let history = self.record.borrow().history.clone();
         let cause = format!("its database was promoted, on timeline {timeline}");
         self.write(Change::Promoted { node: me, term, timeline, history }, cause).await
+    }
+
+    /// Keeps the sync rule of the announced primary as the voters ask, and lets clients in once the term's first write
+    /// is held under it: before that it is not known what of earlier terms will last (Raft paper, figure 8), so nobody is
+    /// told of it.
+    async fn serve(&mut self, database: &Arc<dyn Database>, term: Term) -> Result<(), DutyError> {
+        let core = self.core().clone();
+        let mut progress = core.machine().progress();
+        let mut seats = core.seats();
+        let mut status = database.status();
+        loop {
+            progress.borrow_and_update();
+            if status.borrow_and_update().role != DatabaseRole::Primary {
+                // The term's promotion is spent: whoever follows this primary may have what its database lost.
+                tracing::warn!(%term, "the database of the leader is down: leadership is given up");
+                return self.give_up().await;
+            }
+            let rule = rule::wanted(&core, term);
+            if self.in_force.borrow().rule.as_ref() != Some(&rule) {
+                self.in_force.send_replace(InForce::default());
+                database.set_sync_rule(rule.clone()).await?;
+                self.in_force.send_replace(InForce { rule: Some(rule.clone()), held: false });
+            }
+            if !self.in_force.borrow().held {
+                if !self.admitted {
+                    let names = rule.standbys.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+                    let waits = format!("waits for {} of the nodes {names} to follow before clients are let in", rule.count);
+                    self.tell((rule.count > 0).then_some(waits));
+                }
+                let changed = async {
+                    while rule::wanted(&core, term) == rule && status.borrow_and_update().role == DatabaseRole::Primary {
+                        tokio::select! {
+                            _ = progress.changed() => {}
+                            () = seats.changed() => {}
+                            _ = status.changed() => {}
+                            // A membership that is committed shows a little after its entry is applied.
+                            () = tokio::time::sleep(core.config().heartbeat_interval.get()) => {}
+                        }
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    () = changed => continue,
+                    held = database.hold() => held?,
+                }
+                self.in_force.send_modify(|in_force| in_force.held = true);
+            }
+            if !self.admitted {
+                database.admit().await?;
+                self.admitted = true;
+                tracing::info!(%term, "clients are let in");
+            }
+            return Ok(());
+        }
+    }
+
+    /// Tells people what hinders this node, or that nothing does.
+    fn tell(&self, note: Option<String>) {
+        self.note.send_if_modified(|known| {
+            *known != note && {
+                *known = note;
+                true
+            }
+        });
     }
 
     /// Stops serving, and comes back as a standby that follows nobody yet.
@@ -595,23 +816,6 @@ impl Duty {
             Outcome::Done | Outcome::Node(_) => Ok(()),
             Outcome::Refused(reason) | Outcome::Invalid(reason) => Err(DutyError::Refused(reason)),
         }
-    }
-}
-
-/// Asks a voter for its promise until it gives one.
-async fn recruit(core: Core, node: Node, term: Term) -> (NodeId, Option<WalPosition>) {
-    loop {
-        let config = core.config();
-        // A primary has to be stopped first, and comes up as a standby.
-        let patience = config.node_timeout.get().max(Duration::from_secs(5));
-        let request = PeerRequest::Recruit { term };
-        match core.transport().call(node.id, node.api_address(), request, patience).await {
-            Ok(PeerResponse::Promise(position)) => return (node.id, position),
-            Ok(PeerResponse::Failed(reason)) => tracing::debug!(node = %node.id, reason, "does not promise"),
-            Ok(other) => tracing::warn!(node = %node.id, ?other, "an answer that does not fit the question"),
-            Err(error) => tracing::debug!(%error, "cannot be recruited"),
-        }
-        tokio::time::sleep(config.heartbeat_interval.get()).await;
     }
 }
 

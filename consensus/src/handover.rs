@@ -3,7 +3,7 @@
 use crate::database::DatabaseRole;
 use crate::model::{Node, NodeId, NodeRole, NodeState};
 use crate::raft::{Core, RaftError};
-use crate::transport::NodeReport;
+use crate::transport::{NodeReport, PeerRequest, PeerResponse};
 use crate::views::{Views, validity};
 
 /// Transfers Raft's leadership to `target`, and waits until it is gone from here. Where it has not moved in time, this
@@ -39,6 +39,16 @@ pub(crate) async fn give_up_term(core: &Core) -> Result<(), RaftError> {
     core.rebuild(false).await?;
     core.stand_at_once();
     Ok(())
+}
+
+/// Asks a node how it is.
+pub(crate) async fn ask(core: &Core, node: &Node, own: NodeReport) -> Option<NodeReport> {
+    let request = PeerRequest::Report(Box::new(own));
+    match core.transport().call(node.id, node.api_address(), request, core.config().node_timeout.get()).await {
+        Ok(PeerResponse::Report(report)) => Some(*report),
+        // Whoever asks goes on asking, and says what it waits for.
+        Ok(_) | Err(_) => None,
+    }
 }
 
 /// Why `node` is not fit to lead, by its newest report; none where it is.

@@ -8,12 +8,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Instant;
 use crate::command::{Change, Outcome};
-use crate::duty::{Order, chain};
+use crate::duty::{Local, Order, chain};
 use crate::handover;
-use crate::membership::{Step, invisible, next_step, removable};
+use crate::membership::{Step, dispensable, invisible, next_step, removable};
 use crate::model::{Node, NodeId, NodeState};
 use crate::propose::{Reason, propose};
 use crate::raft::{Core, RaftError};
+use crate::rule::{self, Proven};
 use crate::state::Lead;
 use crate::types::Peer;
 use crate::views::{Views, validity};
@@ -22,18 +23,29 @@ use crate::views::{Views, validity};
 pub(crate) const LAG: u64 = 100;
 /// A node is removed by itself when it was not seen for so many node time-outs: a restart must not cost its place.
 const AUTOREMOVE_AFTER: u32 = 10;
+/// A standby that commits wait for is declared down when it has not streamed for so many node time-outs: longer than a
+/// restart of its database takes.
+const RELEASE_AFTER: u32 = 5;
 
 /// Does what the leader has to, as long as this node leads; ends never.
-pub(crate) async fn run(core: Core, views: Views, orders: mpsc::Sender<Order>) {
+pub(crate) async fn run(core: Core, local: Local, views: Views, orders: mpsc::Sender<Order>) {
     let mut progress = core.machine().progress();
+    let mut in_force = local.in_force.clone();
     // Since when a node was not seen by half of the cluster.
     let mut lost: BTreeMap<NodeId, Instant> = BTreeMap::new();
     // Since when this node leads and knows a node: it cannot have answered before.
     let mut known: BTreeMap<NodeId, Instant> = BTreeMap::new();
+    // Since when a standby that commits wait for does not stream.
+    let mut missing: BTreeMap<NodeId, Instant> = BTreeMap::new();
     loop {
         let heartbeat = core.config().heartbeat_interval.get();
-        let _ = tokio::time::timeout(heartbeat, progress.changed()).await;
+        tokio::select! {
+            () = tokio::time::sleep(heartbeat) => {}
+            _ = progress.changed() => {}
+            _ = in_force.changed() => {}
+        }
         progress.borrow_and_update();
+        in_force.borrow_and_update();
         let now = core.clock().now();
         let seat = core.seat();
         let lead = core.machine().read(|applied| applied.state.lead);
@@ -43,9 +55,10 @@ pub(crate) async fn run(core: Core, views: Views, orders: mpsc::Sender<Order>) {
         if !leads {
             lost.clear();
             known.clear();
+            missing.clear();
             continue;
         }
-        if let Err(error) = membership(&core, &views, &orders).await {
+        if let Err(error) = membership(&core, &local, &views, &orders).await {
             tracing::warn!(error = chain(&error), "the membership could not be changed");
         }
         let nodes = core.machine().read(|applied| applied.state.nodes.clone());
@@ -57,14 +70,38 @@ pub(crate) async fn run(core: Core, views: Views, orders: mpsc::Sender<Order>) {
         let due = nodes.into_iter().filter(|(id, _)| known.get(id).is_some_and(|since| now >= *since + patience));
         reach(&core, &views, now, due.map(|(_, node)| node).collect()).await;
         autoremove(&core, &views, now, &mut lost).await;
+        release_commits(&core, &local, &views, now, &mut missing).await;
     }
 }
 
 /// Takes the next step towards the membership that the state says.
-async fn membership(core: &Core, views: &Views, orders: &mpsc::Sender<Order>) -> Result<(), RaftError> {
-    let nodes = core.machine().read(|applied| applied.state.nodes.clone());
+async fn membership(
+    core: &Core,
+    local: &Local,
+    views: &Views,
+    orders: &mpsc::Sender<Order>,
+) -> Result<(), RaftError> {
+    let (nodes, held) = core.machine().read(|applied| (applied.state.nodes.clone(), applied.state.held));
     let (members, voters) = core.membership();
-    let Some(step) = next_step(core.id(), &nodes, &voters, &members) else { return Ok(()) };
+    let step = next_step(core.id(), &nodes, &voters, &members);
+    if local.database.is_some() {
+        let proven = rule::proven(core, local);
+        let settled = held.is_some() && held == core.membership_index();
+        if step.is_none() && !settled && proven == Proven::Held {
+            hold(core, &voters).await;
+        }
+        // Adding: the rule of the larger set first, and all that was ever acknowledged held under it. Removing: all held
+        // as the present voters ask, in this term or since before it.
+        let allowed = match step {
+            Some(Step::AddVoter(_)) => proven == Proven::Held,
+            Some(Step::RemoveVoter(_)) => proven == Proven::Held || proven == Proven::InForce && settled,
+            _ => true,
+        };
+        if !allowed {
+            return Ok(());
+        }
+    }
+    let Some(step) = step else { return Ok(()) };
     tracing::info!(?step, "the membership changes");
     let raft = core.ready().await;
     let change = match step {
@@ -102,6 +139,44 @@ async fn membership(core: &Core, views: &Views, orders: &mpsc::Sender<Order>) ->
         core.transport().forget(id);
     }
     Ok(())
+}
+
+/// Tells the cluster that all that was ever acknowledged is held as the present voters ask.
+async fn hold(core: &Core, voters: &[BTreeSet<NodeId>]) {
+    if let (Some(membership), [voters]) = (core.membership_index(), voters) {
+        let cause = format!("the sync rule of {} voters is in force, and a commit was acknowledged under it", voters.len());
+        write(core, Change::Held { membership, voters: voters.clone() }, Reason::own(core, cause)).await;
+    }
+}
+
+/// Declares a standby down that commits wait for, where they would wait for it for ever: too few stream, and it has not
+/// for long. What was acknowledged is held as the voters ask, so the others go on without it; it is upgraded again when
+/// it is back.
+async fn release_commits(
+    core: &Core,
+    local: &Local,
+    views: &Views,
+    now: Instant,
+    missing: &mut BTreeMap<NodeId, Instant>,
+) {
+    let rule = local.in_force.borrow().rule.clone();
+    let Some(rule) = rule else { return missing.clear() };
+    let streams = |node: NodeId| {
+        let status = views.fresh(node, now, validity(core)).and_then(|report| report.database);
+        status.is_some_and(|status| status.streaming && status.follows == Some((core.id(), rule.term)))
+    };
+    missing.retain(|&node, _| rule.standbys.contains(&node) && !streams(node));
+    for &node in rule.standbys.iter().filter(|&&node| !streams(node)) {
+        missing.entry(node).or_insert(now);
+    }
+    let patience = core.config().node_timeout.get() * RELEASE_AFTER;
+    let nodes = core.machine().read(|applied| applied.state.nodes.clone());
+    let late: BTreeSet<_> =
+        missing.iter().filter(|(_, since)| now >= **since + patience).map(|(&node, _)| node).collect();
+    if let Some(node) = dispensable(&rule, &nodes, missing.len(), &late) {
+        let cause = format!("commits wait for its database, which has not followed for {patience:?}");
+        write(core, Change::DownNode { node }, Reason::own(core, cause)).await;
+    }
 }
 
 /// Tells the cluster who answers and who does not, where that has changed.

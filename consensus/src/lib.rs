@@ -52,6 +52,8 @@ mod raft;
 #[cfg(feature = "raft")]
 mod recruit;
 #[cfg(feature = "raft")]
+mod rule;
+#[cfg(feature = "raft")]
 mod state;
 #[cfg(feature = "raft")]
 pub mod store;
@@ -61,6 +63,8 @@ mod tasks;
 pub mod transport;
 #[cfg(feature = "raft")]
 pub mod types;
+#[cfg(feature = "raft")]
+mod upkeep;
 #[cfg(feature = "raft")]
 mod views;
 

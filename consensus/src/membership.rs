@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::database::SyncRule;
 use crate::model::{Config, Node, NodeId, NodeState};
 use crate::types::Peer;
 
@@ -53,6 +54,17 @@ pub(crate) fn next_step(
     members.iter().find(|&node| !nodes.contains_key(node)).map(|&node| Step::RemoveLearner(node))
 }
 
+/// The voters that the sync rule is for: those of the larger set, where `sets` are all that may elect at present, and
+/// with them a node that is about to get a vote. So the rule is raised before a voter is added, and lowered after one
+/// was removed.
+pub(crate) fn protected(sets: &[BTreeSet<NodeId>], step: Option<&Step>) -> BTreeSet<NodeId> {
+    let mut voters = sets.iter().max_by_key(|set| set.len()).cloned().unwrap_or_default();
+    if let Some(Step::AddVoter(node)) = step {
+        voters.insert(*node);
+    }
+    voters
+}
+
 /// Nodes that fewer than half of the cluster's nodes see, where `seen_by` tells whom each node sees. A node that tells
 /// nothing sees nobody, and nobody counts as seeing itself.
 pub(crate) fn invisible(nodes: &BTreeMap<NodeId, Node>, sees: &BTreeMap<NodeId, BTreeSet<NodeId>>) -> BTreeSet<NodeId> {
@@ -72,6 +84,22 @@ pub(crate) fn removable(
         return None;
     }
     candidates.iter().copied().find(|&id| id != me && nodes.contains_key(&id) && majority_without(nodes, id))
+}
+
+/// Which of the standbys that are `late` the leader declares down, where commits wait for them: of those that the sync
+/// rule names, `missing` do not stream, and so too few do. One that does not answer goes before one that does.
+pub(crate) fn dispensable(
+    rule: &SyncRule,
+    nodes: &BTreeMap<NodeId, Node>,
+    missing: usize,
+    late: &BTreeSet<NodeId>,
+) -> Option<NodeId> {
+    if rule.standbys.len() - missing.min(rule.standbys.len()) >= rule.count {
+        return None;
+    }
+    let candidates = late.iter().filter_map(|id| nodes.get(id)).filter(|node| node.votes());
+    let candidates = candidates.filter(|node| majority_without(nodes, node.id));
+    candidates.max_by_key(|node| node.state == NodeState::Unreachable).map(|node| node.id)
 }
 
 /// Whether the voters that answer would still be a majority once the node `id` is gone or has no vote.
@@ -121,6 +149,47 @@ mod tests {
             (nodes(&[1, 2], &[]), vec![ids(&[1]), ids(&[1, 3])], ids(&[1, 2, 3]), Some(Step::Finish(ids(&[1, 3])))),
         ] {
             assert_eq!(next_step(me, &nodes, &voters, &members), expected, "{voters:?} {members:?}");
+        }
+    }
+
+    #[test]
+    fn the_sync_rule_is_for_the_larger_set() {
+        for (sets, step, expected) in [
+            (vec![ids(&[1, 2])], None, ids(&[1, 2])),
+            (vec![ids(&[1, 2])], Some(Step::AddVoter(NodeId(3))), ids(&[1, 2, 3])),
+            (vec![ids(&[1, 2]), ids(&[1, 2, 3])], None, ids(&[1, 2, 3])),
+            (vec![ids(&[1, 2, 3])], Some(Step::RemoveVoter(NodeId(3))), ids(&[1, 2, 3])),
+            (vec![ids(&[1, 2, 3]), ids(&[1, 2])], None, ids(&[1, 2, 3])),
+        ] {
+            assert_eq!(protected(&sets, step.as_ref()), expected, "{sets:?} {step:?}");
+        }
+    }
+
+    #[test]
+    fn who_keeps_commits_waiting_is_dispensable_while_the_rest_is_a_majority() {
+        let cluster = |unreachable: &[u64], witness: bool| {
+            let mut nodes = nodes(&[1, 2, 3], &[]);
+            for id in unreachable {
+                nodes.get_mut(&NodeId(*id)).unwrap().state = NodeState::Unreachable;
+            }
+            if witness {
+                nodes.get_mut(&NodeId(3)).unwrap().role = NodeRole::Witness;
+            }
+            nodes
+        };
+        let rule = |standbys: &[u64]| SyncRule { standbys: ids(standbys), count: 1, ..SyncRule::default() };
+        for (nodes, rule, missing, late, expected) in [
+            // Another streams.
+            (cluster(&[2], false), rule(&[2, 3]), 1, ids(&[2]), None),
+            // The only other database is gone, and a witness is there.
+            (cluster(&[2], true), rule(&[2]), 1, ids(&[2]), Some(NodeId(2))),
+            (cluster(&[2], true), rule(&[2]), 1, ids(&[]), None),
+            // The agents of both live; the database of one of them may yet come back.
+            (cluster(&[2], false), rule(&[2, 3]), 2, ids(&[2, 3]), Some(NodeId(2))),
+            // Nobody would be left to elect.
+            (cluster(&[2, 3], false), rule(&[2, 3]), 2, ids(&[2, 3]), None),
+        ] {
+            assert_eq!(dispensable(&rule, &nodes, missing, &late), expected, "{nodes:?} {rule:?}");
         }
     }
 

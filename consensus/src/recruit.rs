@@ -1,9 +1,82 @@
 //! The choice of the primary among those who promised to follow it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
 
 use crate::durability::majority;
-use crate::model::{NodeId, WalPosition};
+use crate::model::{Node, NodeId, Term};
+use crate::raft::{Core, lock};
+use crate::transport::{PeerRequest, PeerResponse, Promise};
+
+/// The voters that are being asked for their promises. Dropped, nobody is asked any more.
+pub(crate) struct Recruiting {
+    asked: JoinSet<(NodeId, Promise)>,
+    /// Why those that have not promised have not.
+    refusals: Refusals,
+}
+
+type Refusals = Arc<Mutex<BTreeMap<NodeId, String>>>;
+
+impl Recruiting {
+    /// Begins to ask `voters` for their promises to the leader-to-be of `term`, each until it gives one.
+    pub(crate) fn begin<'a>(core: &Core, voters: impl Iterator<Item = &'a Node>, term: Term) -> Self {
+        let refusals = Refusals::default();
+        let asked = voters.map(|node| ask(core.clone(), node.clone(), term, refusals.clone())).collect();
+        Self { asked, refusals }
+    }
+
+    /// The next promise; none where nobody is left to be asked.
+    pub(crate) async fn next(&mut self) -> Option<(NodeId, Promise)> {
+        loop {
+            match self.asked.join_next().await? {
+                Ok(promise) => return Some(promise),
+                Err(error) => tracing::error!(%error, "recruiting a voter ended"),
+            }
+        }
+    }
+
+    /// Notes why a voter, this one, does not promise.
+    pub(crate) fn refused(&self, node: NodeId, reason: String) {
+        lock(&self.refusals).insert(node, reason);
+    }
+
+    /// Why those that have not promised have not, for people.
+    pub(crate) fn why(&self) -> String {
+        let refusals = lock(&self.refusals);
+        if refusals.is_empty() {
+            return "the others are being asked".into();
+        }
+        refusals.iter().map(|(node, reason)| format!("node {node}: {reason}")).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// Asks a voter for its promise until it gives one.
+async fn ask(core: Core, node: Node, term: Term, refusals: Refusals) -> (NodeId, Promise) {
+    loop {
+        let config = core.config();
+        // A primary has to be stopped first, and comes up as a standby.
+        let patience = config.node_timeout.get().max(Duration::from_secs(5));
+        let request = PeerRequest::Recruit { term };
+        let refusal = match core.transport().call(node.id, node.api_address(), request, patience).await {
+            Ok(PeerResponse::Promise(promise)) => {
+                lock(&refusals).remove(&node.id);
+                return (node.id, promise);
+            }
+            Ok(PeerResponse::Failed(reason)) => reason,
+            Ok(other) => {
+                tracing::warn!(node = %node.id, ?other, "an answer that does not fit the question");
+                "it gave an answer that does not fit the question".into()
+            }
+            Err(error) => error.to_string(),
+        };
+        tracing::debug!(node = %node.id, refusal, "does not promise");
+        lock(&refusals).insert(node.id, refusal);
+        tokio::time::sleep(config.heartbeat_interval.get()).await;
+    }
+}
 
 /// Whether the nodes that promised are a majority of each voter set (two, in a joint membership).
 pub(crate) fn is_majority(voters: &[BTreeSet<NodeId>], promised: impl Fn(NodeId) -> bool) -> bool {
@@ -17,24 +90,27 @@ pub(crate) enum Choice {
     Me,
     /// A node whose database is further.
     Other(NodeId),
+    /// The furthest database is not fit to lead; on which node, and why. Whoever led instead could lack commits.
+    Unfit(NodeId, String),
     /// None of those who promised may lead: they are witnesses.
     Nobody,
 }
 
-/// Chooses among `promises`: each voter's position, none for one without a database. `databases` tells which voters
-/// may lead.
+/// Chooses among `promises`. `may_lead` tells which voters may lead.
 ///
 /// The chosen position is at least every position reported, so it has whatever any majority may have acknowledged. Among
-/// equals the recruiter stays, so that leadership moves no more than it must.
+/// equals one that is fit is chosen, and the recruiter stays, so that leadership moves no more than it must.
 pub(crate) fn choose(
     me: NodeId,
-    promises: &BTreeMap<NodeId, Option<WalPosition>>,
+    promises: &BTreeMap<NodeId, Promise>,
     may_lead: impl Fn(NodeId) -> bool,
 ) -> Choice {
     let candidates = promises.iter().filter(|&(&node, _)| may_lead(node));
-    match candidates.map(|(&node, &position)| (position, node == me, node)).max() {
-        Some((_, true, _)) => Choice::Me,
-        Some((_, false, node)) => Choice::Other(node),
+    let best = candidates.max_by_key(|&(&node, promise)| (promise.position, promise.unfit.is_none(), node == me, node));
+    match best {
+        Some((&node, Promise { unfit: Some(reason), .. })) => Choice::Unfit(node, reason.clone()),
+        Some((&node, _)) if node == me => Choice::Me,
+        Some((&node, _)) => Choice::Other(node),
         None => Choice::Nobody,
     }
 }
@@ -42,7 +118,7 @@ pub(crate) fn choose(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Lsn, Term};
+    use crate::model::{Lsn, Term, WalPosition};
 
     fn at(term: u64, lsn: u64) -> Option<WalPosition> {
         Some(WalPosition { term: Term(term), lsn: Lsn(lsn) })
@@ -62,8 +138,26 @@ mod tests {
             // 9 is a witness.
             (vec![(9, None)], Choice::Nobody),
         ] {
-            let promises = promises.into_iter().map(|(node, position)| (NodeId(node), position)).collect();
+            let promise = |position| Promise { position, unfit: None };
+            let promises = promises.into_iter().map(|(node, position)| (NodeId(node), promise(position))).collect();
             assert_eq!(choose(NodeId(1), &promises, |node| node != NodeId(9)), expected, "{promises:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_not_fit_leads_only_where_nobody_else_has_as_much_and_then_nobody_does() {
+        let full = Some("its disk is full".to_owned());
+        let fit = |lsn| Promise { position: at(3, lsn), unfit: None };
+        let unfit = |lsn| Promise { position: at(3, lsn), unfit: full.clone() };
+        for (promises, expected) in [
+            ([unfit(100), fit(100)], Choice::Other(NodeId(2))),
+            ([fit(100), unfit(100)], Choice::Me),
+            ([fit(100), unfit(101)], Choice::Unfit(NodeId(2), "its disk is full".into())),
+            ([unfit(101), fit(100)], Choice::Unfit(NodeId(1), "its disk is full".into())),
+            ([unfit(99), fit(100)], Choice::Other(NodeId(2))),
+        ] {
+            let promises = (1..).map(NodeId).zip(promises).collect();
+            assert_eq!(choose(NodeId(1), &promises, |_| true), expected, "{promises:?}");
         }
     }
 

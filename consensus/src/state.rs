@@ -34,6 +34,9 @@ pub struct State {
     pub lead: Option<Lead>,
     /// The newest primary that announced itself.
     pub promoted: Option<Promoted>,
+    /// The membership, by its log index, as whose voters ask all that was ever acknowledged is held. While it is the
+    /// present one, this stays true without further proof, since all is acknowledged under its rule.
+    pub held: Option<LogIndex>,
     /// The statements that do not write.
     pub readonly: ReadonlyStatements,
     /// The newest entry that changed what the map tells.
@@ -76,7 +79,14 @@ impl State {
         }
         let outcome = match self.change(term, &command) {
             Ok((outcome, kind, node)) => {
-                if !matches!(kind, EventKind::DatabasePromoted | EventKind::ReadonlyStatementsChanged) {
+                let of_map = !matches!(
+                    kind,
+                    EventKind::DatabasePromoted
+                        | EventKind::ReadonlyStatementsChanged
+                        | EventKind::CommitsHeld
+                        | EventKind::NobodyLeads
+                );
+                if of_map {
                     self.map_index = index;
                 }
                 let Command { time, cause, actor, .. } = command;
@@ -108,7 +118,13 @@ impl State {
         match &command.change {
             Change::Create { cluster, node } => self.create(*cluster, node),
             Change::SetConfig(update) => {
-                self.config = self.config.updated(update, self.voters().count()).map_err(Outcome::Invalid)?;
+                let updated = self.config.updated(update, self.voters().count()).map_err(Outcome::Invalid)?;
+                let before = std::mem::replace(&mut self.config, updated);
+                let factor = |config: &Config| (config.quorum_replication, config.replication_factor);
+                if factor(&before) != factor(&self.config) {
+                    // What was acknowledged under another factor is held by fewer, or by others.
+                    self.held = None;
+                }
                 Ok((Outcome::Done, EventKind::ConfigChanged, None))
             }
             Change::AddNode { ip, api_port, role } => {
@@ -184,13 +200,14 @@ impl State {
                 seen.reason = (!reachable).then(|| command.cause.clone());
                 self.replace(seen, kind)
             }
-            Change::Lead { node, term: led } => {
+            Change::Lead { node, term: led, lossy } => {
                 self.member(*node)?;
                 if *led != term {
                     return refused(format!("term {led} is over: this entry is of term {term}"));
                 }
                 self.lead = Some(Lead { node: *node, term });
-                Ok((Outcome::Done, EventKind::LeaderElected, Some(*node)))
+                let kind = if *lossy { EventKind::DataLossAccepted } else { EventKind::LeaderElected };
+                Ok((Outcome::Done, kind, Some(*node)))
             }
             Change::Promoted { node, term: led, timeline, history } => {
                 if self.lead != Some(Lead { node: *node, term: *led }) {
@@ -200,6 +217,14 @@ impl State {
                     Some(Promoted { node: *node, term: *led, timeline: *timeline, history: history.clone() });
                 Ok((Outcome::Done, EventKind::DatabasePromoted, Some(*node)))
             }
+            Change::Held { membership, voters } => {
+                if !self.voters().map(|node| node.id).eq(voters.iter().copied()) {
+                    return refused("the voters are to change");
+                }
+                self.held = Some(*membership);
+                Ok((Outcome::Done, EventKind::CommitsHeld, None))
+            }
+            Change::NobodyLeads { node } => Ok((Outcome::Done, EventKind::NobodyLeads, Some(*node))),
             Change::SetReadonly(statements) => {
                 self.readonly = statements.clone();
                 Ok((Outcome::Done, EventKind::ReadonlyStatementsChanged, None))
@@ -232,6 +257,11 @@ impl State {
             .collect();
         check_voters(&voters)?;
         let count = voters.len();
+        if node.votes() && !self.nodes.get(&node.id).is_some_and(Node::votes) {
+            // From now on the sync rule may be raised, and what is acknowledged under a rule for more voters may be held
+            // by fewer of the present ones.
+            self.held = None;
+        }
         self.nodes.insert(node.id, node.clone());
         self.config = self.config.clone().with_voters(count);
         Ok((Outcome::Node(Box::new(node.clone())), kind, Some(node.id)))
@@ -398,7 +428,7 @@ mod tests {
                 Change::AddNode { ip: [127, 0, 0, 1].into(), api_port: port(8002), role: NodeRole::Voter },
                 "node 2 is at 127.0.0.1, port 8002, already",
             ),
-            (Change::Lead { node: voter, term: Term(9) }, "term 9 is over"),
+            (Change::Lead { node: voter, term: Term(9), lossy: false }, "term 9 is over"),
             (
                 Change::Promoted { node: voter, term: Term(1), timeline: 1, history: WalHistory::default() },
                 "does not lead",
@@ -454,7 +484,7 @@ mod tests {
     #[test]
     fn a_leader_is_announced_in_its_own_term_and_its_primary_after_it() {
         let mut cluster = Cluster::new();
-        assert_eq!(cluster.write(Change::Lead { node: NodeId(1), term: Term(1) }), Outcome::Done);
+        assert_eq!(cluster.write(Change::Lead { node: NodeId(1), term: Term(1), lossy: false }), Outcome::Done);
         let map_index = cluster.state.map_index;
         let history = WalHistory::default();
         let promoted = Change::Promoted { node: NodeId(1), term: Term(1), timeline: 2, history };

@@ -96,6 +96,15 @@ pub enum Repair {
     Clone,
 }
 
+impl std::fmt::Display for Repair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Repair::Rewind => "rewind",
+            Repair::Clone => "clone",
+        })
+    }
+}
+
 /// The log as readers see it: its bounds, and the entries that are not yet in the file.
 #[derive(Debug, Default)]
 struct Log {

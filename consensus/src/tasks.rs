@@ -1,18 +1,21 @@
 //! What a node does by itself beside its duty and its elections: it tells how it is, keeps its core at the settings in
 //! force, and notices its own removal.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::database::DatabaseStatus;
+use crate::database::{DatabaseRole, DatabaseStatus};
 use crate::duty::{Local, chain};
-use crate::model::Config;
+use crate::model::{Config, Lsn, Node, NodeId, NodeRole, Term};
 use crate::raft::Core;
 use crate::transport::NodeReport;
 use crate::views::{Views, validity};
 
+/// Between two looks at who needs which WAL.
+const KEEP_WAL: Duration = Duration::from_secs(2);
 /// A core that could not be rebuilt is tried again after this time.
 const REBUILD_AGAIN: Duration = Duration::from_secs(1);
 
@@ -24,7 +27,50 @@ pub(crate) fn own_report(core: &Core, local: &Local, views: &Views) -> NodeRepor
         sees: views.seen(core.clock().now(), validity(core)),
         database: local.status().map(|status| DatabaseStatus { unfit: local.unfit(), ..status }),
         position: local.position(),
+        note: local.note.borrow().clone(),
     }
+}
+
+/// Has the database keep the WAL that the other databases lack, wherever one may come to follow this one; ends never.
+pub(crate) async fn keep_wal(core: Core, local: Local, views: Views) {
+    let Some(database) = local.database.clone() else { return std::future::pending().await };
+    let mut told = None;
+    loop {
+        let (nodes, promoted) = core.machine().read(|applied| {
+            let promoted = applied.state.promoted.as_ref().map(|promoted| (promoted.node, promoted.term));
+            (applied.state.nodes.clone(), promoted)
+        });
+        if nodes.contains_key(&core.id()) {
+            let fresh = |node| views.fresh(node, core.clock().now(), validity(&core));
+            let standbys = wal_kept_for(core.id(), &nodes, promoted, fresh);
+            let error = database.keep_wal(standbys).await.err().map(|error| chain(&error));
+            if let Some(error) = error.as_ref().filter(|error| told.as_ref() != Some(*error)) {
+                tracing::warn!(error, "WAL that others may need is not kept");
+            }
+            told = error;
+        }
+        tokio::time::sleep(KEEP_WAL).await;
+    }
+}
+
+/// For whom WAL is kept on the node `me`, and how far each is where that counts: only a standby that streams from the
+/// announced primary, or this itself, has a WAL whose positions mean anything here.
+fn wal_kept_for(
+    me: NodeId,
+    nodes: &BTreeMap<NodeId, Node>,
+    promoted: Option<(NodeId, Term)>,
+    report: impl Fn(NodeId) -> Option<NodeReport>,
+) -> BTreeMap<NodeId, Option<Lsn>> {
+    // A replica is never promoted, so nobody follows it. A listener clones its database before it is more.
+    let may_lead = nodes.get(&me).is_some_and(|node| node.role == NodeRole::Voter);
+    let others = nodes.values().filter(|node| may_lead && node.id != me && node.upgrade_to.has_database());
+    let known = |node: &Node| {
+        let status = report(node.id)?.database?;
+        let counts = promoted.is_some_and(|(primary, _)| primary == node.id) && status.role == DatabaseRole::Primary
+            || status.streaming && status.follows == promoted;
+        status.lsn.filter(|_| counts)
+    };
+    others.map(|node| (node.id, known(node))).collect()
 }
 
 /// Runs a task until this node was removed from its cluster.
@@ -80,5 +126,53 @@ pub(crate) async fn watch_removal(core: Core, removed: watch::Sender<bool>) {
             return;
         }
         tokio::select! { _ = progress.changed() => {}, _ = told.changed() => {} }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{NodeState, Port, WalPosition};
+
+    fn node(id: u64, upgrade_to: NodeRole) -> (NodeId, Node) {
+        let (ip, api_port, state) = ([127, 0, 0, 1].into(), Port::new(8000).unwrap(), NodeState::Up);
+        let (id, role, db_port, reason) = (NodeId(id), upgrade_to, None, None);
+        (id, Node { id, ip, db_port, api_port, role, upgrade_to, state, reason })
+    }
+
+    fn report(node: u64, role: DatabaseRole, follows: Option<u64>, streaming: bool) -> NodeReport {
+        let follows = follows.map(|primary| (NodeId(primary), Term(5)));
+        let status = DatabaseStatus { follows, streaming, lsn: Some(Lsn(node)), ..DatabaseStatus::unknown(role) };
+        NodeReport {
+            node: NodeId(node),
+            applied: Default::default(),
+            sees: Default::default(),
+            database: Some(status),
+            position: None::<WalPosition>,
+            note: None,
+        }
+    }
+
+    #[test]
+    fn wal_is_kept_for_every_other_database_and_only_positions_that_mean_something_here_count() {
+        use DatabaseRole::{Primary, Standby};
+        let nodes: BTreeMap<_, _> = [1, 2, 3, 4].map(|id| node(id, NodeRole::Voter)).into_iter().collect();
+        let nodes: BTreeMap<_, _> = nodes.into_iter().chain([node(8, NodeRole::Replica), node(9, NodeRole::Witness)]).collect();
+        // 2 is the primary of term 5, 3 streams from it, 4 follows another, 8 is away.
+        let reports: BTreeMap<_, _> = [
+            report(2, Primary, None, false),
+            report(3, Standby, Some(2), true),
+            report(4, Standby, Some(1), true),
+        ]
+        .map(|report| (report.node, report))
+        .into_iter()
+        .collect();
+        let kept = |me| {
+            let kept = wal_kept_for(NodeId(me), &nodes, Some((NodeId(2), Term(5))), |id| reports.get(&id).cloned());
+            kept.into_iter().map(|(node, lsn)| (node.0, lsn.map(|lsn| lsn.0))).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(1), [(2, Some(2)), (3, Some(3)), (4, None), (8, None)]);
+        assert_eq!(kept(2), [(1, None), (3, Some(3)), (4, None), (8, None)]);
+        assert_eq!(kept(8), []);
     }
 }

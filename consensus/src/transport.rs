@@ -84,11 +84,28 @@ pub enum PeerRequest {
         /// The term that the asking node was elected in.
         term: Term,
     },
-    /// The asking node, which led until now, is to be declared down, or removed.
+    /// The asking node, which led until now, is to be removed.
     Leave {
-        /// Whether it is to be removed.
-        remove: bool,
+        /// Who wants that.
+        actor: String,
     },
+    /// The asking node is to be declared down.
+    Down {
+        /// Why, in a sentence.
+        reason: String,
+        /// Who wants that.
+        actor: String,
+    },
+    /// The asking node is fit again and wants to be upgraded again.
+    Up,
+    /// An operator has accepted that commits may be lost where the receiver leads.
+    Force {
+        /// Who.
+        actor: String,
+    },
+    /// The asking node is to lead by an operator's word: the receiver, which was elected and cannot lead, transfers its
+    /// Raft leadership to it.
+    Yield,
     /// How the asking node is, and a request for the same.
     Report(Box<NodeReport>),
 }
@@ -112,10 +129,12 @@ pub enum PeerResponse {
     SnapshotPart,
     /// To the last piece of a snapshot.
     Snapshot(SnapshotResponse<TypeConfig>),
-    /// To a recruiter: the promise, with the position of the database where the node has one.
-    Promise(Option<WalPosition>),
-    /// The asking node as it is now, down, or as it was before it was removed.
-    Left(Box<Node>),
+    /// To a recruiter.
+    Promise(Promise),
+    /// The receiver does, or has done, what it was asked for.
+    Done,
+    /// The asking node as it is now, or as it was before it was removed.
+    Changed(Box<Node>),
     /// What the asking node wanted is in the log, and was not confirmed in time; the reason, in a sentence.
     Unconfirmed(String),
     /// How the receiver is.
@@ -124,6 +143,15 @@ pub enum PeerResponse {
     Removed,
     /// The receiver cannot serve the request; the reason, in a sentence.
     Failed(String),
+}
+
+/// What a voter tells a recruiter: it takes WAL of no primary of an earlier term any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    /// How far its database is, where it has one.
+    pub position: Option<WalPosition>,
+    /// Why the database could not be promoted, where that is so.
+    pub unfit: Option<String>,
 }
 
 /// A piece of a snapshot.
@@ -156,4 +184,6 @@ pub struct NodeReport {
     pub database: Option<DatabaseStatus>,
     /// How far its database is, where that can be told.
     pub position: Option<WalPosition>,
+    /// What hinders it in doing what it has to, in a sentence.
+    pub note: Option<String>,
 }

@@ -49,8 +49,14 @@ pub enum EventKind {
     NodeRemoved,
     /// A node was elected and leads now; its database may be promoted.
     LeaderElected,
+    /// A node leads whose database may lack acknowledged commits, because an operator accepted that.
+    DataLossAccepted,
+    /// The node that was elected cannot lead, and neither can another; the cause says why.
+    NobodyLeads,
     /// The leader's database was promoted and announced; the others follow it.
     DatabasePromoted,
+    /// All that was ever acknowledged is held by as many nodes as the present voters ask for.
+    CommitsHeld,
     /// The list of statements that do not write was changed.
     ReadonlyStatementsChanged,
 }
@@ -73,7 +79,10 @@ impl std::fmt::Display for EventKind {
             EventKind::NodeReachable => "node reachable",
             EventKind::NodeRemoved => "node removed",
             EventKind::LeaderElected => "leader elected",
+            EventKind::DataLossAccepted => "data loss accepted",
+            EventKind::NobodyLeads => "nobody leads",
             EventKind::DatabasePromoted => "database promoted",
+            EventKind::CommitsHeld => "commits held",
             EventKind::ReadonlyStatementsChanged => "read-only statements changed",
         })
     }

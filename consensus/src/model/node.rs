@@ -108,6 +108,16 @@ impl std::fmt::Display for NodeRole {
     }
 }
 
+impl std::fmt::Display for NodeState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            NodeState::Up => "up",
+            NodeState::Unreachable => "unreachable",
+            NodeState::Down => "down",
+        })
+    }
+}
+
 impl Node {
     /// Where its REST API and its peer channel are.
     pub fn api_address(&self) -> SocketAddr {

@@ -341,6 +341,8 @@ impl Databases {
                     wal: Mutex::new(Vec::new()),
                     rule: Mutex::default(),
                     status: watch::Sender::new(DatabaseStatus::unknown(role)),
+                    open: Mutex::default(),
+                    kept_for: Mutex::default(),
                 })
             })
             .clone()
@@ -368,9 +370,31 @@ pub struct ModelDatabase {
     wal: Mutex<Vec<u64>>,
     rule: Mutex<SyncRule>,
     status: watch::Sender<DatabaseStatus>,
+    /// Whether clients are let in.
+    open: Mutex<bool>,
+    kept_for: Mutex<BTreeSet<NodeId>>,
 }
 
 impl ModelDatabase {
+    fn id(&self) -> NodeId {
+        *self.all.0.lock().unwrap().iter().find(|(_, other)| std::ptr::eq(&***other, self)).unwrap().0
+    }
+
+    /// Whether it is a primary that clients are let in to.
+    pub fn admits(&self) -> bool {
+        self.serves() && *self.open.lock().unwrap()
+    }
+
+    /// The nodes for which it keeps WAL.
+    pub fn kept_for(&self) -> BTreeSet<NodeId> {
+        self.kept_for.lock().unwrap().clone()
+    }
+
+    /// Says that it is not fit, or that it is again.
+    pub fn set_unfit(&self, reason: Option<&str>) {
+        self.set(|status| status.unfit = reason.map(str::to_owned));
+    }
+
     pub fn rows(&self) -> usize {
         self.wal.lock().unwrap().len()
     }
@@ -395,8 +419,7 @@ impl ModelDatabase {
     fn write(&self) -> Written {
         self.wal.lock().unwrap().push(rand::random());
         self.set(|_| {});
-        let at = *self.all.0.lock().unwrap().iter().find(|(_, other)| std::ptr::eq(&***other, self)).unwrap().0;
-        Written { at, length: self.rows() }
+        Written { at: self.id(), length: self.rows() }
     }
 
     fn set(&self, change: impl FnOnce(&mut DatabaseStatus)) {
@@ -460,6 +483,7 @@ impl Database for ModelDatabase {
     fn promote(&self, rule: SyncRule) -> Done<Promotion> {
         assert_eq!(self.role(), DatabaseRole::Standby);
         *self.rule.lock().unwrap() = rule;
+        *self.open.lock().unwrap() = false;
         self.set(|status| status.role = DatabaseRole::Primary);
         done(Promotion { timeline: 1, start: Lsn(self.rows() as u64) })
     }
@@ -490,8 +514,31 @@ impl Database for ModelDatabase {
         done(())
     }
 
-    fn stop(&self) -> Done<()> {
+    fn hold(&self) -> BoxFuture<'_, Result<(), DatabaseError>> {
+        // A row of its own would be in the way of those that the tests count.
+        let written = Written { at: self.id(), length: self.rows() };
+        async move {
+            while !self.all.acknowledged(&written) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn admit(&self) -> Done<()> {
+        *self.open.lock().unwrap() = true;
+        done(())
+    }
+
+    fn stop(&self) -> Done<Lsn> {
+        let last = self.rows().saturating_sub(1);
         self.set(|status| status.role = DatabaseRole::Stopped);
+        done(Lsn(last as u64))
+    }
+
+    fn keep_wal(&self, standbys: BTreeMap<NodeId, Option<Lsn>>) -> Done<()> {
+        *self.kept_for.lock().unwrap() = standbys.into_keys().collect();
         done(())
     }
 }

@@ -210,7 +210,7 @@ async fn a_fourth_node_is_added_upgraded_made_leader_declared_down_and_removed()
     assert_eq!(node.switch_over(fourth, "test").await.unwrap().id, fourth);
     assert_eq!(cluster.leader().await.id, fourth);
     // Who leads hands over before it is declared down, and before it is removed.
-    let down = cluster.node(fourth).down_node(fourth, "test").await.unwrap();
+    let down = cluster.node(fourth).down_node(fourth, "a test", "operator").await.unwrap();
     assert_eq!(down.state, NodeState::Down);
     let next = cluster.leader().await;
     assert_ne!(next.id, fourth);

@@ -1,0 +1,153 @@
+//! A node's care for its own place in the cluster: it has itself declared down while its database is not fit, so that
+//! nobody counts on it, and asks to be brought back once it is.
+
+use std::time::Duration;
+
+use crate::clock::Instant;
+use crate::duty::Local;
+use crate::model::{EventKind, Node, NodeState};
+use crate::raft::Core;
+use crate::state::State;
+
+/// A database that is not fit for so many node time-outs is no passing matter, such as a restart or a short rewind.
+const UNFIT_FOR: u32 = 10;
+/// A database is fit again when it has been for so many.
+const FIT_FOR: u32 = 2;
+/// What the API writes before an address as the actor of a change. Whom an operator has declared down stays down.
+const OPERATOR: &str = "operator";
+
+/// What a node asks the leader for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// To be declared down, for this reason.
+    Down(String),
+    /// To be upgraded again.
+    Up,
+}
+
+/// How the database of this node has been.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Health {
+    /// Why it is not fit now, where it is not.
+    unfit: Option<String>,
+    /// Since when it is as it is, fit or not.
+    since: Instant,
+    /// Whether it was not fit at some time since its node was declared down.
+    failed: bool,
+}
+
+impl Health {
+    /// Takes note of how it is now.
+    fn note(&mut self, unfit: Option<String>, down: bool, now: Instant) {
+        if unfit.is_some() != self.unfit.is_some() {
+            self.since = now;
+        }
+        self.failed = down && (self.failed || unfit.is_some());
+        self.unfit = unfit;
+    }
+}
+
+/// What there is to ask for.
+fn ask(node: &Node, declared_by: Option<&str>, health: &Health, timeout: Duration, now: Instant) -> Option<Ask> {
+    let lasted = now.saturating_sub(health.since);
+    match (&health.unfit, node.state) {
+        (Some(reason), NodeState::Up | NodeState::Unreachable) if node.role.has_database() => {
+            (lasted >= UNFIT_FOR * timeout).then(|| Ask::Down(reason.clone()))
+        }
+        (None, NodeState::Down) => {
+            let by_operator = declared_by.is_none_or(|actor| actor.starts_with(OPERATOR));
+            ((!by_operator || health.failed) && lasted >= FIT_FOR * timeout).then_some(Ask::Up)
+        }
+        _ => None,
+    }
+}
+
+/// Asks for what there is to ask for, as often as a node time-out; ends never.
+pub(crate) async fn run<F>(core: Core, local: Local, leader: impl Fn(Ask) -> F)
+where
+    F: Future<Output = Result<(), String>>,
+{
+    let mut health = Health { since: core.clock().now(), ..Health::default() };
+    let mut refused = None;
+    loop {
+        let timeout = core.config().node_timeout.get();
+        tokio::time::sleep(timeout).await;
+        let own = core.machine().read(|applied| {
+            let state = &applied.state;
+            state.nodes.get(&core.id()).map(|node| (node.clone(), declared_down_by(state, node)))
+        });
+        let Some((node, declared_by)) = own else { continue };
+        let now = core.clock().now();
+        health.note(local.unfit(), node.state == NodeState::Down, now);
+        let Some(ask) = ask(&node, declared_by.as_deref(), &health, timeout, now) else { continue };
+        let refusal = leader(ask.clone()).await.err();
+        match &refusal {
+            None => tracing::info!(?ask, "asked the leader"),
+            Some(reason) if refused.as_ref() != Some(reason) => {
+                tracing::info!(?ask, reason, "asked the leader, which does not do it yet");
+            }
+            Some(_) => {}
+        }
+        refused = refusal;
+    }
+}
+
+/// Who declared a node down last, where that is still told.
+fn declared_down_by(state: &State, node: &Node) -> Option<String> {
+    let newest = state.events.iter().rev().find(|event| event.kind == EventKind::NodeDown && event.node == Some(node.id));
+    newest.map(|event| event.actor.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{NodeId, NodeRole, Port};
+
+    fn at(seconds: u64) -> Instant {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_node_asks_to_be_declared_down_and_to_be_brought_back() {
+        let node = |role, state| {
+            let (ip, api_port) = ([127, 0, 0, 1].into(), Port::new(8000).unwrap());
+            Node { id: NodeId(1), ip, db_port: None, api_port, role, upgrade_to: role, state, reason: None }
+        };
+        let full = || Some("its disk is full".to_owned());
+        let health = |unfit: Option<String>, since, failed| Health { unfit, since: at(since), failed };
+        let down = || Some(Ask::Down("its disk is full".into()));
+        use NodeRole::{Listener, Replica, Voter};
+        use NodeState::{Down, Unreachable, Up};
+        for (role, state, by, health, expected) in [
+            (Voter, Up, None, health(None, 0, false), None),
+            (Voter, Up, None, health(full(), 91, false), None),
+            (Voter, Up, None, health(full(), 90, false), down()),
+            (Voter, Unreachable, None, health(full(), 90, false), down()),
+            (Replica, Up, None, health(full(), 90, false), down()),
+            (Listener, Up, None, health(full(), 0, false), None),
+            (Voter, Down, Some("node 1"), health(full(), 0, false), None),
+            (Voter, Down, Some("node 1"), health(None, 99, false), None),
+            (Voter, Down, Some("node 2"), health(None, 98, false), Some(Ask::Up)),
+            // An operator has a reason that this node does not see, unless it sees one as well.
+            (Voter, Down, Some("operator at ::1"), health(None, 0, false), None),
+            (Voter, Down, Some("operator at ::1"), health(None, 0, true), Some(Ask::Up)),
+            (Voter, Down, None, health(None, 0, false), None),
+        ] {
+            let asked = ask(&node(role, state), by, &health, at(1), at(100));
+            assert_eq!(asked, expected, "{role} {state} {by:?} {health:?}");
+        }
+    }
+
+    #[test]
+    fn health_lasts_from_its_last_change_and_a_failure_counts_while_the_node_is_down() {
+        let mut health = Health::default();
+        health.note(Some("one".into()), false, at(5));
+        health.note(Some("another".into()), false, at(6));
+        assert_eq!(health, Health { unfit: Some("another".into()), since: at(5), failed: false });
+        health.note(Some("another".into()), true, at(7));
+        health.note(None, true, at(8));
+        assert_eq!(health, Health { unfit: None, since: at(8), failed: true });
+        health.note(None, false, at(9));
+        assert_eq!(health, Health { unfit: None, since: at(8), failed: false });
+    }
+}
