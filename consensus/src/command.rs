@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::model::{ConfigUpdate, LogIndex, Node, NodeId, NodeRole, Port, ReadonlyStatements, Term, WalHistory};
+use crate::model::{ConfigUpdate, Node, NodeId, NodeRole, Port, ReadonlyStatements, Term, WalHistory};
 
 /// A change of the replicated state, with who wants it and why.
 ///
@@ -92,11 +92,9 @@ pub enum Change {
         /// Its whole WAL history.
         history: WalHistory,
     },
-    /// All that was ever acknowledged is held as the voters of a membership ask.
+    /// All that was ever acknowledged is held as these voters ask.
     Held {
-        /// The log index of that membership.
-        membership: LogIndex,
-        /// Its voters.
+        /// The voters: those that there are, or are to be next.
         voters: BTreeSet<NodeId>,
     },
     /// The node that was elected cannot lead, and neither can another: the cause says why.

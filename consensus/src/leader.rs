@@ -10,7 +10,7 @@ use crate::clock::Instant;
 use crate::command::{Change, Outcome};
 use crate::duty::{Local, Order, chain};
 use crate::handover;
-use crate::membership::{Step, dispensable, invisible, next_step, removable};
+use crate::membership::{Step, dispensable, invisible, next_step, protected, removable};
 use crate::model::{Node, NodeId, NodeState};
 use crate::propose::{Reason, propose};
 use crate::raft::{Core, RaftError};
@@ -81,23 +81,20 @@ async fn membership(
     views: &Views,
     orders: &mpsc::Sender<Order>,
 ) -> Result<(), RaftError> {
-    let (nodes, held) = core.machine().read(|applied| (applied.state.nodes.clone(), applied.state.held));
+    let (nodes, held) = core.machine().read(|applied| (applied.state.nodes.clone(), applied.state.held.clone()));
     let (members, voters) = core.membership();
     let step = next_step(core.id(), &nodes, &voters, &members);
     if local.database.is_some() {
+        let next = protected(&voters, step.as_ref());
         let proven = rule::proven(core, local);
-        let settled = held.is_some() && held == core.membership_index();
-        if step.is_none() && !settled && proven == Proven::Held {
-            hold(core, &voters).await;
+        let settled = held.as_ref() == Some(&next);
+        if proven == Proven::Held && !settled && voters.len() == 1 {
+            // In the log first: a leader after this one could not prove it once a voter is gone.
+            return Ok(hold(core, next).await);
         }
         // Adding: the rule of the larger set first, and all that was ever acknowledged held under it. Removing: all held
-        // as the present voters ask, in this term or since before it.
-        let allowed = match step {
-            Some(Step::AddVoter(_)) => proven == Proven::Held,
-            Some(Step::RemoveVoter(_)) => proven == Proven::Held || proven == Proven::InForce && settled,
-            _ => true,
-        };
-        if !allowed {
+        // as the present voters ask.
+        if matches!(step, Some(Step::AddVoter(_) | Step::RemoveVoter(_))) && (!settled || proven == Proven::No) {
             return Ok(());
         }
     }
@@ -141,12 +138,10 @@ async fn membership(
     Ok(())
 }
 
-/// Tells the cluster that all that was ever acknowledged is held as the present voters ask.
-async fn hold(core: &Core, voters: &[BTreeSet<NodeId>]) {
-    if let (Some(membership), [voters]) = (core.membership_index(), voters) {
-        let cause = format!("the sync rule of {} voters is in force, and a commit was acknowledged under it", voters.len());
-        write(core, Change::Held { membership, voters: voters.clone() }, Reason::own(core, cause)).await;
-    }
+/// Tells the cluster that all that was ever acknowledged is held as `voters` ask.
+async fn hold(core: &Core, voters: BTreeSet<NodeId>) {
+    let cause = format!("the sync rule of {} voters is in force, and a commit was acknowledged under it", voters.len());
+    write(core, Change::Held { voters }, Reason::own(core, cause)).await;
 }
 
 /// Declares a standby down that commits wait for, where they would wait for it for ever: too few stream, and it has not

@@ -25,7 +25,7 @@ use crate::model::{Config, LogIndex, NodeId, Term, WalPosition};
 use crate::network::Network;
 use crate::store::Store;
 use crate::transport::{PeerResponse, SnapshotChunk, Transport};
-use crate::types::{Peer, Raft, StoredMembership, TypeConfig};
+use crate::types::{Peer, Raft, TypeConfig};
 
 /// A snapshot is made after so many entries, and as many are kept behind it for nodes that lag a little.
 const LOGS_PER_SNAPSHOT: u64 = 1000;
@@ -299,16 +299,6 @@ impl Core {
         let metrics = metrics.borrow_watched();
         let membership = metrics.committed_membership_config.membership();
         (membership.nodes().map(|(id, _)| *id).collect(), membership.get_joint_config().clone())
-    }
-
-    /// The log index of the membership that is in force, where no other is on its way.
-    pub(crate) fn membership_index(&self) -> Option<LogIndex> {
-        let metrics = self.raft().metrics();
-        let metrics = metrics.borrow_watched();
-        let index = |membership: &StoredMembership| membership.log_id().map(|id| LogIndex(id.index));
-        let committed = index(&metrics.committed_membership_config);
-        let single = metrics.committed_membership_config.membership().get_joint_config().len() == 1;
-        committed.filter(|_| single && committed == index(&metrics.membership_config))
     }
 
     /// Waits until `needed` voters, this leader among them, hold the log up to `index`.

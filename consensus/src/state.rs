@@ -3,7 +3,7 @@
 //! Every node applies the same commands in the same order and has the same state. What a node sees for itself (whom it
 //! reaches, whether its lease holds) is not in here.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -34,9 +34,9 @@ pub struct State {
     pub lead: Option<Lead>,
     /// The newest primary that announced itself.
     pub promoted: Option<Promoted>,
-    /// The membership, by its log index, as whose voters ask all that was ever acknowledged is held. While it is the
-    /// present one, this stays true without further proof, since all is acknowledged under its rule.
-    pub held: Option<LogIndex>,
+    /// The voters as which ask all that was ever acknowledged is held. While they are the voters, this stays true without
+    /// further proof, since all is acknowledged under their rule. Before another gets a vote it is none.
+    pub held: Option<BTreeSet<NodeId>>,
     /// The statements that do not write.
     pub readonly: ReadonlyStatements,
     /// The newest entry that changed what the map tells.
@@ -217,11 +217,11 @@ impl State {
                     Some(Promoted { node: *node, term: *led, timeline: *timeline, history: history.clone() });
                 Ok((Outcome::Done, EventKind::DatabasePromoted, Some(*node)))
             }
-            Change::Held { membership, voters } => {
-                if !self.voters().map(|node| node.id).eq(voters.iter().copied()) {
-                    return refused("the voters are to change");
+            Change::Held { voters } => {
+                if let Some(node) = self.voters().find(|node| !voters.contains(&node.id)) {
+                    return refused(format!("node {} has become a voter since", node.id));
                 }
-                self.held = Some(*membership);
+                self.held = Some(voters.clone());
                 Ok((Outcome::Done, EventKind::CommitsHeld, None))
             }
             Change::NobodyLeads { node } => Ok((Outcome::Done, EventKind::NobodyLeads, Some(*node))),
@@ -491,6 +491,35 @@ mod tests {
         assert_eq!(cluster.write(promoted), Outcome::Done);
         assert_eq!(cluster.state.promoted.as_ref().map(|promoted| promoted.timeline), Some(2));
         assert_eq!(cluster.state.map_index, map_index);
+    }
+
+    #[test]
+    fn what_is_held_is_forgotten_where_more_votes_or_another_factor_could_undo_it() {
+        let mut cluster = Cluster::new();
+        let second = cluster.add(2, NodeRole::Voter);
+        let held = |voters: &[NodeId]| Change::Held { voters: voters.iter().copied().collect() };
+        let first = NodeId(1);
+        cluster.write(held(&[first]));
+        assert!(cluster.state.held.is_some());
+        // From here on the rule may be raised, before the second votes.
+        cluster.upgrade(second);
+        assert_eq!(cluster.state.held, None);
+        assert!(reason(cluster.write(held(&[first]))).contains("node 2 has become a voter since"));
+        cluster.write(held(&[first, second]));
+        assert!(cluster.state.held.is_some());
+        // Its vote goes once the present voters' rule is held, and comes back as any other.
+        cluster.write(Change::DownNode { node: second });
+        assert!(cluster.state.held.is_some());
+        assert_eq!(cluster.write(held(&[first, second])), Outcome::Done);
+        cluster.upgrade(second);
+        assert_eq!(cluster.state.held, None);
+
+        cluster.write(held(&[first, second]));
+        let update = |update| Change::SetConfig(update);
+        cluster.write(update(ConfigUpdate { autoremove_minimum: Some(5), ..ConfigUpdate::default() }));
+        assert!(cluster.state.held.is_some());
+        cluster.write(update(ConfigUpdate { quorum_replication: Some(false), ..ConfigUpdate::default() }));
+        assert_eq!(cluster.state.held, None);
     }
 
     #[test]

@@ -208,6 +208,10 @@ impl JsonSchema for Limit {
 pub struct NewLeaderQuery {
     /// New leader ID
     pub node: NodeId,
+    /// Make it the leader although acknowledged commits may be lost by it: only where nobody can lead, since nodes
+    /// that may have more are gone or not fit (`reason` in the map says so). Any node takes this request. It is
+    /// recorded as the event `data-loss-accepted`. Default false.
+    pub accept_data_loss: Option<bool>,
 }
 
 /// A node to add.

@@ -100,7 +100,11 @@ impl QlusterApi for Api {
 
     async fn leader_post(ctx: Ctx, query: Query<NewLeaderQuery>) -> Result<HttpResponseOk<Leader>, ApiError> {
         let told = async {
-            let switched = cluster(&ctx)?.switch_over(query.into_inner().node, &actor(&ctx)).await;
+            let NewLeaderQuery { node, accept_data_loss } = query.into_inner();
+            let switched = match accept_data_loss {
+                Some(true) => cluster(&ctx)?.lead_with_loss(node, &actor(&ctx)).await,
+                _ => cluster(&ctx)?.switch_over(node, &actor(&ctx)).await,
+            };
             switched.map_err(switchover_error)
         };
         answer(&ctx, told.await)
@@ -132,7 +136,7 @@ impl QlusterApi for Api {
     }
 
     async fn node_down(ctx: Ctx, path: Path<NodePath>) -> Result<HttpResponseOk<Node>, ApiError> {
-        let told = async { Ok(cluster(&ctx)?.down_node(path.into_inner().node, &actor(&ctx)).await?) };
+        let told = async { Ok(cluster(&ctx)?.down_node(path.into_inner().node, DECLARED_DOWN, &actor(&ctx)).await?) };
         answer(&ctx, told.await)
     }
 

@@ -343,6 +343,8 @@ impl Databases {
                     status: watch::Sender::new(DatabaseStatus::unknown(role)),
                     open: Mutex::default(),
                     kept_for: Mutex::default(),
+                    deaf: Mutex::default(),
+                    broken: Mutex::default(),
                 })
             })
             .clone()
@@ -358,7 +360,7 @@ impl Databases {
         let rule = primary.rule.lock().unwrap().clone();
         let holds = |id: &NodeId, database: &ModelDatabase| {
             let follows = database.status.borrow().follows;
-            rule.standbys.contains(id) && follows == Some((written.at, rule.term)) && database.rows() >= written.length
+            rule.standbys.contains(id) && follows == Some((written.at, rule.term)) && database.end() >= written.length
         };
         primary.serves() && all.iter().filter(|(id, database)| holds(id, database)).count() >= rule.count
     }
@@ -373,6 +375,10 @@ pub struct ModelDatabase {
     /// Whether clients are let in.
     open: Mutex<bool>,
     kept_for: Mutex<BTreeSet<NodeId>>,
+    /// Whether it takes no WAL, though it streams.
+    deaf: Mutex<bool>,
+    /// Why it cannot be fenced.
+    broken: Mutex<Option<String>>,
 }
 
 impl ModelDatabase {
@@ -390,13 +396,44 @@ impl ModelDatabase {
         self.kept_for.lock().unwrap().clone()
     }
 
+    /// Writes a row, which nobody waits for.
+    pub fn insert(&self) {
+        drop(self.write());
+    }
+
+    /// The sync rule that it was told last.
+    pub fn sync_rule(&self) -> SyncRule {
+        self.rule.lock().unwrap().clone()
+    }
+
+    /// Takes no more WAL, or takes it again.
+    pub fn set_deaf(&self, deaf: bool) {
+        *self.deaf.lock().unwrap() = deaf;
+    }
+
+    /// Cannot be fenced any more.
+    pub fn break_down(&self, reason: &str) {
+        *self.broken.lock().unwrap() = Some(reason.to_owned());
+    }
+
     /// Says that it is not fit, or that it is again.
     pub fn set_unfit(&self, reason: Option<&str>) {
         self.set(|status| status.unfit = reason.map(str::to_owned));
     }
 
+    /// The rows that it holds; what `hold` writes is none.
     pub fn rows(&self) -> usize {
+        self.wal.lock().unwrap().iter().filter(|mark| **mark != 0).count()
+    }
+
+    fn end(&self) -> usize {
         self.wal.lock().unwrap().len()
+    }
+
+    fn append(&self, mark: u64) -> Written {
+        self.wal.lock().unwrap().push(mark);
+        self.set(|_| {});
+        Written { at: self.id(), length: self.end() }
     }
 
     pub fn role(&self) -> DatabaseRole {
@@ -417,13 +454,11 @@ impl ModelDatabase {
     }
 
     fn write(&self) -> Written {
-        self.wal.lock().unwrap().push(rand::random());
-        self.set(|_| {});
-        Written { at: self.id(), length: self.rows() }
+        self.append(rand::random::<u64>().max(1))
     }
 
     fn set(&self, change: impl FnOnce(&mut DatabaseStatus)) {
-        let lsn = Lsn(self.rows() as u64);
+        let lsn = Lsn(self.end() as u64);
         self.status.send_modify(|status| {
             change(status);
             status.lsn = Some(lsn);
@@ -434,7 +469,7 @@ impl ModelDatabase {
     fn receive(&self) {
         let Some((primary, _)) = self.status.borrow().follows else { return };
         let primary = self.all.of(primary);
-        if primary.serves() {
+        if primary.serves() && !*self.deaf.lock().unwrap() {
             let theirs = primary.wal.lock().unwrap().clone();
             let mut mine = self.wal.lock().unwrap();
             assert_eq!(theirs[..mine.len()], mine[..], "a diverged standby streams");
@@ -471,8 +506,12 @@ impl Database for ModelDatabase {
     }
 
     fn fence(&self, _: Duration) -> Done<Lsn> {
+        if let Some(reason) = self.broken.lock().unwrap().clone() {
+            let attempted = "fence the database".to_owned();
+            return futures::future::ready(Err(DatabaseError::Unfit { attempted, reason })).boxed();
+        }
         self.crash();
-        done(Lsn(self.rows() as u64))
+        done(Lsn(self.end() as u64))
     }
 
     fn demote(&self, _: Duration) -> Done<()> {
@@ -485,7 +524,7 @@ impl Database for ModelDatabase {
         *self.rule.lock().unwrap() = rule;
         *self.open.lock().unwrap() = false;
         self.set(|status| status.role = DatabaseRole::Primary);
-        done(Promotion { timeline: 1, start: Lsn(self.rows() as u64) })
+        done(Promotion { timeline: 1, start: Lsn(self.end() as u64) })
     }
 
     fn set_sync_rule(&self, rule: SyncRule) -> Done<()> {
@@ -515,8 +554,7 @@ impl Database for ModelDatabase {
     }
 
     fn hold(&self) -> BoxFuture<'_, Result<(), DatabaseError>> {
-        // A row of its own would be in the way of those that the tests count.
-        let written = Written { at: self.id(), length: self.rows() };
+        let written = self.append(0);
         async move {
             while !self.all.acknowledged(&written) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -532,7 +570,7 @@ impl Database for ModelDatabase {
     }
 
     fn stop(&self) -> Done<Lsn> {
-        let last = self.rows().saturating_sub(1);
+        let last = self.end().saturating_sub(1);
         self.set(|status| status.role = DatabaseRole::Stopped);
         done(Lsn(last as u64))
     }

@@ -373,3 +373,162 @@ async fn a_primary_whose_database_crashes_gives_its_lead_up() {
     })
     .await;
 }
+
+/// The other two nodes of three.
+fn others(id: NodeId) -> [NodeId; 2] {
+    [NodeId(id.0 % 3 + 1), NodeId((id.0 + 1) % 3 + 1)]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_are_let_in_once_the_first_write_of_the_term_is_held() {
+    let mut cluster = Harness::with_databases(3).await;
+    let first = cluster.leader().await.id;
+    eventually("clients are let in", || cluster.database(first).admits()).await;
+    cluster.write_acknowledged(10).await;
+    for id in others(first) {
+        eventually("it has all rows", || cluster.database(id).rows() == 10).await;
+        cluster.database(id).set_deaf(true);
+    }
+    cluster.kill_with_database(first).await;
+    let second = cluster.leader().await.id;
+    cluster.serving(second).await;
+    let standby = others(second).into_iter().find(|id| *id != first).unwrap();
+    cluster.following(standby, second).await;
+    // What it has written before cannot reach the standby, so nobody is told of anything yet.
+    let waits = |reason: &str| reason.contains("before clients are let in");
+    eventually("it says what it waits for", || {
+        let own = cluster.node(second).reports().into_iter().find(|report| report.node == second).unwrap();
+        own.note.is_some_and(|note| waits(&note))
+    })
+    .await;
+    cluster.database(second).insert();
+    assert!(!cluster.database(second).admits());
+    cluster.database(standby).set_deaf(false);
+    eventually("clients are let in", || cluster.database(second).admits()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_is_added_once_all_that_was_acknowledged_is_held_with_it() {
+    let mut cluster = Harness::with_databases(1).await;
+    cluster.write_acknowledged(10).await;
+    let second = cluster.add(NodeRole::Voter).await;
+    cluster.following(second, ONE).await;
+    cluster.database(second).set_deaf(true);
+    // A row that the second does not get.
+    cluster.database(ONE).insert();
+    let node = cluster.node(ONE);
+    let upgrading = cluster.upgrade(second);
+    let raising = async {
+        eventually("it is upgraded", || node.map().unwrap().nodes[&second].role == NodeRole::Voter).await;
+        eventually("the rule is raised", || cluster.database(ONE).sync_rule().count == 1).await;
+        assert_eq!(node.voters(), [ONE].into());
+        cluster.database(second).set_deaf(false);
+    };
+    tokio::join!(upgrading, raising);
+    assert_eq!(node.voters(), [ONE, second].into());
+    eventually("that is told", || {
+        let events = futures::FutureExt::now_or_never(node.events(None, 1, Duration::ZERO)).unwrap();
+        events.iter().any(|event| event.kind == EventKind::CommitsHeld)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_two_databases_and_a_witness_commits_go_on_without_one_that_is_gone_until_it_is_back() {
+    let mut cluster = Harness::with_databases(2).await;
+    let witness = cluster.add(NodeRole::Witness).await;
+    cluster.upgrade(witness).await;
+    cluster.write_acknowledged(10).await;
+    let first = cluster.leader().await.id;
+    cluster.kill_with_database(first).await;
+    let second = cluster.leader().await.id;
+    assert!(second != first && second != witness);
+    cluster.write_acknowledged(10).await;
+    let node = cluster.node(second);
+    assert_eq!(node.map().unwrap().nodes[&first].state, NodeState::Down);
+    assert_eq!(node.voters(), [second, witness].into());
+    eventually("clients are let in", || cluster.database(second).admits()).await;
+
+    cluster.restart(first).await;
+    eventually("it has its vote again", || {
+        node.map().unwrap().nodes[&first].state == NodeState::Up && node.voters().len() == 3
+    })
+    .await;
+    assert_eq!(cluster.database(second).sync_rule().count, 1);
+    cluster.write_acknowledged(10).await;
+    assert_eq!(cluster.database(first).rows(), 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_database_is_not_fit_is_declared_down_until_it_is() {
+    let cluster = Harness::with_databases(3).await;
+    let leader = cluster.leader().await.id;
+    cluster.serving(leader).await;
+    // The leader hands over first.
+    cluster.database(leader).set_unfit(Some("its disk is full"));
+    let of_leader = || cluster.node(others(leader)[0]).map().unwrap().nodes[&leader].clone();
+    eventually("it is down", || of_leader().state == NodeState::Down).await;
+    assert_eq!(of_leader().reason.as_deref(), Some("its disk is full"));
+    let next = cluster.leader().await.id;
+    assert_ne!(next, leader);
+    cluster.database(leader).set_unfit(None);
+    eventually("it is back", || of_leader().state == NodeState::Up).await;
+    eventually("it votes", || cluster.node(next).voters().len() == 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_leads_without_enough_promises_and_an_operator_may_accept_what_that_costs() {
+    let mut cluster = Harness::with_databases(3).await;
+    let first = cluster.leader().await.id;
+    cluster.write_acknowledged(10).await;
+    let [left, broken] = others(first);
+    let refused = cluster.node(left).lead_with_loss(left, "operator").await.unwrap_err();
+    assert!(refused.to_string().contains("no commit has to be given up"), "{refused}");
+
+    cluster.database(broken).break_down("its pages are gone");
+    cluster.kill_with_database(first).await;
+    eventually("it is said why nobody leads", || {
+        let events = futures::FutureExt::now_or_never(cluster.node(left).events(None, 1, Duration::ZERO)).unwrap();
+        events.iter().any(|event| event.kind == EventKind::NobodyLeads && event.cause.contains("its pages are gone"))
+    })
+    .await;
+    for id in [left, broken] {
+        let reason = cluster.node(id).map().unwrap().reason.unwrap_or_default();
+        assert!(reason.contains("its pages are gone"), "node {id}: {reason}");
+    }
+    // Whichever was elected, and whichever is asked.
+    let leader = cluster.node(broken).lead_with_loss(left, "operator").await.unwrap();
+    assert_eq!(leader.id, left);
+    // Told by the node that answered: it has applied it.
+    let events = cluster.node(broken).events(None, 100, Duration::ZERO).await;
+    let accepted = events.iter().find(|event| event.kind == EventKind::DataLossAccepted).unwrap();
+    assert!(accepted.cause.contains("operator has accepted"), "{accepted:?}");
+    cluster.serving(left).await;
+    assert_eq!(cluster.database(left).rows(), 10, "here nothing was lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switchover_whose_target_lacks_the_last_of_the_wal_leaves_the_leader() {
+    let cluster = Harness::with_databases(3).await;
+    let leader = cluster.leader().await.id;
+    cluster.write_acknowledged(10).await;
+    let [target, other] = others(leader);
+    cluster.following(target, leader).await;
+    cluster.database(target).set_deaf(true);
+    cluster.write_acknowledged(10).await;
+    let refused = cluster.node(leader).switch_over(target, "test").await.unwrap_err();
+    assert!(refused.to_string().contains("did not get the last of the WAL"), "{refused}");
+    eventually("one that has all leads", || {
+        let leads = |id: &NodeId| cluster.node(*id).is_leader().is_ok() && cluster.database(*id).serves();
+        [leader, other].iter().any(|id| leads(id) && cluster.database(*id).rows() == 20)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_database_keeps_wal_for_the_others() {
+    let cluster = Harness::with_databases(3).await;
+    for id in (1..=3).map(NodeId) {
+        eventually("it does", || cluster.database(id).kept_for() == others(id).into()).await;
+    }
+}
