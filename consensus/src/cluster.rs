@@ -1,43 +1,41 @@
 //! The handle on a node of a cluster that the server uses.
 
+mod lead;
+mod members;
+mod serve;
+
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use openraft::{EntryPayload, RaftLogReader};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::clock::Clock;
 pub use crate::cluster_error::{ClusterError, StartError};
-use crate::command::{Change, Outcome};
-use crate::database::{Database, DatabaseRole};
-use crate::durability::{log_holders, majority};
-use crate::duty::{Duty, Local, Order, chain};
+use crate::command::Change;
+use crate::database::Database;
+use crate::durability::majority;
+use crate::duty::{Duty, Local, Order};
 use crate::election::{self, Candidacy};
-use crate::handover;
 use crate::leader;
 use crate::machine::Machine;
-use crate::membership::majority_without;
 use crate::model::{
-    ClusterInfo, ClusterLog, ClusterMap, Config, ConfigUpdate, Event, Leader, LogIndex, Node, NodeId, NodeRole, Port,
-    ReadonlyStatements, Term,
+    ClusterInfo, ClusterLog, ClusterMap, Config, Event, Leader, LogIndex, Node, NodeId, NodeRole, ReadonlyStatements,
+    Term,
 };
 use crate::propose::{ProposeError, Reason, propose};
 use crate::raft::{Context, Core, RaftError};
 use crate::state::{Lead, State};
 use crate::store::{Identity, Store};
 use crate::tasks::{keep_wal, live_settings, own_report, until_removed, watch_removal};
-use crate::transport::{NodeReport, PeerRequest, PeerResponse, Transport};
+use crate::transport::{NodeReport, Transport};
 use crate::types::{Entry, Peer};
-use crate::upkeep::{self, Ask};
+use crate::upkeep;
 use crate::views::{self, Views, validity};
 
-/// A database that was elected by an operator's word has so long to come up as a standby.
-const FENCING: Duration = Duration::from_secs(20);
 /// At most so many entries are told by [`Cluster::info`], the newest.
 const LOGS_TOLD: u64 = 1000;
 
@@ -295,280 +293,6 @@ impl Cluster {
         others.chain([own_report(core, &self.0.local, views)]).collect()
     }
 
-    // ---- what is changed ----
-
-    /// Changes settings, and returns all of them.
-    pub async fn set_config(&self, update: ConfigUpdate, actor: &str) -> Result<Config, ClusterError> {
-        // Told apart before leadership is: what is malformed is so at every node.
-        let voters = self.read(|state| state.voters().count());
-        self.check_member()?;
-        self.config()?.updated(&update, voters).map_err(ClusterError::Invalid)?;
-        self.authority().await?;
-        if update == ConfigUpdate::default() {
-            return self.config();
-        }
-        let cause = format!("settings changed: {}", given(&update));
-        self.change(Change::SetConfig(update), Reason::new(actor, cause)).await?;
-        self.config()
-    }
-
-    /// Adds a node, as a listener that becomes `role` when it is upgraded.
-    pub async fn add_node(
-        &self,
-        ip: IpAddr,
-        api_port: Port,
-        role: NodeRole,
-        actor: &str,
-    ) -> Result<Node, ClusterError> {
-        let reason = Reason::new(actor, format!("added to become a {role}"));
-        let node = self.change_node(Change::AddNode { ip, api_port, role }, reason).await?;
-        self.member_once(&node, |node, members, _| members.contains(&node)).await?;
-        Ok(node)
-    }
-
-    /// Upgrades a node to its role, or brings it back after it was declared down.
-    pub async fn upgrade_node(
-        &self,
-        id: NodeId,
-        db_port: Port,
-        api_port: Port,
-        actor: &str,
-    ) -> Result<Node, ClusterError> {
-        self.authority().await?;
-        let node = self.member(id)?;
-        let report = self.fresh_report(id);
-        self.check_upgrade(&node, report.as_ref())?;
-        let role = node.upgrade_to;
-        let reason = Reason::new(actor, format!("upgraded to {role}"));
-        let node = self.change_node(Change::UpgradeNode { node: id, db_port, api_port }, reason).await?;
-        self.member_once(&node, |node, _, voters| voters.contains(&node) == role.votes()).await?;
-        Ok(node)
-    }
-
-    /// Brings a node back that was declared down, with the ports that it had.
-    async fn bring_back(&self, id: NodeId) -> Result<Node, ClusterError> {
-        let node = self.member(id)?;
-        let db_port = node.db_port.unwrap_or(node.api_port);
-        self.upgrade_node(id, db_port, node.api_port, &format!("node {id}")).await
-    }
-
-    /// Declares a node down, for `reason`: it has no vote until it is upgraded again.
-    pub async fn down_node(&self, id: NodeId, reason: &str, actor: &str) -> Result<Node, ClusterError> {
-        self.authority().await?;
-        self.check_rest(id)?;
-        if id == self.0.identity.node {
-            return self.leave(PeerRequest::Down { reason: reason.into(), actor: actor.into() }).await;
-        }
-        let reason = Reason::new(actor, reason);
-        let node = self.change_node(Change::DownNode { node: id }, reason).await?;
-        self.member_once(&node, |node, _, voters| !voters.contains(&node)).await?;
-        Ok(node)
-    }
-
-    /// Removes a node for good.
-    pub async fn remove_node(&self, id: NodeId, actor: &str) -> Result<Node, ClusterError> {
-        self.authority().await?;
-        self.check_rest(id)?;
-        if id == self.0.identity.node {
-            return self.leave(PeerRequest::Leave { actor: actor.into() }).await;
-        }
-        let mut node = self.member(id)?;
-        if node.votes() {
-            // Its vote goes first: it stops as soon as it learns that it is removed.
-            let reason = Reason::new(actor, "declared down, to be removed");
-            node = self.change_node(Change::DownNode { node: id }, reason).await?;
-        }
-        self.member_once(&node, |node, _, voters| !voters.contains(&node)).await?;
-        let node = self.change_node(Change::RemoveNode { node: id }, Reason::new(actor, "removed")).await?;
-        self.member_once(&node, |node, members, _| !members.contains(&node)).await?;
-        Ok(node)
-    }
-
-    /// Makes `target` the leader, and returns it once it leads.
-    pub async fn switch_over(&self, target: NodeId, actor: &str) -> Result<Leader, ClusterError> {
-        let leader = self.authority().await?;
-        if leader.id == target {
-            return Ok(leader);
-        }
-        let node = self.member(target)?;
-        let databases = self.0.local.database.is_some();
-        if let Some(reason) = handover::unfit(&node, self.fresh_report(target).as_ref(), databases) {
-            return Err(ClusterError::Precondition(reason));
-        }
-        let Ok(_one) = self.0.switchover.try_lock() else {
-            return Err(ClusterError::Precondition("another change of the leader is under way".into()));
-        };
-        tracing::info!(%target, actor, "leadership is handed over");
-        let (answer, handed_over) = oneshot::channel();
-        let gone = || ClusterError::Unavailable("this node is stopping".into());
-        self.0.orders.send(Order::HandOver(target, answer)).await.map_err(|_| gone())?;
-        handed_over
-            .await
-            .map_err(|_| gone())?
-            .map_err(|reason| ClusterError::Precondition(format!("node {target} could not take over: {reason}")))?;
-        let config = self.0.core.config();
-        // The new leader fences, promotes and announces itself; where it cannot, another election follows.
-        let patience = config.node_timeout.get() * 2 + config.leader_voting_timeout.get() * 2;
-        let announced = |state: &State| state.lead.is_some_and(|lead| lead.term > leader.term);
-        self.wait_for(patience, announced).await?;
-        match self.leader()? {
-            now if now.id == target => Ok(now),
-            other => Err(ClusterError::Precondition(format!(
-                "node {target} could not take over: node {} leads instead",
-                other.id
-            ))),
-        }
-    }
-
-    /// Makes `target` the leader although acknowledged commits may be lost by it: where nobody can lead otherwise, since
-    /// nodes that may have more are gone or not fit. The one operation that can lose data; it is refused while a
-    /// leader's database serves.
-    pub async fn lead_with_loss(&self, target: NodeId, actor: &str) -> Result<Leader, ClusterError> {
-        self.check_member()?;
-        let node = self.member(target)?;
-        if node.role != NodeRole::Voter || !node.votes() {
-            return Err(ClusterError::Precondition(format!(
-                "node {target} is a {} that is {}: only a voter that is up can lead",
-                node.role, node.state
-            )));
-        }
-        let promoted = self.read(|state| state.promoted.as_ref().map(|promoted| promoted.term));
-        if let Some(leader) = self.known_leader().filter(|leader| promoted == Some(leader.term)) {
-            return Err(ClusterError::Precondition(format!(
-                "node {} leads, so no commit has to be given up: ask for the change of the leader without \
-                 accept-data-loss",
-                leader.id
-            )));
-        }
-        let before = self.read(|state| state.lead.map(|lead| lead.term));
-        tracing::warn!(%target, actor, "is to lead although commits may be lost");
-        let request = PeerRequest::Force { actor: actor.to_owned() };
-        let refused = |reason: String| ClusterError::Precondition(format!("node {target} cannot lead: {reason}"));
-        if target == self.0.identity.node {
-            self.force(actor).await.map_err(refused)?;
-        } else {
-            match self.0.core.transport().call(target, node.api_address(), request, self.patience()).await {
-                Ok(PeerResponse::Done) => {}
-                Ok(PeerResponse::Failed(reason)) => return Err(refused(reason)),
-                Ok(other) => return Err(refused(format!("it answered {other:?}"))),
-                Err(error) => return Err(refused(error.to_string())),
-            }
-        }
-        let led = |state: &State| state.lead.is_some_and(|lead| lead.node == target && Some(lead.term) > before);
-        self.wait_for(2 * self.patience() + FENCING, led).await?;
-        match self.leader()? {
-            leader if leader.id == target => Ok(leader),
-            other => Err(refused(format!("node {} leads instead", other.id))),
-        }
-    }
-
-    /// Takes an operator's word that this node may lead, and sees to it that it is elected.
-    async fn force(&self, actor: &str) -> Result<(), String> {
-        let (answer, taken) = oneshot::channel();
-        let gone = || "it is stopping".to_owned();
-        self.0.orders.send(Order::Force(actor.to_owned(), answer)).await.map_err(|_| gone())?;
-        taken.await.map_err(|_| gone())??;
-        let core = &self.0.core;
-        let me = core.id();
-        let Some(elected) = core.seat().leader.filter(|&elected| elected != me) else {
-            core.stand_at_once();
-            return Ok(());
-        };
-        let Ok(elected) = self.member(elected) else { return Ok(()) };
-        match core.transport().call(elected.id, elected.api_address(), PeerRequest::Yield, self.patience()).await {
-            Ok(PeerResponse::Failed(reason)) => Err(format!("node {} was elected: {reason}", elected.id)),
-            // Where it is gone, an election follows; whoever wins that can be asked again.
-            Ok(_) | Err(_) => Ok(()),
-        }
-    }
-
-    /// Asks the leader for a change of this node's own state.
-    async fn ask_leader(&self, ask: Ask) -> Result<(), String> {
-        let core = &self.0.core;
-        let Some(leader) = self.known_leader() else { return Err("there is no leader".into()) };
-        let request = match ask {
-            Ask::Down(reason) => PeerRequest::Down { reason, actor: format!("node {}", core.id()) },
-            Ask::Up => PeerRequest::Up,
-        };
-        if leader.id == core.id() {
-            return match self.serve(core.id(), request).await {
-                PeerResponse::Failed(reason) | PeerResponse::Unconfirmed(reason) => Err(reason),
-                _ => Ok(()),
-            };
-        }
-        let address = SocketAddr::new(leader.ip, leader.api_port.get());
-        match core.transport().call(leader.id, address, request, 2 * self.patience()).await {
-            Ok(PeerResponse::Failed(reason) | PeerResponse::Unconfirmed(reason)) => Err(reason),
-            Ok(_) => Ok(()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    /// Serves a request of node `from`. The request is in line when this returns.
-    pub fn serve(&self, from: NodeId, request: PeerRequest) -> BoxFuture<'static, PeerResponse> {
-        let inner = self.0.clone();
-        if self.read(|state| state.was_removed(from)) {
-            return Box::pin(std::future::ready(PeerResponse::Removed));
-        }
-        if *inner.removed.borrow() {
-            let reason = "this node was removed from the cluster";
-            return Box::pin(std::future::ready(PeerResponse::Failed(reason.into())));
-        }
-        Box::pin(async move {
-            let core = &inner.core;
-            match request {
-                PeerRequest::Append(request) => core.append(request).await,
-                PeerRequest::Vote(request) => core.vote(request).await,
-                PeerRequest::PreVote { request, position } => {
-                    let better = position.is_some_and(|theirs| {
-                        inner.local.unfit().is_none() && inner.local.position().is_some_and(|mine| mine > theirs)
-                    });
-                    if better && !core.promised_to_a_leader() {
-                        core.stand_at_once();
-                        return core.reject();
-                    }
-                    core.pre_vote(request).await
-                }
-                PeerRequest::Transfer(request) => core.transfer(request).await,
-                PeerRequest::Snapshot(chunk) => core.snapshot(chunk).await,
-                PeerRequest::Recruit { term } => {
-                    if let Some(reason) = inner.local.refuses(term) {
-                        return PeerResponse::Failed(reason);
-                    }
-                    let (answer, promised) = oneshot::channel();
-                    let gone = || PeerResponse::Failed("this node is stopping".into());
-                    if inner.orders.send(Order::Promise(term, answer)).await.is_err() {
-                        return gone();
-                    }
-                    promised.await.unwrap_or_else(|_| gone())
-                }
-                PeerRequest::Leave { actor } => changed(Cluster(inner.clone()).remove_node(from, &actor).await),
-                PeerRequest::Down { reason, actor } => {
-                    changed(Cluster(inner.clone()).down_node(from, &reason, &actor).await)
-                }
-                PeerRequest::Up => changed(Cluster(inner.clone()).bring_back(from).await),
-                PeerRequest::Force { actor } => match Cluster(inner.clone()).force(&actor).await {
-                    Ok(()) => PeerResponse::Done,
-                    Err(reason) => PeerResponse::Failed(reason),
-                },
-                PeerRequest::Yield => {
-                    let cluster = Cluster(inner.clone());
-                    if cluster.known_leader().is_some() {
-                        return PeerResponse::Failed("it leads".into());
-                    }
-                    match handover::transfer(core, from).await {
-                        Ok(()) => PeerResponse::Done,
-                        Err(error) => PeerResponse::Failed(chain(&error)),
-                    }
-                }
-                PeerRequest::Report(report) => {
-                    inner.views.note(*report, core.clock().now());
-                    PeerResponse::Report(Box::new(own_report(core, &inner.local, &inner.views)))
-                }
-            }
-        })
-    }
-
     // ---- how ----
 
     fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
@@ -674,74 +398,6 @@ impl Cluster {
         config.node_timeout.get() + config.pre_voting_timeout.get() + config.leader_voting_timeout.get()
     }
 
-    /// Writes a change, and waits until as many voters hold it as the replication factor says. The node that it
-    /// concerned is returned where it concerned one.
-    async fn change(&self, change: Change, reason: Reason) -> Result<Option<Node>, ClusterError> {
-        self.authority().await?;
-        let core = &self.0.core;
-        let patience = self.patience();
-        let deadline = tokio::time::Instant::now() + patience;
-        let outcome = match propose(core, change, reason, patience).await {
-            Ok(outcome) => outcome,
-            Err(ProposeError::NotLeader) => {
-                self.is_leader()?;
-                return Err(ClusterError::Superseded);
-            }
-            Err(ProposeError::Superseded) => return Err(ClusterError::Superseded),
-            Err(error @ ProposeError::Unconfirmed(_)) => return Err(ClusterError::Unconfirmed(error.to_string())),
-        };
-        let changed = match outcome {
-            Outcome::Refused(reason) => return Err(ClusterError::Precondition(reason)),
-            Outcome::Invalid(reason) => return Err(ClusterError::Invalid(reason)),
-            Outcome::Node(node) => Some(*node),
-            Outcome::Done => None,
-        };
-        let config = core.config();
-        let voters = self.read(|state| state.voters().count());
-        let needed = log_holders(&config, voters);
-        let index = core.machine().progress().borrow().index;
-        tokio::time::timeout_at(deadline, core.held_by(index, needed)).await.map_err(|_| {
-            ClusterError::Unconfirmed(format!(
-                "the change is applied, but within {patience:?} fewer than {needed} voters held it, which \
-                 replication-factor asks for"
-            ))
-        })?;
-        Ok(changed)
-    }
-
-    /// Writes a change of a node, and returns the node as it is then.
-    async fn change_node(&self, change: Change, reason: Reason) -> Result<Node, ClusterError> {
-        let node = self.change(change, reason).await?;
-        node.ok_or_else(|| internal("changing a node")(std::io::Error::other("the change concerned no node")))
-    }
-
-    /// Waits until Raft's membership is as `goal` says of the node, its members and voters.
-    async fn member_once(
-        &self,
-        node: &Node,
-        goal: impl Fn(NodeId, &BTreeSet<NodeId>, &BTreeSet<NodeId>) -> bool,
-    ) -> Result<(), ClusterError> {
-        let core = &self.0.core;
-        let reached = async {
-            let mut seats = core.seats();
-            loop {
-                let (members, voters) = core.membership();
-                if voters.len() == 1 && goal(node.id, &members, &voters[0]) {
-                    return;
-                }
-                // A membership that is committed shows a little after the seat.
-                let _ = tokio::time::timeout(Duration::from_millis(10), seats.changed()).await;
-            }
-        };
-        tokio::time::timeout(self.patience(), reached).await.map_err(|_| {
-            ClusterError::Unconfirmed(format!(
-                "the change of node {} is written, but the members have not taken it over within {:?}",
-                node.id,
-                self.patience()
-            ))
-        })
-    }
-
     async fn wait_for(&self, wait: Duration, goal: impl Fn(&State) -> bool) -> Result<(), ClusterError> {
         self.check_member()?;
         let mut progress = self.0.core.machine().progress();
@@ -759,81 +415,6 @@ impl Cluster {
         let _ = tokio::time::timeout(wait, reached).await;
         Ok(())
     }
-
-    fn check_upgrade(&self, node: &Node, report: Option<&NodeReport>) -> Result<(), ClusterError> {
-        let refused = |reason: String| Err(ClusterError::Precondition(reason));
-        let id = node.id;
-        if id == self.0.identity.node {
-            return Ok(());
-        }
-        let Some(report) = report else { return refused(format!("node {id} does not answer")) };
-        let applied = self.0.core.machine().progress().borrow().index;
-        if report.applied.0 + leader::LAG < applied.0 {
-            return refused(format!(
-                "node {id} is not caught up: it has applied {}, and the leader {applied}",
-                report.applied
-            ));
-        }
-        if !node.upgrade_to.has_database() || self.0.local.database.is_none() {
-            return Ok(());
-        }
-        let Some(status) = &report.database else { return refused(format!("node {id} has no database")) };
-        if status.role != DatabaseRole::Standby || !status.streaming {
-            let progress = status.progress.map(|percent| format!(", {percent} %")).unwrap_or_default();
-            return refused(format!("the database of node {id} does not stream: it is {}{progress}", status.role));
-        }
-        match &status.unfit {
-            Some(reason) => refused(format!("the database of node {id} is not fit: {reason}")),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether the cluster goes on without the vote of node `id`.
-    fn check_rest(&self, id: NodeId) -> Result<(), ClusterError> {
-        let node = self.member(id)?;
-        let nodes = self.read(|state| state.nodes.clone());
-        if node.votes() && !majority_without(&nodes, id) {
-            return Err(ClusterError::Precondition(format!(
-                "without node {id} the voters that answer would be no majority"
-            )));
-        }
-        Ok(())
-    }
-
-    /// This leader is to lose its vote: it hands over first, and asks its successor.
-    async fn leave(&self, request: PeerRequest) -> Result<Node, ClusterError> {
-        let inner = &self.0;
-        let remove = matches!(request, PeerRequest::Leave { .. });
-        let none =
-            || ClusterError::Precondition("this node leads, and no other voter is fit to take over from it".into());
-        let target = handover::best_target(&inner.core, &inner.views).ok_or_else(none)?;
-        let leader = self.switch_over(target, "the cluster").await?;
-        let address = SocketAddr::new(leader.ip, leader.api_port.get());
-        let unconfirmed = |reason: String| {
-            ClusterError::Unconfirmed(format!(
-                "node {} leads now, and this node asked it to be let go: {reason}",
-                leader.id
-            ))
-        };
-        match inner.core.transport().call(leader.id, address, request, 2 * self.patience()).await {
-            Ok(PeerResponse::Changed(node)) => Ok(*node),
-            // It was removed before the answer came.
-            Ok(PeerResponse::Removed) if remove => self.member(inner.identity.node),
-            Ok(PeerResponse::Failed(reason)) => Err(ClusterError::Precondition(reason)),
-            Ok(PeerResponse::Unconfirmed(reason)) => Err(unconfirmed(reason)),
-            Ok(other) => Err(unconfirmed(format!("{other:?}"))),
-            Err(error) => Err(unconfirmed(error.to_string())),
-        }
-    }
-}
-
-/// The answer to a node that asked for a change of itself.
-fn changed(change: Result<Node, ClusterError>) -> PeerResponse {
-    match change {
-        Ok(node) => PeerResponse::Changed(Box::new(node)),
-        Err(error @ ClusterError::Unconfirmed(_)) => PeerResponse::Unconfirmed(chain(&error)),
-        Err(error) => PeerResponse::Failed(chain(&error)),
-    }
 }
 
 /// An entry of the log, as the API tells it.
@@ -848,13 +429,6 @@ fn told(entry: Entry) -> Result<ClusterLog, serde_json::Error> {
         term: Term(entry.log_id.committed_leader_id().term),
         payload: [(kind.to_owned(), payload)].into(),
     })
-}
-
-/// The settings that are given, as text.
-fn given(update: &ConfigUpdate) -> String {
-    let Ok(serde_json::Value::Object(settings)) = serde_json::to_value(update) else { return String::new() };
-    let given = settings.iter().filter(|(_, value)| !value.is_null());
-    given.map(|(name, value)| format!("{name} = {value}")).collect::<Vec<_>>().join(", ")
 }
 
 fn internal<E: std::error::Error + Send + Sync + 'static>(attempted: &'static str) -> impl Fn(E) -> ClusterError {

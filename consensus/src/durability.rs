@@ -166,8 +166,7 @@ mod tests {
     /// Fails where the voters `sets` can elect somebody without a database that holds what `primary` acknowledged
     /// under the rule for `sync`.
     fn check_step(nodes: &[Node], sets: &[BTreeSet<NodeId>], sync: &BTreeSet<NodeId>, primary: NodeId) {
-        let rule =
-            sync_rule(&Config::default(), nodes.iter().filter(|node| sync.contains(&node.id)), primary, Term(1));
+        let rule = sync_rule(&Config::default(), nodes.iter().filter(|node| sync.contains(&node.id)), primary, Term(1));
         for chosen in 0u32..1 << nodes.len() {
             let elects = |id: NodeId| nodes.iter().position(|node| node.id == id).is_some_and(|i| chosen >> i & 1 == 1);
             let is_majority =

@@ -351,7 +351,9 @@ impl Duty {
     /// not needed any more: what the database has is what counts.
     fn accept_loss(&mut self, actor: String) -> Result<(), DutyError> {
         if self.record.borrow().repair == Some(Repair::Clone) {
-            return Err(DutyError::Refused("its database needs a clone: there is nothing that it could lead with".into()));
+            return Err(DutyError::Refused(
+                "its database needs a clone: there is nothing that it could lead with".into(),
+            ));
         }
         self.keep(|record| record.repair = None)?;
         self.accepted = Some((actor, self.core.clock().now() + WORD));
@@ -396,7 +398,9 @@ impl Duty {
             }
         };
         tokio::time::timeout(patience, passed).await.map_err(|_| {
-            DutyError::Refused(format!("node {target} did not get the last of the WAL, up to {last}, within {patience:?}"))
+            DutyError::Refused(format!(
+                "node {target} did not get the last of the WAL, up to {last}, within {patience:?}"
+            ))
         })
     }
 
@@ -578,9 +582,7 @@ impl Duty {
     async fn tell_nobody_leads(&mut self, term: Term, reason: String) -> Result<(), DutyError> {
         let late = self.waits_since(term) >= PATIENCE * self.core.config().node_timeout.get();
         self.tell(Some(reason.clone()));
-        if late
-            && let Some(waits) = self.waits.as_mut().filter(|waits| !waits.told)
-        {
+        if late && let Some(waits) = self.waits.as_mut().filter(|waits| !waits.told) {
             waits.told = true;
             self.write(Change::NobodyLeads { node: self.core.id() }, reason).await?;
         }
@@ -616,6 +618,8 @@ impl Duty {
         let result = self.serve_term(term).await;
         match &result {
             Ok(()) => self.failed = None,
+            // Whoever was promoted serves, however slowly; that it is not fit is for its node to find.
+            Err(_) if self.is_announced(term) => {}
             Err(_) if self.failed == Some(term) => {
                 tracing::warn!(%term, "the database could not be promoted twice: leadership is given up");
                 self.failed = None;
@@ -626,6 +630,14 @@ impl Duty {
         result
     }
 
+    /// Whether the cluster knows that the database of this node was promoted in `term`.
+    fn is_announced(&self, term: Term) -> bool {
+        self.core.machine().read(|applied| {
+            let promoted = applied.state.promoted.as_ref();
+            promoted.is_some_and(|promoted| promoted.node == self.core.id() && promoted.term == term)
+        })
+    }
+
     /// Promotes, announces, keeps the sync rule, and lets clients in.
     async fn serve_term(&mut self, term: Term) -> Result<(), DutyError> {
         let Some(database) = self.database() else { return Ok(()) };
@@ -633,11 +645,7 @@ impl Duty {
         let me = core.id();
         let status = database.status().borrow().clone();
         let serves = status.role == DatabaseRole::Primary;
-        let announced = core.machine().read(|applied| {
-            let promoted = applied.state.promoted.as_ref();
-            promoted.is_some_and(|promoted| promoted.node == me && promoted.term == term)
-        });
-        if announced {
+        if self.is_announced(term) {
             return self.serve(&database, term).await;
         }
         let rule = rule::wanted(&core, term);
@@ -696,11 +704,13 @@ impl Duty {
             if !self.in_force.borrow().held {
                 if !self.admitted {
                     let names = rule.standbys.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
-                    let waits = format!("waits for {} of the nodes {names} to follow before clients are let in", rule.count);
+                    let waits =
+                        format!("waits for {} of the nodes {names} to follow before clients are let in", rule.count);
                     self.tell((rule.count > 0).then_some(waits));
                 }
                 let changed = async {
-                    while rule::wanted(&core, term) == rule && status.borrow_and_update().role == DatabaseRole::Primary {
+                    while rule::wanted(&core, term) == rule && status.borrow_and_update().role == DatabaseRole::Primary
+                    {
                         tokio::select! {
                             _ = progress.changed() => {}
                             () = seats.changed() => {}

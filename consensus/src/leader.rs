@@ -75,12 +75,7 @@ pub(crate) async fn run(core: Core, local: Local, views: Views, orders: mpsc::Se
 }
 
 /// Takes the next step towards the membership that the state says.
-async fn membership(
-    core: &Core,
-    local: &Local,
-    views: &Views,
-    orders: &mpsc::Sender<Order>,
-) -> Result<(), RaftError> {
+async fn membership(core: &Core, local: &Local, views: &Views, orders: &mpsc::Sender<Order>) -> Result<(), RaftError> {
     let (nodes, held) = core.machine().read(|applied| (applied.state.nodes.clone(), applied.state.held.clone()));
     let (members, voters) = core.membership();
     let step = next_step(core.id(), &nodes, &voters, &members);
@@ -90,7 +85,8 @@ async fn membership(
         let settled = held.as_ref() == Some(&next);
         if proven == Proven::Held && !settled && voters.len() == 1 {
             // In the log first: a leader after this one could not prove it once a voter is gone.
-            return Ok(hold(core, next).await);
+            hold(core, next).await;
+            return Ok(());
         }
         // Adding: the rule of the larger set first, and all that was ever acknowledged held under it. Removing: all held
         // as the present voters ask.

@@ -100,11 +100,7 @@ pub(crate) enum Choice {
 ///
 /// The chosen position is at least every position reported, so it has whatever any majority may have acknowledged. Among
 /// equals one that is fit is chosen, and the recruiter stays, so that leadership moves no more than it must.
-pub(crate) fn choose(
-    me: NodeId,
-    promises: &BTreeMap<NodeId, Promise>,
-    may_lead: impl Fn(NodeId) -> bool,
-) -> Choice {
+pub(crate) fn choose(me: NodeId, promises: &BTreeMap<NodeId, Promise>, may_lead: impl Fn(NodeId) -> bool) -> Choice {
     let candidates = promises.iter().filter(|&(&node, _)| may_lead(node));
     let best = candidates.max_by_key(|&(&node, promise)| (promise.position, promise.unfit.is_none(), node == me, node));
     match best {

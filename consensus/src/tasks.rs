@@ -157,16 +157,14 @@ mod tests {
     fn wal_is_kept_for_every_other_database_and_only_positions_that_mean_something_here_count() {
         use DatabaseRole::{Primary, Standby};
         let nodes: BTreeMap<_, _> = [1, 2, 3, 4].map(|id| node(id, NodeRole::Voter)).into_iter().collect();
-        let nodes: BTreeMap<_, _> = nodes.into_iter().chain([node(8, NodeRole::Replica), node(9, NodeRole::Witness)]).collect();
+        let nodes: BTreeMap<_, _> =
+            nodes.into_iter().chain([node(8, NodeRole::Replica), node(9, NodeRole::Witness)]).collect();
         // 2 is the primary of term 5, 3 streams from it, 4 follows another, 8 is away.
-        let reports: BTreeMap<_, _> = [
-            report(2, Primary, None, false),
-            report(3, Standby, Some(2), true),
-            report(4, Standby, Some(1), true),
-        ]
-        .map(|report| (report.node, report))
-        .into_iter()
-        .collect();
+        let reports: BTreeMap<_, _> =
+            [report(2, Primary, None, false), report(3, Standby, Some(2), true), report(4, Standby, Some(1), true)]
+                .map(|report| (report.node, report))
+                .into_iter()
+                .collect();
         let kept = |me| {
             let kept = wal_kept_for(NodeId(me), &nodes, Some((NodeId(2), Term(5))), |id| reports.get(&id).cloned());
             kept.into_iter().map(|(node, lsn)| (node.0, lsn.map(|lsn| lsn.0))).collect::<Vec<_>>()

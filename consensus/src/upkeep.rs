@@ -94,7 +94,8 @@ where
 
 /// Who declared a node down last, where that is still told.
 fn declared_down_by(state: &State, node: &Node) -> Option<String> {
-    let newest = state.events.iter().rev().find(|event| event.kind == EventKind::NodeDown && event.node == Some(node.id));
+    let newest =
+        state.events.iter().rev().find(|event| event.kind == EventKind::NodeDown && event.node == Some(node.id));
     newest.map(|event| event.actor.clone())
 }
 
