@@ -276,10 +276,10 @@ fn upgrade(world: &mut World, node: usize) -> Result<()> {
     until(&format!("node {} is upgraded again", node + 1), LIMIT, INTERVAL, || {
         (0..world.members).try_for_each(|node| world.supervise(node))?;
         Ok(match world.member(node) {
-            Ok(Some((_, role))) if role == "voter" => Look::Done(()),
-            Ok(Some((id, role))) => {
+            Ok(Some((_, true))) => Look::Done(()),
+            Ok(Some((id, false))) => {
                 attempt(world, "PATCH", &format!("/node/{id}?db-port={db}&api-port={api}"));
-                Look::NotYet(format!("it is a {role}"))
+                Look::NotYet("it is no voter that is up".into())
             }
             Ok(None) => bail!("node {} is not in the leader's map", node + 1),
             Err(error) => Look::NotYet(format!("{error:#}")),

@@ -95,12 +95,12 @@ impl<'a> World<'a> {
         Ok(answer)
     }
 
-    /// The id and the role of a node by the leader's map, where it is in it.
-    pub(crate) fn member(&self, node: usize) -> Result<Option<(u64, String)>> {
+    /// The id of a node by the leader's map, where it is in it, and whether it is a voter that is up.
+    pub(crate) fn member(&self, node: usize) -> Result<Option<(u64, bool)>> {
         let (leader, _) = self.leader().context("no node says that it leads")?;
         let map = self.cluster.nodes()[leader].map()?;
         let member = map.member(self.cluster.nodes()[node].api());
-        Ok(member.map(|member| (member.id, member.role.clone())))
+        Ok(member.map(|member| (member.id, member.role == "voter" && member.state == "up")))
     }
 
     /// Does to an agent that ended by itself what the system's supervisor would do.
