@@ -205,7 +205,7 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
                 os_user: database.os_user.clone(),
                 programs: database.programs.clone(),
                 run_dir: settings.data_dir.join("run"),
-                replication_password: None,
+                replication_password: replication_password(),
             })
             .await?;
             Some(postgres)
@@ -249,6 +249,14 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
     let _ = context.cluster.set(cluster.clone());
     tokio::spawn(join::ask_for_the_upgrade(cluster, db_port, settings.api_port));
     Ok(())
+}
+
+/// There are no credentials yet: standbys are let in from loopback only, except in tests.
+fn replication_password() -> Option<String> {
+    #[cfg(feature = "faults")]
+    return crate::faults::replication_password();
+    #[cfg(not(feature = "faults"))]
+    None
 }
 
 /// Whether a data directory belongs to a cluster of qluster.

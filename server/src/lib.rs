@@ -8,12 +8,15 @@
 //! - [`database`]: PostgreSQL, as consensus directs it.
 //! - [`config`], [`daemon`], [`join`]: the node's settings, its start and end, and how it becomes a member.
 //! - [`report`]: what is told to people.
+//! - `faults`: switches for tests, in a program of their own.
 
 pub mod api;
 pub mod body;
 pub mod config;
 pub mod daemon;
 pub mod database;
+#[cfg(feature = "faults")]
+mod faults;
 pub mod handlers;
 pub mod join;
 pub mod openapi;

@@ -53,7 +53,7 @@ fn role(text: &str) -> Result<NodeRole, String> {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let Arguments { overrides, command } = Arguments::parse();
     let start = match command {
         Command::Openapi => return print_openapi(),

@@ -1,5 +1,6 @@
 //! The command line: which task, with which options.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -25,6 +26,7 @@ pub(crate) enum Task {
     Bench {
         rounds: u32,
     },
+    Chaos(Chaos),
 }
 
 /// How to run the demo.
@@ -36,6 +38,71 @@ pub(crate) struct Demo {
     pub(crate) check: Option<u32>,
 }
 
+/// Which faults to put into how large a cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Chaos {
+    /// Orders them; by chance where there is none.
+    pub(crate) seed: Option<u64>,
+    /// It ends after so many faults, or minutes, whichever comes first.
+    pub(crate) faults: Option<u32>,
+    pub(crate) minutes: Option<u32>,
+    /// So many at a time.
+    pub(crate) together: u32,
+    pub(crate) nodes: usize,
+    /// Something that must make it fail.
+    pub(crate) sabotage: Option<Sabotage>,
+    pub(crate) keep: Option<PathBuf>,
+    pub(crate) release: bool,
+}
+
+impl Chaos {
+    /// The command line, without the program's name, that asks for this.
+    pub(crate) fn args(&self) -> Vec<OsString> {
+        let mut args: Vec<OsString> = vec!["chaos".into()];
+        let numbers = [
+            ("--seed", self.seed),
+            ("--faults", self.faults.map(u64::from)),
+            ("--minutes", self.minutes.map(u64::from)),
+            ("--together", Some(self.together.into())),
+            ("--nodes", Some(self.nodes as u64)),
+        ];
+        for (name, number) in numbers.iter().filter_map(|(name, number)| Some((name, (*number)?))) {
+            args.extend([OsString::from(name), number.to_string().into()]);
+        }
+        if let Some(sabotage) = self.sabotage {
+            args.extend(["--sabotage".into(), OsString::from(sabotage.name())]);
+        }
+        if let Some(keep) = &self.keep {
+            args.extend(["--keep".into(), keep.clone().into_os_string()]);
+        }
+        args.extend(self.release.then(|| "--release".into()));
+        args
+    }
+}
+
+/// What is taken from the cluster on purpose.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Sabotage {
+    /// That a leader which loses its lease stops its database.
+    Fence,
+    /// That a commit waits for a majority.
+    Quorum,
+}
+
+impl Sabotage {
+    const ALL: [Self; 2] = [Self::Fence, Self::Quorum];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fence => "fence",
+            Self::Quorum => "quorum",
+        }
+    }
+}
+
+/// Faults where neither their number nor a time is given: about half of the kinds that there are.
+const FAULTS: u32 = 20;
+
 /// Runs of the bench where no number is given: enough for a median that one outlier does not move.
 const BENCH_ROUNDS: u32 = 5;
 
@@ -46,13 +113,20 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task> {
     while let Some(arg) = parser.next()? {
         match arg {
             Arg::Short('h') | Arg::Long("help") => return Ok(Task::Help),
-            Arg::Long(name @ ("check" | "release" | "keep" | "rounds")) => {
+            Arg::Long(
+                name @ ("check" | "release" | "keep" | "rounds" | "seed" | "faults" | "minutes" | "together" | "nodes"
+                | "sabotage"),
+            ) => {
                 let name = name.to_owned();
                 match name.as_str() {
                     "check" => given.check = true,
                     "release" => given.release = true,
                     "keep" => given.keep = Some(parser.value().context("--keep takes a directory")?.into()),
-                    _ => given.rounds = Some(rounds(parser.value().context("--rounds takes a number")?)?),
+                    "sabotage" => given.sabotage = Some(sabotage(parser.value().unwrap_or_default())?),
+                    _ => {
+                        let value = parser.value().with_context(|| format!("--{name} takes a number"))?;
+                        given.numbers.insert(name.clone(), number(&name, value)?);
+                    }
                 }
                 given.options.push(name);
             }
@@ -73,10 +147,15 @@ struct Given {
     check: bool,
     release: bool,
     keep: Option<PathBuf>,
-    rounds: Option<u32>,
+    sabotage: Option<Sabotage>,
+    numbers: BTreeMap<String, u32>,
 }
 
 impl Given {
+    fn number(&self, name: &str) -> Option<u32> {
+        self.numbers.get(name).copied()
+    }
+
     fn task(self) -> Result<Task> {
         let Some(name) = self.task.as_deref() else {
             self.takes("cargo xtask", &[])?;
@@ -87,23 +166,44 @@ impl Given {
             "test" => &["STEP"],
             "openapi" | "client" => &["check"],
             "bench" => &["rounds"],
+            "chaos" => &["seed", "faults", "minutes", "together", "nodes", "sabotage", "keep", "release"],
             "deps" | "help" => &[],
             _ => bail!("there is no command `{name}`; see `cargo xtask --help`"),
         };
         self.takes(name, takes)?;
+        let rounds = self.number("rounds");
         Ok(match name {
-            "demo" if self.rounds.is_some() && !self.check => bail!("--rounds goes with --check"),
+            "demo" if self.number("rounds").is_some() && !self.check => bail!("--rounds goes with --check"),
             "demo" => Task::Demo(Demo {
                 release: self.release,
                 keep: self.keep,
-                check: self.check.then_some(self.rounds.unwrap_or(1)),
+                check: self.check.then(|| rounds.unwrap_or(1)),
             }),
             "test" => Task::Test { steps: self.words },
             "openapi" => Task::Openapi { check: self.check },
             "client" => Task::Client { check: self.check },
-            "bench" => Task::Bench { rounds: self.rounds.unwrap_or(BENCH_ROUNDS) },
+            "bench" => Task::Bench { rounds: rounds.unwrap_or(BENCH_ROUNDS) },
+            "chaos" => Task::Chaos(self.chaos()?),
             "deps" => Task::Deps,
             _ => Task::Help,
+        })
+    }
+
+    fn chaos(self) -> Result<Chaos> {
+        let (faults, minutes) = (self.number("faults"), self.number("minutes"));
+        let nodes = self.number("nodes").unwrap_or(3);
+        if ![3, 5].contains(&nodes) {
+            bail!("--nodes takes 3 or 5, got {nodes}");
+        }
+        Ok(Chaos {
+            seed: self.number("seed").map(u64::from),
+            faults: faults.or_else(|| minutes.is_none().then_some(FAULTS)),
+            minutes,
+            together: self.number("together").unwrap_or(1),
+            nodes: nodes as usize,
+            sabotage: self.sabotage,
+            keep: self.keep,
+            release: self.release,
         })
     }
 
@@ -121,11 +221,16 @@ impl Given {
     }
 }
 
-fn rounds(value: OsString) -> Result<u32> {
+fn number(name: &str, value: OsString) -> Result<u32> {
     match value.parse() {
-        Ok(0) | Err(_) => bail!("--rounds takes a whole number from 1, got `{}`", value.display()),
-        Ok(rounds) => Ok(rounds),
+        Ok(0) | Err(_) => bail!("--{name} takes a whole number from 1, got `{}`", value.display()),
+        Ok(number) => Ok(number),
     }
+}
+
+fn sabotage(value: OsString) -> Result<Sabotage> {
+    let found = Sabotage::ALL.into_iter().find(|sabotage| value == sabotage.name());
+    found.with_context(|| format!("--sabotage takes `fence` or `quorum`, got `{}`", value.display()))
 }
 
 #[cfg(test)]
@@ -159,6 +264,33 @@ mod tests {
     }
 
     #[test]
+    fn chaos_is_read_and_asked_for_again_in_the_same_words() {
+        let plain = Chaos {
+            seed: None,
+            faults: Some(20),
+            minutes: None,
+            together: 1,
+            nodes: 3,
+            sabotage: None,
+            keep: None,
+            release: false,
+        };
+        for (line, expected) in [
+            ("chaos", plain.clone()),
+            ("chaos --minutes 60", Chaos { faults: None, minutes: Some(60), ..plain.clone() }),
+            ("chaos --minutes 60 --faults 7", Chaos { faults: Some(7), minutes: Some(60), ..plain.clone() }),
+            ("chaos --seed 4 --together 2 --nodes 5", Chaos { seed: Some(4), together: 2, nodes: 5, ..plain.clone() }),
+            (
+                "chaos --sabotage quorum --keep /tmp/x --release",
+                Chaos { sabotage: Some(Sabotage::Quorum), keep: Some("/tmp/x".into()), release: true, ..plain.clone() },
+            ),
+        ] {
+            assert_eq!(parsed(line).unwrap(), Task::Chaos(expected.clone()), "{line}");
+            assert_eq!(parse(expected.args()).unwrap(), Task::Chaos(expected), "{line}");
+        }
+    }
+
+    #[test]
     fn what_does_not_go_together_is_refused_with_the_reason() {
         for (line, expected) in [
             ("dmeo", "no command `dmeo`"),
@@ -169,6 +301,10 @@ mod tests {
             ("bench --rounds many", "from 1, got `many`"),
             ("bench --check", "does not take --check"),
             ("demo --keep", "--keep takes a directory"),
+            ("chaos --nodes 4", "takes 3 or 5, got 4"),
+            ("chaos --sabotage lease", "`fence` or `quorum`, got `lease`"),
+            ("chaos --faults", "--faults takes a number"),
+            ("bench --seed 1", "does not take --seed"),
             ("test --fast", "cargo xtask --help"),
         ] {
             let error = format!("{:#}", parsed(line).unwrap_err());

@@ -62,10 +62,19 @@ pub(crate) fn succeeds(mut command: Command) -> bool {
 
 /// Builds the daemon and tells where it is.
 pub(crate) fn build_server(release: bool) -> Result<PathBuf> {
+    build(release, &["--bin=qluster-server"])
+}
+
+/// The same of the daemon with switches for tests of faults.
+pub(crate) fn build_server_with_faults(release: bool) -> Result<PathBuf> {
+    build(release, &["--bin=qluster-server-faults", "--features=qluster-server/faults"])
+}
+
+fn build(release: bool, what: &[&str]) -> Result<PathBuf> {
     // For the whole workspace, though one program is wanted: cargo then chooses the same features of dependencies as
     // for the tests, and builds none of them a second time.
-    let mut command = cargo(&["build", "--workspace", "--locked", "--bin", "qluster-server"]);
-    command.arg("--message-format=json-render-diagnostics");
+    let mut command = cargo(&["build", "--workspace", "--locked", "--message-format=json-render-diagnostics"]);
+    command.args(what);
     if release {
         command.arg("--release");
     }

@@ -1,13 +1,13 @@
-//! As much of HTTP as asking a node on this machine takes.
+//! As much of HTTP as asking a node takes.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddrV4, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-/// A node on loopback answers within this, or it does not answer.
-const TIMEOUT: Duration = Duration::from_secs(2);
+/// A node on this machine answers within this, or it does not answer.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An answer.
 #[derive(Debug, PartialEq)]
@@ -16,19 +16,30 @@ pub(crate) struct Response {
     pub(crate) body: String,
 }
 
-/// Asks `GET path` of whoever listens on `port` of this machine.
-pub(crate) fn get(port: u16, path: &str) -> Result<Response> {
-    let doing = || format!("GET http://127.0.0.1:{port}{path}");
-    let answer = exchange(port, path).with_context(doing)?;
+/// Asks `GET path` of whoever listens at an address.
+pub(crate) fn get(at: SocketAddrV4, path: &str) -> Result<Response> {
+    ask("GET", at, path, "", TIMEOUT)
+}
+
+/// Asks for `path` by any method, with JSON where there is a body, and waits at most for `limit`.
+pub(crate) fn ask(method: &str, at: SocketAddrV4, path: &str, body: &str, limit: Duration) -> Result<Response> {
+    let doing = || format!("{method} http://{at}{path}");
+    let head = format!("{method} {path} HTTP/1.0\r\nHost: {at}\r\n");
+    let length = body.len();
+    let request = match length {
+        0 => format!("{head}\r\n"),
+        _ => format!("{head}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"),
+    };
+    let answer = exchange(at, &request, limit).with_context(doing)?;
     parse(&answer).with_context(doing)
 }
 
 /// HTTP/1.0, since its answers are never chunked and end with the connection.
-fn exchange(port: u16, path: &str) -> std::io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), TIMEOUT)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+fn exchange(at: SocketAddrV4, request: &str, limit: Duration) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&at.into(), TIMEOUT)?;
+    stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n").as_bytes())?;
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     Ok(answer)
@@ -57,14 +68,14 @@ fn parse(answer: &[u8]) -> Result<Response> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{Ipv4Addr, TcpListener};
 
     use super::*;
 
     #[test]
     fn an_answer_is_asked_for_and_read() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let at = SocketAddrV4::new(Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port());
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut asked = [0; 14];
@@ -75,14 +86,14 @@ mod tests {
             let _ = stream.read_to_end(&mut Vec::new());
             asked
         });
-        assert_eq!(get(port, "/is-leader").unwrap(), Response { status: 530, body: "{}".into() });
+        assert_eq!(get(at, "/is-leader").unwrap(), Response { status: 530, body: "{}".into() });
         assert_eq!(&server.join().unwrap(), b"GET /is-leader");
     }
 
     #[test]
     fn a_port_where_nobody_listens_is_named() {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let error = format!("{:#}", get(free, "/map").unwrap_err());
+        let error = format!("{:#}", get(SocketAddrV4::new(Ipv4Addr::LOCALHOST, free), "/map").unwrap_err());
         assert!(error.starts_with(&format!("GET http://127.0.0.1:{free}/map: Connection refused")), "{error}");
     }
 

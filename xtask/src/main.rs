@@ -6,6 +6,7 @@
 mod args;
 mod bench;
 mod cargo;
+mod chaos;
 mod cluster;
 mod demo;
 mod deps;
@@ -33,6 +34,9 @@ cargo xtask openapi [--check]                  writes openapi.yaml from the serv
 cargo xtask client [--check]                   writes the generated client from openapi.yaml, or only compares it
 cargo xtask deps                               checks the rules of who may depend on what
 cargo xtask bench [--rounds N]                 failover times and what an idle agent costs; medians of N kills (5)
+cargo xtask chaos [--seed N] [--faults N] [--minutes N] [--together N] [--nodes 3|5] [--sabotage fence|quorum]
+                  [--release] [--keep DIR]       faults of all kinds (20) in a cluster under load, for root; checks that
+                                                 nothing that a client was told is lost
 
   --release   an optimised build of the daemon
   --keep DIR  use DIR (absent or empty) for data and logs, and leave it there
@@ -64,5 +68,6 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Client { check } => generated::client(check),
         Task::Deps => deps::run(),
         Task::Bench { rounds } => bench::run(rounds),
+        Task::Chaos(options) => chaos::run(&options),
     }
 }

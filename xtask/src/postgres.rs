@@ -1,10 +1,11 @@
 //! PostgreSQL's programs, and sessions with a server by way of `psql`.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -31,9 +32,16 @@ fn is_whole(dir: &Path) -> bool {
 }
 
 /// How `psql` is told where to connect.
-pub(crate) fn conninfo(port: u16) -> String {
-    format!("host=127.0.0.1 port={port} user=postgres dbname=postgres")
+pub(crate) fn conninfo(at: SocketAddrV4) -> String {
+    format!("host={} port={} user=postgres dbname=postgres", at.ip(), at.port())
 }
+
+/// Ends connections whose other side is gone without a word: no statement waits for it for ever.
+const PATIENCE: &str = "connect_timeout=2 keepalives_idle=2 keepalives_interval=1 keepalives_count=3 \
+                        tcp_user_timeout=5000";
+
+/// What PostgreSQL warns of when it gives up to wait for standbys: then the commit is no promise.
+const UNREPLICATED: &str = "might not have been replicated";
 
 /// The process id of the server that runs on a data directory, by its pid file.
 pub(crate) fn postmaster(data_dir: &Path) -> Option<u32> {
@@ -45,6 +53,9 @@ pub(crate) struct Session {
     psql: Child,
     stdin: ChildStdin,
     lines: Receiver<Line>,
+    /// What came so far of the answer that is waited for.
+    rows: Vec<String>,
+    complaints: Vec<String>,
 }
 
 enum Line {
@@ -53,11 +64,11 @@ enum Line {
 }
 
 impl Session {
-    /// A session that connects to `port` with its first statement.
-    pub(crate) fn open(bin_dir: &Path, port: u16) -> Result<Self> {
+    /// A session with the server at an address.
+    pub(crate) fn open(bin_dir: &Path, at: SocketAddrV4) -> Result<Self> {
         let mut command = Command::new(bin_dir.join("psql"));
         command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d"]);
-        command.arg(format!("{} connect_timeout=2 application_name=xtask", conninfo(port)));
+        command.arg(format!("{} {PATIENCE} application_name=xtask", conninfo(at)));
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
             command.env_remove(name);
         }
@@ -69,7 +80,7 @@ impl Session {
         forward(psql.stdout.take(), sender.clone(), Line::Out);
         forward(psql.stderr.take(), sender, Line::Err);
         let stdin = psql.stdin.take().context("psql has no standard input")?;
-        Ok(Self { psql, stdin, lines })
+        Ok(Self { psql, stdin, lines, rows: Vec::new(), complaints: Vec::new() })
     }
 
     /// Runs one statement, and answers with its rows, columns separated by `|`. After an error the session is of no use
@@ -78,23 +89,39 @@ impl Session {
     /// The limit ends the wait, not the statement: one that waits for replication, when cancelled, commits without.
     pub(crate) fn query(&mut self, sql: &str, limit: Duration) -> Result<Vec<String>> {
         let doing = || format!("running {sql:?} with psql");
-        let written = self.stdin.write_all(format!("{sql};\n\\echo {END}\n").as_bytes());
-        let mut rows = Vec::new();
-        let mut complaints = Vec::new();
-        loop {
-            match self.lines.recv_timeout(limit) {
-                Ok(Line::Out(line)) if line == END => return Ok(rows),
-                Ok(Line::Out(line)) => rows.push(line),
-                Ok(Line::Err(line)) => complaints.push(line),
-                Err(RecvTimeoutError::Timeout) => {
-                    return Err(anyhow::anyhow!("no answer within {} s", limit.as_secs_f64())).with_context(doing);
-                }
-                Err(RecvTimeoutError::Disconnected) if complaints.is_empty() => {
-                    written.with_context(doing)?;
-                    return Err(anyhow::anyhow!("psql ended without a word")).with_context(doing);
-                }
-                Err(RecvTimeoutError::Disconnected) => bail!("{}: {}", doing(), complaints.join(" ")),
+        // Where it fails psql has ended, and its complaint, which comes with the answer, tells more.
+        let sent = self.send(sql);
+        match self.answer(limit).with_context(doing)? {
+            Some(rows) => Ok(rows),
+            None => {
+                sent.with_context(doing)?;
+                Err(anyhow::anyhow!("no answer within {} s", limit.as_secs_f64())).with_context(doing)
             }
+        }
+    }
+
+    /// Sends one statement, whose answer is asked for later.
+    pub(crate) fn send(&mut self, sql: &str) -> std::io::Result<()> {
+        (self.rows, self.complaints) = (Vec::new(), Vec::new());
+        self.stdin.write_all(format!("{sql};\n\\echo {END}\n").as_bytes())
+    }
+
+    /// The answer to the statement that was sent; `None` where it is not there within the limit. It can be asked again.
+    pub(crate) fn answer(&mut self, limit: Duration) -> Result<Option<Vec<String>>> {
+        let start = Instant::now();
+        loop {
+            match self.lines.recv_timeout(limit.saturating_sub(start.elapsed())) {
+                Ok(Line::Out(line)) if line == END => break,
+                Ok(Line::Out(line)) => self.rows.push(line),
+                Ok(Line::Err(line)) => self.complaints.push(line),
+                Err(RecvTimeoutError::Timeout) => return Ok(None),
+                Err(RecvTimeoutError::Disconnected) if self.complaints.is_empty() => bail!("psql ended without a word"),
+                Err(RecvTimeoutError::Disconnected) => bail!("{}", self.complaints.join(" ")),
+            }
+        }
+        match self.complaints.iter().any(|line| line.contains(UNREPLICATED)) {
+            true => bail!("{}", self.complaints.join(" ")),
+            false => Ok(Some(std::mem::take(&mut self.rows))),
         }
     }
 }
@@ -139,8 +166,9 @@ mod tests {
         // Without PostgreSQL there is nothing to try; `cargo xtask test` installs it first.
         let Some(bin_dir) = bin_dir() else { return };
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let mut session = Session::open(&bin_dir, free).unwrap();
-        let error = session.query("SELECT 1", Duration::from_secs(5)).unwrap_err().to_string();
+        let mut session = Session::open(&bin_dir, SocketAddrV4::new(Ipv4Addr::LOCALHOST, free)).unwrap();
+        let error = session.query("SELECT 1", Duration::from_secs(5)).unwrap_err();
+        let error = format!("{error:#}");
         assert!(error.contains("SELECT 1") && error.contains("Connection refused"), "{error}");
     }
 }

@@ -7,8 +7,16 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal};
 
 /// Programs that a node consists of. Others that happen to work in its directory, a shell say, are not its own.
-const PROGRAMS: [&str; 7] =
-    ["qluster-server", "postgres", "initdb", "pg_basebackup", "pg_ctl", "pg_rewind", "pg_controldata"];
+const PROGRAMS: [&str; 8] = [
+    "qluster-server",
+    "qluster-server-faults",
+    "postgres",
+    "initdb",
+    "pg_basebackup",
+    "pg_ctl",
+    "pg_rewind",
+    "pg_controldata",
+];
 
 /// The kernel counts processor time for programs in hundredths of a second on all machines that this runs on.
 const TICKS_PER_SECOND: u64 = 100;
@@ -40,11 +48,15 @@ pub(crate) fn of_node(dir: &Path, agent: Option<u32>) -> Vec<u32> {
 
 /// Whether it is one of a node's programs that works below `dir`.
 fn works_in(pid: u32, dir: &Path) -> bool {
-    let link = |name| std::fs::read_link(format!("/proc/{pid}/{name}"));
-    let (Ok(cwd), Ok(exe)) = (link("cwd"), link("exe")) else { return false };
-    let exe = exe.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let cwd = std::fs::read_link(format!("/proc/{pid}/cwd"));
+    cwd.is_ok_and(|cwd| cwd.starts_with(dir)) && program(pid).is_some_and(|name| PROGRAMS.contains(&name.as_str()))
+}
+
+/// The file name of the program that a process runs.
+pub(crate) fn program(pid: u32) -> Option<String> {
+    let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     // The suffix is the kernel's: a rebuild replaced the program meanwhile.
-    cwd.starts_with(dir) && PROGRAMS.contains(&exe.trim_end_matches(" (deleted)"))
+    Some(exe.file_name()?.to_string_lossy().trim_end_matches(" (deleted)").to_owned())
 }
 
 /// Whether a process runs. A zombie does not: it is dead, whoever is slow to reap it.

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::{cargo, run as run_command, succeeds};
-use crate::{args, demo, deps, generated, install, interrupt};
+use crate::{args, chaos, demo, deps, generated, install, interrupt};
 
 /// A step: its name on the command line, and what it does.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     ("install", install::all),
     ("fmt", || run_command(cargo(&["fmt", "--all", "--check"])).context("run `cargo fmt --all`")),
     ("deps", deps::run),
-    ("clippy", || run_command(cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny=warnings"]))),
+    ("clippy", clippy),
     ("openapi", || generated::openapi(true)),
     ("client", || generated::client(true)),
     ("tests", all_tests),
@@ -23,6 +23,7 @@ const STEPS: [Step; 11] = [
     ("docs", docs),
     ("package", package),
     ("demo", || demo::run(&args::Demo { release: false, keep: None, check: Some(1) })),
+    ("chaos", faults),
 ];
 
 /// How a step went.
@@ -88,6 +89,13 @@ fn summary(outcomes: &[Outcome], steps: usize) -> String {
     lines.join("\n")
 }
 
+/// With and without the switches for tests of faults: none of their code may be in the daemon otherwise.
+fn clippy() -> Result<()> {
+    run_command(cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny=warnings"]))?;
+    let faults = "--features=qluster-server/faults";
+    run_command(cargo(&["clippy", "--workspace", "--bins", "--locked", faults, "--", "--deny=warnings"]))
+}
+
 /// All tests but those in documentation: by nextest, which runs them side by side, where it is installed.
 fn all_tests() -> Result<()> {
     let mut nextest = Command::new("cargo-nextest");
@@ -95,6 +103,20 @@ fn all_tests() -> Result<()> {
     run_command(match succeeds(nextest) {
         true => cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]),
         false => cargo(&["test", "--workspace", "--locked", "--all-targets", "--no-fail-fast"]),
+    })
+}
+
+/// Always the same faults in the same order: what CI found, one can repeat.
+fn faults() -> Result<()> {
+    chaos::run(&args::Chaos {
+        seed: Some(1),
+        faults: Some(20),
+        minutes: None,
+        together: 1,
+        nodes: 3,
+        sabotage: None,
+        keep: None,
+        release: false,
     })
 }
 

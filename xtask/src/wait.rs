@@ -36,6 +36,16 @@ pub(crate) fn until<T>(
     }
 }
 
+/// Does nothing for a while, unless interrupted.
+pub(crate) fn pause(time: Duration) -> Result<()> {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        interrupt::check()?;
+        std::thread::sleep(Duration::from_millis(50).min(time.saturating_sub(start.elapsed())));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

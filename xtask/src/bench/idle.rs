@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 
 use super::table::Row;
 use crate::cluster::{Cluster, Node};
-use crate::interrupt;
 use crate::process::{self, Usage};
+use crate::wait::pause;
 
 /// What starting leaves to do has settled by then.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -17,9 +17,9 @@ const WINDOW: Duration = Duration::from_secs(20);
 /// Memory and processor time of all agents, a sample a node.
 pub(crate) fn measure(cluster: &Cluster) -> Result<Vec<Row>> {
     println!("measuring the idle agents for {} s", (SETTLE + WINDOW).as_secs());
-    sleep(SETTLE)?;
+    pause(SETTLE)?;
     let (start, before) = (Instant::now(), usages(cluster)?);
-    sleep(WINDOW)?;
+    pause(WINDOW)?;
     let (window, after) = (start.elapsed(), usages(cluster)?);
     let cpu = before.iter().zip(&after).map(|(before, after)| percent(after.cpu - before.cpu, window));
     let mebibytes = |of: fn(&Usage) -> u64| after.iter().map(|usage| of(usage) as f64 / 1024.0).collect();
@@ -37,13 +37,4 @@ fn usages(cluster: &Cluster) -> Result<Vec<Usage>> {
 
 fn percent(part: Duration, whole: Duration) -> f64 {
     part.as_secs_f64() / whole.as_secs_f64() * 100.0
-}
-
-fn sleep(time: Duration) -> Result<()> {
-    let start = Instant::now();
-    while start.elapsed() < time {
-        interrupt::check()?;
-        std::thread::sleep(Duration::from_millis(50).min(time.saturating_sub(start.elapsed())));
-    }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Figures that the project holds itself to: how long a failover keeps writers waiting, and what an idle agent costs.
 
 mod idle;
-mod table;
+pub(crate) mod table;
 
 use anyhow::{Context, Result};
 

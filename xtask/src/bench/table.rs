@@ -19,7 +19,7 @@ pub(crate) fn render(rows: &[Row]) -> String {
 }
 
 /// Least, median and greatest; not numbers where there is no sample.
-fn spread(samples: &[f64]) -> [f64; 3] {
+pub(crate) fn spread(samples: &[f64]) -> [f64; 3] {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     match (sorted.first(), sorted.last()) {

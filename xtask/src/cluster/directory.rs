@@ -13,9 +13,9 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// The directory `keep`, absent or empty, or a temporary one.
-    pub(crate) fn create(keep: Option<&Path>) -> Result<Self> {
-        let name = || format!("qluster-demo-{}", std::process::id());
+    /// The directory `keep`, absent or empty, or a temporary one that is named after `what`.
+    pub(crate) fn create(what: &str, keep: Option<&Path>) -> Result<Self> {
+        let name = || format!("qluster-{what}-{}", std::process::id());
         let path = keep.map_or_else(|| std::env::temp_dir().join(name()), Path::to_owned);
         if std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some()) {
             bail!("the directory {} is not empty: choose another with --keep DIR", path.display());
@@ -27,6 +27,11 @@ impl Directory {
             enterable(&this.path)?;
         }
         Ok(this)
+    }
+
+    /// Leaves it there in any case.
+    pub(crate) fn keep(&mut self) {
+        self.temporary = false;
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -72,12 +77,12 @@ mod tests {
 
     #[test]
     fn a_temporary_directory_ends_and_a_kept_one_stays() {
-        let temporary = Directory::create(None).unwrap();
+        let temporary = Directory::create("test", None).unwrap();
         let kept_path = temporary.path().join("kept");
-        let kept = Directory::create(Some(&kept_path)).unwrap();
+        let kept = Directory::create("test", Some(&kept_path)).unwrap();
         drop(kept);
         assert!(kept_path.exists());
-        let error = Directory::create(Some(temporary.path())).err().unwrap().to_string();
+        let error = Directory::create("test", Some(temporary.path())).err().unwrap().to_string();
         assert!(error.contains("is not empty"), "{error}");
         let path = temporary.path().to_owned();
         drop(temporary);

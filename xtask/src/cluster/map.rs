@@ -1,6 +1,7 @@
 //! The cluster map as a node answers it, and a line that sums it up.
 
 use std::fmt;
+use std::net::SocketAddrV4;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -18,8 +19,8 @@ pub(crate) struct Map {
 /// A node of the map.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Member {
-    id: u64,
-    api_port: u16,
+    pub(crate) id: u64,
+    api: SocketAddrV4,
     pub(crate) role: String,
     pub(crate) state: String,
     reason: Option<String>,
@@ -42,9 +43,9 @@ impl Map {
         })
     }
 
-    /// The node whose API is on this port.
-    pub(crate) fn member(&self, api_port: u16) -> Option<&Member> {
-        self.members.iter().find(|member| member.api_port == api_port)
+    /// The node whose API is at this address.
+    pub(crate) fn member(&self, api: SocketAddrV4) -> Option<&Member> {
+        self.members.iter().find(|member| member.api == api)
     }
 }
 
@@ -52,9 +53,10 @@ impl Member {
     fn parse(node: &Value) -> Result<Self> {
         let field = |name: &str| text(&node[name]).with_context(|| format!("the node has no text `{name}`: {node}"));
         let api_port = node["api-port"].as_u64().and_then(|port| u16::try_from(port).ok());
+        let api_port = api_port.with_context(|| format!("the node has no port `api-port`: {node}"))?;
         Ok(Self {
             id: node["id"].as_u64().with_context(|| format!("the node has no number `id`: {node}"))?,
-            api_port: api_port.with_context(|| format!("the node has no port `api-port`: {node}"))?,
+            api: SocketAddrV4::new(field("ip")?.parse().context("reading the node's `ip`")?, api_port),
             role: field("role")?,
             state: field("state")?,
             reason: text(&node["reason"]),
@@ -103,8 +105,8 @@ mod tests {
     fn a_map_is_read_and_summed_up_in_a_line() {
         let map = Map::parse(MAP).unwrap();
         assert_eq!((map.leader, map.term, map.index), (Some(1), 3, 12));
-        assert_eq!(map.member(8083).unwrap().state, "unreachable");
-        assert!(map.member(8082).is_none());
+        assert_eq!(map.member("127.0.0.1:8083".parse().unwrap()).unwrap().state, "unreachable");
+        assert!(map.member("127.0.0.1:8082".parse().unwrap()).is_none());
         let expected = "node 1 leads in term 3 | 1: voter, up | 10: listener, unreachable (no answer for 2s)";
         assert_eq!(map.to_string(), expected);
     }

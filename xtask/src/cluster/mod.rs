@@ -1,12 +1,14 @@
-//! Three nodes on this machine, which end with the program that started them, however it ends.
+//! Nodes on this machine, which end with the program that started them, however it ends.
 
 mod directory;
+mod disk;
 pub(crate) mod failover;
 mod map;
 mod node;
 mod ports;
 pub(crate) mod writer;
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,11 +19,11 @@ use crate::interrupt::{self, Interrupted};
 use crate::postgres::Session;
 use crate::process;
 use crate::wait::{Look, until};
-use directory::Directory;
+pub(crate) use directory::Directory;
 pub(crate) use map::Map;
-pub(crate) use node::Node;
+pub(crate) use node::{Node, Place};
 
-/// How many nodes: the fewest that survive the loss of one.
+/// How many nodes on loopback: the fewest that survive the loss of one.
 pub(crate) const NODES: usize = 3;
 
 /// To create a database, or to clone one, on a slow machine.
@@ -50,29 +52,49 @@ impl Cluster {
         keep: Option<&Path>,
         work: impl FnOnce(&mut Cluster) -> Result<T>,
     ) -> Result<T> {
+        let ports = ports::free(2 * NODES)?;
+        let places = ports.chunks(2).map(|ports| Place::new(Ipv4Addr::LOCALHOST, ports[0], ports[1]));
+        let cluster = Self::new(server, bin_dir, Directory::create("demo", keep)?, places.collect())?;
+        cluster.attend(|cluster| {
+            cluster.bootstrap()?;
+            (1..NODES).try_for_each(|index| cluster.join(index))?;
+            work(cluster)
+        })
+    }
+
+    /// Nodes at these places, none of which runs yet.
+    pub(crate) fn new(server: &Path, bin_dir: &Path, dir: Directory, places: Vec<Place>) -> Result<Self> {
+        let nodes = places
+            .into_iter()
+            .zip(1..)
+            .map(|(place, number)| Node::new(number, dir.path(), server.to_owned(), bin_dir.to_owned(), place));
+        Ok(Self { nodes: nodes.collect::<Result<_>>()?, dir, bin_dir: bin_dir.to_owned() })
+    }
+
+    /// Does `work`, and ends the cluster. When it fails, the ends of the nodes' logs are shown.
+    pub(crate) fn attend<T>(mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         interrupt::watch()?;
-        let mut cluster = Self::new(server, bin_dir, keep)?;
-        let result = cluster.start().and_then(|()| work(&mut cluster));
+        let result = work(&mut self);
         if result.as_ref().is_err_and(|error| !error.is::<Interrupted>()) {
-            for node in &cluster.nodes {
+            for node in &self.nodes {
                 eprintln!("{}", node.log_tails());
             }
         }
         result
     }
 
-    fn new(server: &Path, bin_dir: &Path, keep: Option<&Path>) -> Result<Self> {
-        let dir = Directory::create(keep)?;
-        let ports = ports::free(2 * NODES)?;
-        let nodes = ports.chunks(2).zip(1..).map(|(ports, number)| {
-            Node::new(number, dir.path(), server.to_owned(), bin_dir.to_owned(), (ports[0], ports[1]))
-        });
-        Ok(Self { nodes: nodes.collect::<Result<_>>()?, dir, bin_dir: bin_dir.to_owned() })
-    }
-
     /// Where the nodes keep data and logs.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Leaves data and logs behind, for a look afterwards.
+    pub(crate) fn keep(&mut self) {
+        self.dir.keep();
+    }
+
+    pub(crate) fn bin_dir(&self) -> &Path {
+        &self.bin_dir
     }
 
     pub(crate) fn nodes(&self) -> &[Node] {
@@ -95,7 +117,7 @@ impl Cluster {
 
     /// A new session with the database of a node.
     pub(crate) fn session(&self, index: usize) -> Result<Session> {
-        Session::open(&self.bin_dir, self.nodes[index].db_port)
+        Session::open(&self.bin_dir, self.nodes[index].db())
     }
 
     /// Runs one read-only statement at a node.
@@ -103,9 +125,8 @@ impl Cluster {
         self.session(index)?.query(sql, READ_LIMIT).with_context(|| format!("at node {}", self.nodes[index].number))
     }
 
-    /// The first node creates the cluster, the others join it one after another.
-    fn start(&mut self) -> Result<()> {
-        let first = self.nodes[0].url();
+    /// The first node creates the cluster.
+    pub(crate) fn bootstrap(&mut self) -> Result<()> {
         println!("node 1: creating the cluster and its database");
         self.nodes[0].start(&["bootstrap"])?;
         until("node 1 leads", START_LIMIT, INTERVAL, || {
@@ -114,13 +135,15 @@ impl Cluster {
                 Ok(()) => Look::Done(()),
                 Err(error) => Look::NotYet(format!("{error:#}")),
             })
-        })?;
-        for index in 1..self.nodes.len() {
-            println!("node {}: joining, cloning the database", index + 1);
-            self.nodes[index].start(&["join", &first])?;
-            self.wait_member(index, index)?;
-        }
-        Ok(())
+        })
+    }
+
+    /// The node `index`, before which there are so many, joins by way of the first.
+    pub(crate) fn join(&mut self, index: usize) -> Result<()> {
+        println!("node {}: joining, cloning the database", index + 1);
+        let first = self.nodes[0].url();
+        self.nodes[index].start(&["join", &first])?;
+        self.wait_member(index, index)
     }
 
     /// Waits until the leader, whoever that is by then, has the node `index` as a voter that is up, that node sees the
@@ -137,12 +160,12 @@ impl Cluster {
     }
 
     /// Succeeds where a node is a whole member; otherwise what is missing.
-    fn look_at_member(&self, index: usize, standbys: usize) -> Result<()> {
+    pub(crate) fn look_at_member(&self, index: usize, standbys: usize) -> Result<()> {
         let node = &self.nodes[index];
         let leader = self.leader().context("no node says that it leads")?;
         let map = self.nodes[leader].map()?;
-        let member = map.member(node.api_port);
-        let member = member.with_context(|| format!("the leader's map has no node at port {}", node.api_port))?;
+        let member = map.member(node.api());
+        let member = member.with_context(|| format!("the leader's map has no node at {}", node.api()))?;
         if member.role != "voter" || member.state != "up" {
             bail!("in the leader's map: {member}");
         }
@@ -157,7 +180,7 @@ impl Cluster {
     }
 
     /// Ends all nodes: asks first, then kills. Which processes are left, which is none unless the kernel holds them.
-    fn stop(&mut self) -> Vec<u32> {
+    pub(crate) fn stop(&mut self) -> Vec<u32> {
         for node in &self.nodes {
             node.signal(Signal::TERM);
         }

@@ -1,6 +1,7 @@
 //! A node: an agent that was started here, and the database that it keeps.
 
 use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,6 +12,7 @@ use rustix::process::Signal;
 
 use super::Map;
 use super::directory::set_mode;
+use super::disk::Disk;
 use crate::{http, postgres, process};
 
 /// What a killed process takes to be dead; longer only where the kernel holds it.
@@ -18,14 +20,37 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// Lines of each log to show when something failed.
 const TAIL: usize = 25;
 
+/// The server's program.
+const POSTGRES: &str = "postgres";
+
+/// Where a node is, and how it gets there.
+pub(crate) struct Place {
+    ip: Ipv4Addr,
+    api_port: u16,
+    db_port: u16,
+    /// What comes before the agent's command: nothing, or the command that runs it in a network of its own.
+    pub(crate) launcher: Vec<String>,
+    /// More of its environment.
+    pub(crate) env: Vec<(&'static str, &'static str)>,
+    /// The size in MiB of the file system that it has for itself, where it has one.
+    pub(crate) disk: Option<u32>,
+}
+
+impl Place {
+    /// A place in the network of this process.
+    pub(crate) fn new(ip: Ipv4Addr, api_port: u16, db_port: u16) -> Self {
+        Self { ip, api_port, db_port, launcher: Vec::new(), env: Vec::new(), disk: None }
+    }
+}
+
 /// A node of the cluster.
 pub(crate) struct Node {
     /// 1 for the first. Its id in the cluster need not be the same.
     pub(crate) number: usize,
-    pub(crate) api_port: u16,
-    pub(crate) db_port: u16,
+    place: Place,
     /// All that is the node's is below.
     dir: PathBuf,
+    disk: Option<Disk>,
     server: PathBuf,
     bin_dir: PathBuf,
     agent: Option<Child>,
@@ -33,17 +58,12 @@ pub(crate) struct Node {
 
 impl Node {
     /// A node that does not run yet, with a directory of its own in `parent`.
-    pub(crate) fn new(
-        number: usize,
-        parent: &Path,
-        server: PathBuf,
-        bin_dir: PathBuf,
-        (api_port, db_port): (u16, u16),
-    ) -> Result<Self> {
+    pub(crate) fn new(number: usize, parent: &Path, server: PathBuf, bin_dir: PathBuf, place: Place) -> Result<Self> {
         let dir = parent.join(format!("node{number}"));
         std::fs::create_dir(&dir).with_context(|| format!("creating the directory {}", dir.display()))?;
         set_mode(&dir)?;
-        Ok(Self { number, api_port, db_port, dir, server, bin_dir, agent: None })
+        let disk = place.disk.map(|size| Disk::mount(&dir.join("disk"), size)).transpose()?;
+        Ok(Self { number, place, dir, disk, server, bin_dir, agent: None })
     }
 
     /// Starts the agent with this command. Its output goes to its log, behind what is there.
@@ -51,12 +71,20 @@ impl Node {
         let path = self.log();
         let log = File::options().create(true).append(true).open(&path);
         let log = log.with_context(|| format!("opening the log {}", path.display()))?;
-        let mut agent = Command::new(&self.server);
+        let mut agent = match self.place.launcher.split_first() {
+            Some((program, args)) => {
+                let mut launcher = Command::new(program);
+                launcher.args(args).arg(&self.server);
+                launcher
+            }
+            None => Command::new(&self.server),
+        };
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"QLUSTER_")) {
             agent.env_remove(name);
         }
-        agent.args(["--ip", "127.0.0.1", "--api-port", &self.api_port.to_string()]);
-        agent.args(["--db-port", &self.db_port.to_string()]);
+        agent.envs(self.place.env.iter().copied());
+        agent.args(["--ip", &self.place.ip.to_string(), "--api-port", &self.place.api_port.to_string()]);
+        agent.args(["--db-port", &self.place.db_port.to_string()]);
         agent.arg("--data-dir").arg(self.data_dir());
         agent.arg("--db-data-dir").arg(self.db_dir());
         agent.arg("--db-bin-dir").arg(&self.bin_dir);
@@ -81,7 +109,38 @@ impl Node {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.api_port)
+        format!("http://{}", self.api())
+    }
+
+    /// Where its API is.
+    pub(crate) fn api(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.place.ip, self.place.api_port)
+    }
+
+    /// Where its database is.
+    pub(crate) fn db(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.place.ip, self.place.db_port)
+    }
+
+    /// The file system that it has for itself.
+    pub(crate) fn disk(&self) -> Option<&Disk> {
+        self.disk.as_ref()
+    }
+
+    /// Lets clients into its database by another line of its `pg_hba.conf`.
+    pub(crate) fn admit(&self, line: &str) -> Result<()> {
+        let path = self.db_dir().join("pg_hba.conf");
+        let file = File::options().append(true).open(&path);
+        let written = file.and_then(|mut file| std::io::Write::write_all(&mut file, format!("{line}\n").as_bytes()));
+        written.with_context(|| format!("writing to {}", path.display()))
+    }
+
+    /// Removes all that it keeps, of which nothing runs any more.
+    pub(crate) fn wipe(&self) -> Result<()> {
+        for dir in [self.data_dir(), self.db_dir()].iter().filter(|dir| dir.exists()) {
+            std::fs::remove_dir_all(dir).with_context(|| format!("removing {}", dir.display()))?;
+        }
+        Ok(())
     }
 
     /// Where its agent writes its log.
@@ -89,12 +148,16 @@ impl Node {
         self.dir.join("agent.log")
     }
 
+    fn files(&self) -> &Path {
+        self.disk.as_ref().map_or(&self.dir, Disk::path)
+    }
+
     fn data_dir(&self) -> PathBuf {
-        self.dir.join("data")
+        self.files().join("data")
     }
 
     fn db_dir(&self) -> PathBuf {
-        self.dir.join("db")
+        self.files().join("db")
     }
 
     /// The process id of its agent, as long as one was started.
@@ -108,8 +171,22 @@ impl Node {
         self.processes().contains(&pid).then_some(pid)
     }
 
-    fn processes(&self) -> Vec<u32> {
+    /// All of its processes.
+    pub(crate) fn processes(&self) -> Vec<u32> {
         process::of_node(&self.dir, self.agent())
+    }
+
+    /// The processes of its database server.
+    pub(crate) fn database(&self) -> Vec<u32> {
+        let is_server = |pid: &u32| process::program(*pid).is_some_and(|name| name == POSTGRES);
+        self.processes().into_iter().filter(is_server).collect()
+    }
+
+    /// How its agent ended, where it has.
+    pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        let status = self.agent.as_mut()?.try_wait().ok()??;
+        self.agent = None;
+        Some(status)
     }
 
     /// Succeeds where the node says that it leads; otherwise the reason.
@@ -123,7 +200,7 @@ impl Node {
     }
 
     fn get(&self, path: &str) -> Result<String> {
-        let answer = http::get(self.api_port, path)?;
+        let answer = http::get(self.api(), path)?;
         if answer.status != 200 {
             bail!("node {} answers {path} with {}: {}", self.number, answer.status, answer.body.trim());
         }
@@ -164,8 +241,8 @@ impl Node {
 
     /// The ends of its logs, for people to find the fault in.
     pub(crate) fn log_tails(&self) -> String {
-        let (data, db) = (self.data_dir(), self.db_dir());
-        let logs = [&self.dir, &data, &db, &db.join("log")].map(|dir| logs_in(dir)).concat();
+        let (run, db) = (self.data_dir().join("run"), self.db_dir());
+        let logs = [&self.dir, &run, &db, &db.join("log")].map(|dir| logs_in(dir)).concat();
         let tails = logs.iter().map(|path| {
             let text = std::fs::read(path).unwrap_or_default();
             format!("--- node {}: end of {}\n{}\n", self.number, path.display(), tail(&String::from_utf8_lossy(&text)))
@@ -177,6 +254,12 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.kill();
+        if self.disk.is_some() {
+            // Its disk goes, the reasons stay as long as the directory does.
+            for log in logs_in(&self.data_dir().join("run")) {
+                let _ = log.file_name().map(|name| std::fs::copy(&log, self.dir.join(name)));
+            }
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A client that inserts row after row through whoever leads, and keeps account of what was acknowledged when.
 
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,8 +41,8 @@ pub(crate) struct Writer {
 /// What the client's thread needs of the cluster.
 struct Targets {
     bin_dir: PathBuf,
-    /// Ports of API and database, a pair a node.
-    ports: Vec<(u16, u16)>,
+    /// Where API and database are, a pair a node.
+    nodes: Vec<(SocketAddrV4, SocketAddrV4)>,
 }
 
 impl Writer {
@@ -50,8 +51,8 @@ impl Writer {
         let leader = cluster.leader().context("creating the table: no node says that it leads")?;
         let create = format!("CREATE TABLE {TABLE} (row bigint PRIMARY KEY)");
         cluster.session(leader)?.query(&create, WRITE_LIMIT)?;
-        let ports = cluster.nodes().iter().map(|node| (node.api_port, node.db_port)).collect();
-        let targets = Targets { bin_dir: cluster.bin_dir.clone(), ports };
+        let nodes = cluster.nodes().iter().map(|node| (node.api(), node.db())).collect();
+        let targets = Targets { bin_dir: cluster.bin_dir.clone(), nodes };
         let (stop, acks) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let thread = std::thread::spawn({
             let (stop, acks) = (stop.clone(), acks.clone());
@@ -132,10 +133,10 @@ fn write(targets: &Targets, stop: &AtomicBool, acks: &Mutex<Vec<Ack>>) {
     }
 }
 
-fn connect(Targets { bin_dir, ports }: &Targets) -> Option<(usize, Session)> {
-    let leads = |api_port| http::get(api_port, "/is-leader").is_ok_and(|answer| answer.status == 200);
-    let node = ports.iter().position(|&(api_port, _)| leads(api_port))?;
-    let mut session = Session::open(Path::new(bin_dir), ports[node].1).ok()?;
+fn connect(Targets { bin_dir, nodes }: &Targets) -> Option<(usize, Session)> {
+    let leads = |api| http::get(api, "/is-leader").is_ok_and(|answer| answer.status == 200);
+    let node = nodes.iter().position(|&(api, _)| leads(api))?;
+    let mut session = Session::open(Path::new(bin_dir), nodes[node].1).ok()?;
     // Connects now, so that a row is not given up for a server that is still starting.
     session.query("SELECT 1", super::READ_LIMIT).ok()?;
     Some((node, session))

@@ -41,7 +41,7 @@ fn welcome(cluster: &Cluster) -> String {
         "\nThree nodes run. Their data and logs are in {}\n\nREST API:\n{}\n\nDatabases:\n{}\n\nTry:\n{}\n",
         cluster.dir().display(),
         lines(|node| format!("  node {}  {}", node.number, node.url())),
-        lines(|node| format!("  psql \"{}\"", postgres::conninfo(node.db_port))),
+        lines(|node| format!("  psql \"{}\"", postgres::conninfo(node.db()))),
         ["leader", "map", "events", "rpc"].map(|path| format!("  curl -s {first}/{path}")).join("\n"),
     ) + &format!("  curl -s -X POST '{first}/leader?node=2'   # hands leadership to node 2\n")
         + &format!("\nLogs:\n{}\n", lines(|node| format!("  {}", node.log().display())))
