@@ -303,7 +303,7 @@ impl Duty {
             self.rule = None;
             // Until it has stopped it serves, and may do so only under the lease.
             tokio::select! {
-                stopped = database.stop() => stopped?,
+                stopped = database.stop() => stopped.map(drop)?,
                 () = self.lease_is_over() => return Err(DutyError::Refused("the lease was about to end".into())),
                 () = tokio::time::sleep(STOP) => {
                     return Err(DutyError::Refused(format!("the database did not stop within {STOP:?}")));
@@ -334,7 +334,7 @@ impl Duty {
             Wanted::Demote => self.demote().await,
             Wanted::Follow(primary, history) => self.follow(primary, history).await,
             Wanted::Stop => match self.database() {
-                Some(database) => Ok(database.stop().await?),
+                Some(database) => Ok(database.stop().await.map(drop)?),
                 None => Ok(()),
             },
         }
