@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use qluster_consensus::database::{
 };
 use qluster_consensus::model::{Lsn, NodeId, Port, Term};
 use qluster_server::database::{DatabaseConfig, Postgres};
+use rustix::process::Signal;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
@@ -53,8 +54,12 @@ impl Drop for Ground {
 }
 
 fn kill(pid: i32) {
+    signal(pid, Signal::KILL);
+}
+
+fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        let _ = rustix::process::kill_process(pid, signal);
     }
 }
 
@@ -115,8 +120,12 @@ impl Node {
         (node, promotion)
     }
 
+    /// Promotes it, and lets clients in.
     async fn promote(&self, term: u64) -> Promotion {
-        self.postgres.promote(SyncRule { term: Term(term), ..Default::default() }).await.unwrap()
+        let promotion = self.postgres.promote(rule(term, &[], 0)).await.unwrap();
+        let begun = Instant::now();
+        self.postgres.admit().await.unwrap();
+        timed("admit", begun, promotion)
     }
 
     fn as_primary(&self, term: u64, promotion: Promotion) -> Primary {
@@ -181,11 +190,36 @@ impl Drop for Node {
 }
 
 async fn connect(ip: IpAddr, port: Port) -> Client {
-    let config = format!("host={ip} port={port} user=postgres dbname=postgres");
-    let (client, connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
+    try_connect(ip, port).await.unwrap()
 }
+
+async fn try_connect(ip: IpAddr, port: Port) -> Result<Client, tokio_postgres::Error> {
+    let config = format!("host={ip} port={port} user=postgres dbname=postgres");
+    let (client, connection) = tokio_postgres::connect(&config, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+fn rule(term: u64, nodes: &[u64], count: usize) -> SyncRule {
+    let standbys = nodes.iter().map(|&node| NodeId(node)).collect::<BTreeSet<_>>();
+    SyncRule { term: Term(term), standbys, count }
+}
+
+/// The number that a query answers with.
+async fn number(client: &Client, sql: &str) -> i64 {
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+/// Asks until a query answers with this number.
+async fn until_number(client: &Client, sql: &str, wanted: i64) {
+    let begun = Instant::now();
+    while number(client, sql).await != wanted {
+        assert!(begun.elapsed() < PATIENCE, "{sql} is {} and not {wanted}", number(client, sql).await);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
 
 fn timed<T>(what: &str, begun: Instant, value: T) -> T {
     println!("{what}: {:?}", begun.elapsed());
@@ -344,12 +378,8 @@ async fn commits_wait_for_the_standbys_of_the_rule_from_the_first_one() {
     let one = Node::new(&ground, 1).await;
     one.postgres.initialize().await.unwrap();
     one.postgres.fence(DEADLINE).await.unwrap();
-    let rule = |term, nodes: &[u64], count| SyncRule {
-        term: Term(term),
-        standbys: nodes.iter().map(|&node| NodeId(node)).collect::<BTreeSet<_>>(),
-        count,
-    };
     let promotion = one.postgres.promote(rule(1, &[2], 1)).await.unwrap();
+    one.postgres.admit().await.unwrap();
     let client = one.connect().await;
     let write = tokio::spawn(async move { client.batch_execute("CREATE TABLE t (id bigint)").await });
 
@@ -362,11 +392,7 @@ async fn commits_wait_for_the_standbys_of_the_rule_from_the_first_one() {
     one.postgres.set_sync_rule(rule(2, &[2], 1)).await.unwrap();
     let client = one.connect().await;
     let write = tokio::spawn(async move { client.batch_execute("INSERT INTO t VALUES (1)").await });
-    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
-    let observer = one.connect().await;
-    while observer.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until_number(&one.connect().await, WAITING, 1).await;
     assert!(!write.is_finished());
 
     // It does once it follows in that term.
@@ -582,6 +608,281 @@ async fn a_socket_path_that_is_too_long_is_avoided() {
     let dir: PathBuf = node.postgres.socket_dir().into();
     node.postgres.stop().await.unwrap();
     std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_are_shut_out_from_before_a_promotion_until_they_are_let_in() {
+    let ground = Ground::new();
+    let (one, promotion) = Node::primary(&ground, 1, 1).await;
+    one.execute("CREATE TABLE t AS SELECT 1 AS id").await;
+    let two = Node::new(&ground, 2).await.watched();
+    two.copy_from(one.as_primary(1, promotion)).await.unwrap();
+    two.postgres.fence(DEADLINE).await.unwrap();
+
+    // A reader; one that is let in by the rules of before and has not said who it is; and one that comes after that one
+    // was accepted.
+    let reader = two.connect().await;
+    let (ip, port) = (two.config.ip, two.config.port);
+    let slow = tokio::net::TcpStream::connect((ip, port.get())).await.unwrap();
+    let after = two.connect().await;
+    let begun = Instant::now();
+    let second = timed("promote with clients", begun, two.postgres.promote(rule(2, &[], 0)).await.unwrap());
+    assert!(reader.batch_execute("SELECT 1").await.is_err());
+    assert!(after.batch_execute("SELECT 1").await.is_err());
+    let mut config = tokio_postgres::Config::new();
+    config.user("postgres").dbname("postgres");
+    assert!(config.connect_raw(slow, NoTls).await.is_err());
+    let refused = |error: tokio_postgres::Error| {
+        assert!(error.as_db_error().unwrap().message().contains("pg_hba.conf"), "{error:?}");
+    };
+    refused(try_connect(ip, port).await.err().unwrap());
+
+    // So it stays under another agent, and when the user changes who may connect.
+    let two = two.reopened().await.watched();
+    two.until("primary", |status| status.role == DatabaseRole::Primary).await;
+    std::fs::write(two.config.data_dir.join("pg_ident.conf"), "mine a b\n").unwrap();
+    let taken_over = || std::fs::read_to_string(two.config.data_dir.join("qluster_ident.conf")).unwrap();
+    while !taken_over().contains("mine a b") {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    refused(try_connect(ip, port).await.err().unwrap());
+
+    // Standbys get in. Clients do, once they are let in, and by rules that hold.
+    one.postgres.fence(DEADLINE).await.unwrap();
+    assert_eq!(one.rows().await, 1, "a fenced standby has readers");
+    one.postgres.rewind(two.as_primary(2, second)).await.unwrap();
+    one.streaming().await;
+    let access = two.config.data_dir.join("pg_hba.conf");
+    let text = std::fs::read_to_string(&access).unwrap();
+    std::fs::write(&access, "host everything\n").unwrap();
+    let error = two.postgres.admit().await.unwrap_err().to_string();
+    assert!(error.contains("pg_hba.conf has an error"), "{error}");
+    refused(try_connect(ip, port).await.err().unwrap());
+    std::fs::write(&access, text).unwrap();
+    two.postgres.admit().await.unwrap();
+    two.execute("INSERT INTO t VALUES (2)").await;
+    one.has_rows(2).await;
+    let kept = two.connect().await;
+    two.postgres.admit().await.unwrap();
+    kept.batch_execute("SELECT 1").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_rule_is_in_force_when_it_is_set_also_where_only_its_count_changed() {
+    let ground = Ground::new();
+    let (one, promotion) = Node::primary(&ground, 1, 1).await;
+    one.execute("CREATE TABLE t (id bigint)").await;
+    let (two, three) = (Node::new(&ground, 2).await.watched(), Node::new(&ground, 3).await.watched());
+    for node in [&two, &three] {
+        node.copy_from(one.as_primary(1, promotion)).await.unwrap();
+    }
+    one.postgres.set_sync_rule(rule(1, &[2, 3], 2)).await.unwrap();
+    one.execute("INSERT INTO t VALUES (0)").await;
+    let observer = one.connect().await;
+    let of = "SELECT pid::bigint FROM pg_stat_activity WHERE backend_type =";
+    let receiver = number(&three.connect().await, &format!("{of} 'walreceiver'")).await.try_into().unwrap();
+    let sender = format!("{of} 'walsender' AND application_name = 'qluster_2_1'");
+    let sender = number(&observer, &sender).await.try_into().unwrap();
+    signal(receiver, Signal::STOP);
+
+    for row in 0..10 {
+        one.postgres.set_sync_rule(rule(1, &[2, 3], 1)).await.unwrap();
+        one.execute("INSERT INTO t VALUES (1)").await;
+        if row == 0 {
+            // It is not said to be in force while a sender has not loaded it.
+            signal(sender, Signal::STOP);
+            let postgres = one.postgres.clone();
+            let mut set = tokio::spawn(async move { postgres.set_sync_rule(rule(1, &[2, 3], 2)).await });
+            let fresh = "SELECT (current_setting('synchronous_standby_names') ~ '^[A-Z]+ 2')::int::bigint";
+            until_number(&observer, fresh, 1).await;
+            let early = tokio::time::timeout(Duration::from_millis(300), &mut set).await;
+            signal(sender, Signal::CONT);
+            assert!(early.is_err(), "a sender has not loaded it yet");
+            set.await.unwrap().unwrap();
+        } else {
+            one.postgres.set_sync_rule(rule(1, &[2, 3], 2)).await.unwrap();
+        }
+        let client = one.connect().await;
+        let write = tokio::spawn(async move { client.batch_execute("INSERT INTO t VALUES (2)").await });
+        while number(&observer, WAITING).await == 0 {
+            assert!(!write.is_finished(), "acknowledged in round {row}");
+        }
+        // Nothing is done for a rule that is in force.
+        let conf = one.config.data_dir.join("qluster.conf");
+        let before = std::fs::read_to_string(&conf).unwrap();
+        one.postgres.set_sync_rule(rule(1, &[2, 3], 2)).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&conf).unwrap(), before);
+        assert!(!write.is_finished());
+        one.postgres.set_sync_rule(rule(1, &[2, 3], 1)).await.unwrap();
+        tokio::time::timeout(PATIENCE, write).await.unwrap().unwrap().unwrap();
+    }
+
+    signal(receiver, Signal::CONT);
+    one.postgres.set_sync_rule(rule(1, &[2, 3], 2)).await.unwrap();
+    tokio::time::timeout(PATIENCE, one.execute("INSERT INTO t VALUES (3)")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_is_held_before_it_is_said_to_be() {
+    let ground = Ground::new();
+    let one = Node::new(&ground, 1).await;
+    one.postgres.initialize().await.unwrap();
+    one.postgres.fence(DEADLINE).await.unwrap();
+    assert!(one.postgres.hold().await.is_err(), "a standby");
+    let promotion = one.postgres.promote(rule(1, &[2], 1)).await.unwrap();
+    one.postgres.admit().await.unwrap();
+    let observer = one.connect().await;
+
+    // Nobody follows. What is given up leaves nothing behind.
+    for wait in [5, 20, 100, 400] {
+        let held = tokio::time::timeout(Duration::from_millis(wait), one.postgres.hold()).await;
+        assert!(held.is_err(), "nobody holds it");
+    }
+    let left =
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'qluster' AND backend_type = 'client backend'";
+    until_number(&observer, left, 1).await;
+    assert_eq!(number(&observer, WAITING).await, 0);
+
+    // It is held once somebody follows, in this term.
+    let two = Node::new(&ground, 2).await.watched();
+    two.copy_from(one.as_primary(0, promotion)).await.unwrap();
+    let postgres = one.postgres.clone();
+    let hold = tokio::spawn(async move { postgres.hold().await });
+    let streams =
+        "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND flush_lsn = pg_current_wal_lsn()";
+    until_number(&observer, streams, 1).await;
+    assert!(!hold.is_finished(), "the standby of another term");
+    let end = number(&observer, "SELECT (pg_current_wal_lsn() - '0/0')::bigint").await;
+    two.postgres.fence(DEADLINE).await.unwrap();
+    two.postgres.follow(one.as_primary(1, promotion)).await.unwrap();
+    tokio::time::timeout(PATIENCE, hold).await.unwrap().unwrap().unwrap();
+    assert!(two.postgres.fence(DEADLINE).await.unwrap() >= Lsn(end.try_into().unwrap()));
+
+    // Nobody has to hold it.
+    one.postgres.set_sync_rule(rule(1, &[], 0)).await.unwrap();
+    one.postgres.hold().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_has_all_of_a_primary_that_stopped_once_it_is_beyond_its_last_record() {
+    let ground = Ground::new();
+    let (one, promotion) = Node::primary(&ground, 1, 1).await;
+    assert_eq!(Node::new(&ground, 9).await.postgres.stop().await.unwrap(), Lsn(0), "there is none");
+    one.execute("CREATE TABLE t AS SELECT generate_series(1, 50000) AS id").await;
+    let two = Node::new(&ground, 2).await.watched();
+    two.copy_from(one.as_primary(1, promotion)).await.unwrap();
+    one.execute("INSERT INTO t SELECT generate_series(1, 50000)").await;
+    let written = number(&one.connect().await, "SELECT (pg_current_wal_lsn() - '0/0')::bigint").await;
+    let last = one.postgres.stop().await.unwrap();
+    assert!(last >= Lsn(written.try_into().unwrap()), "{last}");
+    assert_eq!(one.postgres.stop().await.unwrap(), last, "it is stopped");
+    assert!(two.postgres.fence(DEADLINE).await.unwrap() > last);
+    // A primary that was killed does not know.
+    two.promote(2).await;
+    kill(two.postgres.pid().unwrap());
+    two.postgres.demote(DEADLINE).await.unwrap();
+    assert_eq!(two.postgres.stop().await.unwrap(), Lsn(u64::MAX));
+}
+
+/// Writes so much WAL, with checkpoints between, that a primary keeps none of before unless it has to.
+async fn churn(primary: &Node) {
+    for _ in 0..6 {
+        primary.execute("INSERT INTO t SELECT generate_series(1, 100)").await;
+        primary.execute("SELECT pg_switch_wal()").await;
+        primary.execute("CHECKPOINT").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_was_away_finds_the_wal_that_it_lacks() {
+    let ground = Ground::new();
+    let one = Node::new(&ground, 1).await;
+    one.postgres.initialize().await.unwrap();
+    let settings = one.config.data_dir.join("postgresql.conf");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    let small = "wal_keep_size = 0\nmin_wal_size = 32MB\nmax_wal_size = 32MB\ncheckpoint_completion_target = 0\n";
+    std::fs::write(&settings, format!("{text}\n{small}")).unwrap();
+    let one = one.watched();
+    one.postgres.fence(DEADLINE).await.unwrap();
+    let promotion = one.promote(1).await;
+    one.execute("CREATE TABLE t (id bigint)").await;
+    let (two, three) = (Node::new(&ground, 2).await.watched(), Node::new(&ground, 3).await.watched());
+    for node in [&two, &three] {
+        node.copy_from(one.as_primary(1, promotion)).await.unwrap();
+    }
+    let keep = async |node: &Node, standbys: &[(u64, Option<Lsn>)]| {
+        let standbys: BTreeMap<_, _> = standbys.iter().map(|&(node, lsn)| (NodeId(node), lsn)).collect();
+        node.postgres.keep_wal(standbys).await.unwrap();
+    };
+    let slots = "SELECT count(*) FROM pg_replication_slots";
+    keep(&one, &[(1, None), (2, None), (3, None)]).await;
+    keep(&two, &[(1, None), (2, None), (3, None)]).await;
+    assert_eq!(number(&one.connect().await, slots).await, 2);
+    assert_eq!(number(&two.connect().await, slots).await, 2);
+
+    // It is away, and comes back to the same primary.
+    let lsn_of = |node: &Node| node.postgres.status().borrow().lsn;
+    let position = three.streaming().await.lsn;
+    three.postgres.stop().await.unwrap();
+    churn(&one).await;
+    keep(&one, &[(2, None), (3, None)]).await;
+    churn(&one).await;
+    three.postgres.fence(DEADLINE).await.unwrap();
+    three.postgres.follow(one.as_primary(1, promotion)).await.unwrap();
+    three.streaming().await;
+    three.has_rows(1200).await;
+
+    // The slot went along with whoever streams, and WAL behind it is gone.
+    let kept = "SELECT (restart_lsn - '0/0')::bigint FROM pg_replication_slots WHERE slot_name = 'qluster_3'";
+    let begun = Instant::now();
+    while number(&one.connect().await, kept).await < i64::try_from(position.unwrap().0).unwrap() + (64 << 20) {
+        assert!(begun.elapsed() < PATIENCE, "the slot stays behind");
+        keep(&one, &[(2, None), (3, None)]).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    // It is away again, the primary is lost, and a standby of it has the WAL.
+    let away = three.streaming().await.lsn;
+    three.postgres.stop().await.unwrap();
+    churn(&one).await;
+    two.has_rows(1800).await;
+    two.execute("CHECKPOINT").await;
+    keep(&two, &[(1, lsn_of(&one)), (3, away)]).await;
+    let moved = number(&two.connect().await, &kept.replace("_3", "_1")).await;
+    assert!(moved > i64::try_from(position.unwrap().0).unwrap() + (64 << 20), "{moved}");
+    keep(&two, &[(1, None), (3, None)]).await;
+    churn(&one).await;
+    two.has_rows(2400).await;
+    two.execute("CHECKPOINT").await;
+    one.postgres.demote(DEADLINE).await.unwrap();
+    two.postgres.fence(DEADLINE).await.unwrap();
+    let second = two.promote(2).await;
+    churn(&two).await;
+    for node in [&three, &one] {
+        node.postgres.fence(DEADLINE).await.unwrap();
+        node.postgres.follow(two.as_primary(2, second)).await.unwrap();
+        node.streaming().await;
+        node.has_rows(3000).await;
+    }
+
+    // Those of nodes that are gone vanish, others' slots do not.
+    let client = two.connect().await;
+    client.batch_execute("SELECT pg_create_physical_replication_slot('qluster_mine', true)").await.unwrap();
+    keep(&two, &[(3, None)]).await;
+    assert_eq!(number(&client, slots).await, 2);
+    keep(&two, &[(9, None)]).await;
+    assert_eq!(number(&client, &format!("{slots} WHERE slot_name IN ('qluster_9', 'qluster_mine')")).await, 2);
+    assert_eq!(number(&client, slots).await, 2);
+
+    // What is kept has bounds. One that was outrun begins anew.
+    client.batch_execute("ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'").await.unwrap();
+    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    churn(&two).await;
+    let lost = format!("{slots} WHERE wal_status = 'lost' AND slot_name = 'qluster_9'");
+    assert_eq!(number(&client, &lost).await, 1);
+    keep(&two, &[(9, None)]).await;
+    assert_eq!(number(&client, &lost).await, 0);
+    assert_eq!(number(&client, &format!("{slots} WHERE slot_name = 'qluster_9'")).await, 1);
 }
 
 fn entries_of(dir: &Path) -> Vec<String> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use qluster_consensus::database::Primary;
 
+use super::disk;
 use super::error::{Error, Result};
 use super::programs;
 use super::rewind::{Rebuilding, percent};
@@ -37,9 +38,7 @@ impl Postgres {
             let contents = home.contents()?;
             home.files.make_dir(&home.data_dir, 0o700)?;
             home.write_passfile()?;
-            let about = rustix::fs::statvfs(&home.data_dir);
-            let about = about.map_err(|error| Error::file("look at", &home.data_dir)(error.into()))?;
-            let free = about.f_bavail.saturating_mul(about.f_frsize);
+            let free = disk::space(&home.data_dir)?.free;
             if contents != Contents::Nothing && free < size + size / 10 {
                 tracing::warn!(free, size, "there is no room for two: the old data goes before the new is there");
                 staging::clear(&home.data_dir)?;

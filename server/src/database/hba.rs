@@ -5,13 +5,41 @@ use super::settings::ROLE;
 /// Begins files that are qluster's.
 const HEAD: &str = "# Written by qluster, and overwritten. Your own lines belong into";
 
-/// The text of qluster's `hba_file`: the agent by the unix socket, standbys, and then the user's `pg_hba.conf`.
+/// Says in the file that it is the closed form.
+const SHUT: &str = "# Clients are shut out until the cluster lets them in.\n";
+
+/// Whether clients may connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// As the user's `pg_hba.conf` says.
+    Open,
+    /// Nobody but the agent and standbys.
+    Closed,
+}
+
+impl Access {
+    /// Reads it back from the text of an `hba_file`.
+    pub(super) fn parse(hba: &str) -> Self {
+        if hba.contains(SHUT) { Self::Closed } else { Self::Open }
+    }
+}
+
+/// The text of qluster's `hba_file`: the agent by the unix socket, standbys, and then the user's `pg_hba.conf`, or
+/// nobody.
 ///
-/// Standbys without a password are let in from loopback only.
-pub(super) fn hba(superusers: &[&str], with_password: bool, users: &str) -> String {
+/// Standbys without a password are let in from loopback only. While it is closed, the account of PostgreSQL is a client
+/// like any other, unless it is the agent's.
+pub(super) fn hba(superusers: &[&str], with_password: bool, access: Access, users: &str) -> String {
     let mut text = format!("{HEAD} pg_hba.conf.\n");
+    let map = match access {
+        Access::Open => "qluster",
+        Access::Closed => "qluster_agent",
+    };
+    if access == Access::Closed {
+        text += SHUT;
+    }
     for superuser in superusers {
-        text += &format!("local postgres {} peer map=qluster\n", name(superuser));
+        text += &format!("local postgres {} peer map={map}\n", name(superuser));
     }
     let (addresses, method): (&[&str], _) = match with_password {
         true => (&["0.0.0.0/0", "::/0"], "scram-sha-256"),
@@ -26,12 +54,24 @@ pub(super) fn hba(superusers: &[&str], with_password: bool, users: &str) -> Stri
     for database in ["replication", "all"] {
         text += &format!("local {database} {ROLE} reject\nhost {database} {ROLE} all reject\n");
     }
-    text + "# From pg_hba.conf:\n" + users
+    match access {
+        Access::Open => text + "# From pg_hba.conf:\n" + users,
+        Access::Closed => {
+            for database in ["all", "replication"] {
+                text += &format!("local {database} all reject\nhost {database} all all reject\n");
+            }
+            text
+        }
+    }
 }
 
 /// The text of qluster's `ident_file`: which accounts of the system are which superuser, and then the user's.
-pub(super) fn ident(accounts: &[&str], superusers: &[&str], users: &str) -> String {
+/// `agent` is the one account that is let in while the others are shut out.
+pub(super) fn ident(agent: &str, accounts: &[&str], superusers: &[&str], users: &str) -> String {
     let mut text = format!("{HEAD} pg_ident.conf.\n");
+    for superuser in superusers {
+        text += &format!("qluster_agent {} {}\n", name(agent), name(superuser));
+    }
     for account in accounts {
         for superuser in superusers {
             text += &format!("qluster {} {}\n", name(account), name(superuser));
@@ -51,7 +91,7 @@ mod tests {
 
     #[test]
     fn without_a_password_standbys_come_from_loopback_only() {
-        let text = hba(&["postgres"], false, "local all all peer\n");
+        let text = hba(&["postgres"], false, Access::Open, "local all all peer\n");
         assert!(text.contains("host replication qluster 127.0.0.0/8 trust\n"), "{text}");
         assert!(text.contains("local postgres \"postgres\" peer map=qluster\n"), "{text}");
         assert!(text.ends_with("local all all peer\n"), "{text}");
@@ -60,14 +100,27 @@ mod tests {
 
     #[test]
     fn with_a_password_nobody_is_trusted() {
-        let text = hba(&["postgres"], true, "");
+        let text = hba(&["postgres"], true, Access::Open, "");
         assert!(text.contains("host postgres qluster ::/0 scram-sha-256\n"), "{text}");
         assert!(!text.contains("trust"), "{text}");
     }
 
     #[test]
+    fn the_closed_form_has_nothing_of_the_users_and_rejects_whoever_is_left() {
+        let text = hba(&["postgres"], true, Access::Closed, "host all all all trust\n");
+        assert!(text.contains("local postgres \"postgres\" peer map=qluster_agent\n"), "{text}");
+        assert!(text.contains("host replication qluster ::/0 scram-sha-256\n"), "{text}");
+        assert!(!text.contains("trust") && text.ends_with("host replication all all reject\n"), "{text}");
+        assert_eq!(Access::parse(&text), Access::Closed);
+        assert_eq!(Access::parse(&hba(&["postgres"], true, Access::Open, "")), Access::Open);
+        assert_eq!(Access::parse(""), Access::Open);
+    }
+
+    #[test]
     fn accounts_are_mapped_to_superusers() {
-        let text = ident(&["root", "postgres"], &["postgres"], "mine a b\n");
+        let text = ident("root", &["root", "postgres"], &["postgres"], "mine a b\n");
+        assert!(text.contains("qluster_agent \"root\" \"postgres\"\n"), "{text}");
+        assert!(!text.contains("qluster_agent \"postgres\""), "{text}");
         assert!(text.contains("qluster \"root\" \"postgres\"\nqluster \"postgres\" \"postgres\"\n"), "{text}");
         assert!(text.ends_with("mine a b\n"), "{text}");
     }

@@ -8,12 +8,13 @@ use qluster_consensus::model::Lsn;
 
 use super::conf;
 use super::control::{ControlData, history_file, start_of_timeline};
+use super::disk;
 use super::error::{Error, Result};
 use super::files::{self, Files, remove_file};
-use super::hba;
+use super::hba::{self, Access};
 use super::process;
 use super::programs::Programs;
-use super::settings::{Directions, Own, conflicts};
+use super::settings::{Directions, Own, Rendering, conflicts};
 use super::staging::{self, Contents};
 
 /// What qluster writes into a data directory.
@@ -183,7 +184,8 @@ impl Home {
         *lock(&self.floors) = None;
         self.include_settings()?;
         self.write_settings(directions)?;
-        self.write_access()?;
+        // A standby has no clients that could see too much.
+        self.write_access(Some(Access::Open))?;
         self.write_passfile()?;
         self.mark_standby()?;
         let log = self.log_file();
@@ -232,14 +234,23 @@ impl Home {
         Ok(())
     }
 
-    /// Writes the settings that make PostgreSQL do what it is told.
-    pub(super) fn write_settings(&self, directions: &Directions) -> Result<()> {
+    /// Writes the settings that make PostgreSQL do what it is told, and answers with the stamp by which they are told
+    /// from any that were written before.
+    pub(super) fn write_settings(&self, directions: &Directions) -> Result<String> {
         let mut floors = lock(&self.floors);
         let floors = match &mut *floors {
             Some(floors) => floors,
             none => none.insert(self.control()?.floors),
         };
-        let text = self.own.render(directions, &self.users_settings(), floors);
+        let stamp = uuid::Uuid::new_v4().simple().to_string();
+        let rendering = Rendering {
+            users: &self.users_settings(),
+            floors,
+            stamp: &stamp,
+            // Where that cannot be told, the least.
+            disk: disk::space(&self.data_dir.join("pg_wal")).map_or(0, |space| space.size),
+        };
+        let text = self.own.render(directions, &rendering);
         // That it may be a primary is known before it can be one, that it is none after.
         if matches!(directions, Directions::Leads(_)) {
             *lock(&self.directions) = directions.clone();
@@ -247,7 +258,7 @@ impl Home {
         self.files.write(&self.settings_file(), &text, 0o600)?;
         self.strip_auto_conf(&text)?;
         *lock(&self.directions) = directions.clone();
-        Ok(())
+        Ok(stamp)
     }
 
     /// What the user set, anywhere.
@@ -305,16 +316,23 @@ impl Home {
         Ok(())
     }
 
-    /// Writes the files that say who may connect, and tells whether they changed.
-    pub(super) fn write_access(&self) -> Result<bool> {
+    /// Whether the file that says who may connect lets clients in.
+    pub(super) fn access(&self) -> Result<Access> {
+        Ok(Access::parse(&self.files.read(&self.own.hba_file)?.unwrap_or_default()))
+    }
+
+    /// Writes the files that say who may connect, in their present form unless another is given, and tells whether they
+    /// changed.
+    pub(super) fn write_access(&self, access: Option<Access>) -> Result<bool> {
+        let access = access.map_or_else(|| self.access(), Ok)?;
         let superusers: Vec<&str> = self.superusers.iter().map(String::as_str).collect();
         let accounts = &self.files.accounts;
         let mut names = vec![accounts.agent.as_str()];
         if accounts.database.name != accounts.agent {
             names.push(&accounts.database.name);
         }
-        let hba = hba::hba(&superusers, self.password.is_some(), &self.users_access("pg_hba.conf")?);
-        let ident = hba::ident(&names, &superusers, &self.users_access("pg_ident.conf")?);
+        let hba = hba::hba(&superusers, self.password.is_some(), access, &self.users_access("pg_hba.conf")?);
+        let ident = hba::ident(&accounts.agent, &names, &superusers, &self.users_access("pg_ident.conf")?);
         let changed = self.files.write(&self.own.hba_file, &hba, 0o600)?;
         Ok(self.files.write(&self.own.ident_file, &ident, 0o600)? || changed)
     }

@@ -13,7 +13,23 @@
 //! - `home`: its directories and files; `files`, `conf`, `settings`, `hba`, `control`, `staging`: what they hold.
 //! - `account`, `programs`, `process`: who runs what, and which processes there are.
 //! - `session`: asking it. `start`: starting and stopping it.
-//! - `replication`, `rewind`, `clone`: the operations of the trait. `monitor`: its status, and restarts.
+//! - `replication`, `rewind`, `clone`: the operations of the trait. `gate`: who gets in, and that settings are loaded.
+//!   `sync`, `hold`: the sync rule, and what it holds. `slots`: WAL for standbys. `monitor`, `disk`: its status, and
+//!   restarts.
+//!
+//! # Who gets in
+//!
+//! Readers may use a standby. A promotion shuts everybody out before it, by another form of our `hba_file`, and ends
+//! the sessions that there are; [`Database::admit`] writes the open form again. The form survives the agent, since it is
+//! in the file. Whatever starts or directs a standby opens it.
+//!
+//! That a file was written and the postmaster signalled does not say that it was read. Each writing of `qluster.conf`
+//! has a stamp of its own, and only a connection that was made since shows what the postmaster has loaded (`gate`).
+//!
+//! # WAL for standbys
+//!
+//! Every node has a slot for each other one, so that whoever is promoted has the WAL that the others lack. The agents
+//! move these slots; standbys stream without, so that no missing or occupied slot holds them up after a failover.
 //!
 //! One operation at a time changes anything: whoever does holds the *turn*, and lends it to what goes on blocking when
 //! the operation's future is dropped. Only the demote ladder takes no turn: it must not wait.
@@ -22,9 +38,12 @@ mod account;
 mod clone;
 mod conf;
 mod control;
+mod disk;
 mod error;
 mod files;
+mod gate;
 mod hba;
+mod hold;
 mod home;
 mod monitor;
 mod process;
@@ -33,8 +52,10 @@ mod replication;
 mod rewind;
 mod session;
 mod settings;
+mod slots;
 mod staging;
 mod start;
+mod sync;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -99,6 +120,14 @@ pub struct Postgres {
     rebuilding: Mutex<Option<Option<u8>>>,
     /// Why it is unfit, where the monitor found that out.
     trouble: Mutex<Option<String>>,
+    /// The sync rule that is in force, and the postmaster where it is, once that is known.
+    in_force: Mutex<Option<(i32, String)>>,
+    /// The last priority that the rule in between used which was set last.
+    priorities: Mutex<usize>,
+    /// The postmaster that is known to let clients in.
+    admits: Mutex<Option<i32>>,
+    /// Whether the disk of the data, and that of the WAL, was full at the last look.
+    full: Mutex<[bool; 2]>,
     /// Counts what makes an observation that was begun before it stale.
     epoch: AtomicU64,
 }
@@ -125,6 +154,10 @@ impl Postgres {
             held: AtomicBool::new(false),
             rebuilding: Mutex::default(),
             trouble: Mutex::default(),
+            in_force: Mutex::default(),
+            priorities: Mutex::default(),
+            admits: Mutex::default(),
+            full: Mutex::default(),
             epoch: AtomicU64::new(0),
         });
         postgres.observe().await;
@@ -287,6 +320,15 @@ impl Database for Postgres {
         done.map(|done| done.map_err(|error| error.during("change the sync rule of the database"))).boxed()
     }
 
+    fn hold(&self) -> BoxFuture<'_, Result<(), DatabaseError>> {
+        let done = self.do_hold();
+        done.map(|done| done.map_err(|error| error.during("have standbys hold what the database wrote"))).boxed()
+    }
+
+    fn admit(&self) -> BoxFuture<'_, Result<(), DatabaseError>> {
+        self.do_admit().map(|done| done.map_err(|error| error.during("let clients in to the database"))).boxed()
+    }
+
     fn follow(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>> {
         let attempted = format!("make the database follow node {}", primary.node);
         self.do_follow(primary).map(move |done| done.map_err(|error| error.during(&attempted))).boxed()
@@ -302,7 +344,12 @@ impl Database for Postgres {
         self.do_clone(primary).map(move |done| done.map_err(|error| error.during(&attempted))).boxed()
     }
 
-    fn stop(&self) -> BoxFuture<'_, Result<(), DatabaseError>> {
+    fn stop(&self) -> BoxFuture<'_, Result<Lsn, DatabaseError>> {
         self.do_stop().map(|done| done.map_err(|error| error.during("stop the database"))).boxed()
+    }
+
+    fn keep_wal(&self, standbys: BTreeMap<NodeId, Option<Lsn>>) -> BoxFuture<'_, Result<(), DatabaseError>> {
+        let done = self.do_keep_wal(standbys);
+        done.map(|done| done.map_err(|error| error.during("keep WAL for the standbys of the database"))).boxed()
     }
 }

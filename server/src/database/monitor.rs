@@ -87,7 +87,8 @@ impl Postgres {
             }
             if count % ACCESS == 0 {
                 let changed = self.home.access_changed();
-                if access.replace(changed).is_some_and(|before| before != changed) {
+                // Also at first: they may have changed while no agent ran.
+                if access.replace(changed) != Some(changed) {
                     self.reload_access().await;
                 }
             }
@@ -103,7 +104,7 @@ impl Postgres {
     async fn reload_access(&self) {
         let Ok(turn) = self.turn.clone().try_lock_owned() else { return };
         let turn = Arc::new(turn);
-        let reloaded = match self.blocking(&turn, |home| home.write_access()).await {
+        let reloaded = match self.blocking(&turn, |home| home.write_access(None)).await {
             Ok(true) => self.reload().await,
             Ok(false) => Ok(()),
             Err(error) => Err(error),
@@ -160,6 +161,18 @@ impl Postgres {
     }
 
     async fn look(&self) -> DatabaseStatus {
+        let mut status = self.look_at_it().await;
+        let has_data = !matches!(status.role, DatabaseRole::Absent | DatabaseRole::Rebuilding);
+        // It comes first: whatever else is the matter may be so because of it.
+        if let Some(full) = self.disk_is_full()
+            && has_data
+        {
+            status.unfit = Some(full);
+        }
+        status
+    }
+
+    async fn look_at_it(&self) -> DatabaseStatus {
         let rebuilding = *lock(&self.rebuilding);
         if let Some(progress) = rebuilding {
             let mut status = DatabaseStatus::unknown(DatabaseRole::Rebuilding);

@@ -4,6 +4,7 @@
 //! server and the programs that the agent runs on it, and by their program. So backends that outlive their postmaster
 //! are found as well. A zombie is dead: it holds nothing and serves nobody, and who reaps it may take seconds.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -81,6 +82,41 @@ pub(super) fn all_of(data_dir: &Path, programs: &[PathBuf]) -> Vec<i32> {
 pub(super) fn sleeps(pid: i32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse().ok()
+}
+
+/// The children of a process, zombies too.
+///
+/// Of all processes, since the kernel's own list of them may lack some while others end.
+pub(super) fn children(pid: i32) -> Vec<i32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_child = |child: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        parent(&stat) == Some(pid)
+    };
+    pids.filter(is_child).collect()
+}
+
+/// The parent in a `/proc/…/stat`: what follows the state.
+fn parent(stat: &str) -> Option<i32> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The sockets that a process has open, by the names that the kernel gives them. One that is gone has none.
+pub(super) fn sockets(pid: i32) -> Result<BTreeSet<PathBuf>> {
+    let path = PathBuf::from(format!("/proc/{pid}/fd"));
+    let gone = |error: &std::io::Error| {
+        error.kind() == std::io::ErrorKind::NotFound
+            || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
+    };
+    let entries = match std::fs::read_dir(&path) {
+        Ok(entries) => entries,
+        // So does a zombie's.
+        Err(error) if gone(&error) || !is_alive(pid) => return Ok(BTreeSet::new()),
+        Err(error) => return Err(Error::file("read", &path)(error)),
+    };
+    let targets = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    Ok(targets.filter(|target| target.to_str().is_some_and(|target| target.starts_with("socket:"))).collect())
 }
 
 /// Sends a signal; that the process is gone is no error.
@@ -180,6 +216,28 @@ mod tests {
         {
             assert_eq!(state(stat), expected, "{stat}");
         }
+    }
+
+    #[test]
+    fn the_parent_is_read_behind_any_command_name() {
+        for (stat, expected) in [("7 (postgres) S 12 1", Some(12)), ("7 (a) S 3 (b) Z 4 0", Some(4)), ("7 (a", None)] {
+            assert_eq!(parent(stat), expected, "{stat}");
+        }
+    }
+
+    #[test]
+    fn children_and_their_sockets_are_found() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(children(own).contains(&pid) && !children(pid).contains(&own));
+        let before = sockets(own).unwrap();
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(sockets(own).unwrap().difference(&before).count() >= 1);
+        drop(socket);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(sockets(pid).unwrap().is_empty());
     }
 
     #[test]

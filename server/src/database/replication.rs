@@ -1,6 +1,5 @@
 //! Fencing, demoting, promoting and following.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -9,12 +8,13 @@ use qluster_consensus::model::Lsn;
 use rustix::process::Signal;
 
 use super::error::{Error, Result};
+use super::hba::Access;
 use super::session::{self, PATIENCE, Session, cell, one, within};
-use super::settings::{Directions, ROLE, sync_names};
-use super::{Postgres, Turn, process};
+use super::settings::{Directions, ROLE};
+use super::{Postgres, process};
 
 /// Between two looks at what takes milliseconds.
-const STEP: Duration = Duration::from_millis(3);
+pub(super) const STEP: Duration = Duration::from_millis(3);
 
 /// The event that a standby which has reached the end of its WAL, and has no receiver, waits in.
 const AT_END: &str = "RecoveryRetrieveRetryInterval";
@@ -31,7 +31,7 @@ impl Postgres {
         if self.home.pid().is_none() {
             self.start(&turn, Directions::Fenced).await?;
         } else {
-            self.direct(&turn, Directions::Fenced).await?;
+            self.direct(&turn, Directions::Fenced, Some(Access::Open)).await?;
         }
         self.held.store(false, Ordering::SeqCst);
         let session = self.answering().await?;
@@ -72,16 +72,6 @@ impl Postgres {
         let path = self.home.data_dir.join("postmaster.pid");
         let text = std::fs::read_to_string(path).unwrap_or_default();
         process::PidFile::parse(&text).is_none_or(|file| file.socket_dir.is_none())
-    }
-
-    /// Changes the directions of the running PostgreSQL.
-    async fn direct(&self, turn: &Turn, directions: Directions) -> Result<()> {
-        self.blocking(turn, move |home| {
-            home.write_access()?;
-            home.write_settings(&directions)
-        })
-        .await?;
-        self.reload().await
     }
 
     /// Waits until a standby that was told to follow nobody has replayed all that it has, and answers with its end.
@@ -133,13 +123,14 @@ impl Postgres {
             if let Directions::Follows(primary) = self.home.directions() {
                 return Err(Error::Unfit(format!("it follows node {}: it must be fenced first", primary.node)));
             }
-            self.put_in_force(&turn, &session, sync_names(&rule)).await?;
+            self.shut_out(&turn, &session, &rule).await?;
+            self.slots_for(&session, &rule).await;
             within(PATIENCE, "promote it", session.client.batch_execute("SELECT pg_promote(false)")).await?;
             while session.report(PATIENCE).await.is_ok_and(|report| report.in_recovery) {
                 tokio::time::sleep(STEP).await;
             }
         } else {
-            self.put_in_force(&turn, &session, sync_names(&rule)).await?;
+            self.change_rule(&turn, &session, &rule).await?;
         }
         let report = session.report(PATIENCE).await?;
         let timeline = match report.timeline {
@@ -215,64 +206,6 @@ impl Postgres {
         within(Duration::from_secs(10), "create the replication role", session.client.batch_execute(&sql)).await
     }
 
-    pub(super) async fn do_set_sync_rule(&self, rule: SyncRule) -> Result<()> {
-        let turn = self.turn().await;
-        let Directions::Leads(before) = self.home.directions() else {
-            return Err(Error::Unfit("it is no primary".into()));
-        };
-        let session = self.answering().await?;
-        if session.report(PATIENCE).await?.in_recovery {
-            return Err(Error::Unfit("it is no primary yet".into()));
-        }
-        let names = sync_names(&rule);
-        self.put_in_force(&turn, &session, names.clone()).await?;
-        if before.is_empty() && !names.is_empty() {
-            // That commits are to wait at all is said by the checkpointer. It reads its settings before it begins the
-            // checkpoint that is asked for now.
-            let client = self.connect(false).await?;
-            let done = client.batch_execute("CHECKPOINT").await;
-            done.map_err(|source| Error::Query { attempted: "checkpoint", source })?;
-        }
-        // A sender that has read the rule counts just those standbys that it names.
-        let named: Vec<String> = match rule.count {
-            0 => Vec::new(),
-            _ => rule.standbys.iter().map(|&n| qluster_consensus::database::standby_name(n, rule.term)).collect(),
-        };
-        let sql = "SELECT count(*) FROM pg_stat_replication
-                    WHERE state = 'streaming' AND (application_name = ANY ($1)) <> (sync_priority > 0)";
-        let begun = Instant::now();
-        loop {
-            let attempted = "look at its senders";
-            let row = within(PATIENCE, attempted, session.client.query_one(sql, &[&named])).await?;
-            if cell::<i64>(&row, 0)? == 0 {
-                return Ok(());
-            }
-            if begun.elapsed() > Duration::from_secs(10) {
-                return Err(Error::Unanswered { attempted, within: begun.elapsed() });
-            }
-            tokio::time::sleep(STEP).await;
-        }
-    }
-
-    /// Makes `names` the value of `synchronous_standby_names`, and waits until it is. The postmaster has told all its
-    /// processes by the time that one of them knows it.
-    async fn put_in_force(&self, turn: &Turn, session: &Arc<Session>, names: String) -> Result<()> {
-        self.direct(turn, Directions::Leads(names.clone())).await?;
-        let sql = "SELECT current_setting('synchronous_standby_names'), current_setting('primary_conninfo')";
-        let begun = Instant::now();
-        loop {
-            let attempted = "read its sync rule";
-            let row = one(&session.client, PATIENCE, attempted, sql).await?;
-            if cell::<&str>(&row, 0)? == names && cell::<&str>(&row, 1)?.is_empty() {
-                return Ok(());
-            }
-            if begun.elapsed() > Duration::from_secs(10) {
-                return Err(Error::Unanswered { attempted, within: begun.elapsed() });
-            }
-            tokio::time::sleep(STEP).await;
-        }
-    }
-
     pub(super) async fn do_follow(&self, primary: Primary) -> Result<()> {
         let turn = self.turn().await;
         if self.home.pid().is_none() {
@@ -286,7 +219,7 @@ impl Postgres {
         if let Ok(Err(error @ Error::Unfit(_))) = tokio::time::timeout(short, self.check_identity(&primary)).await {
             return Err(error);
         }
-        self.direct(&turn, Directions::Follows(primary)).await?;
+        self.direct(&turn, Directions::Follows(primary), Some(Access::Open)).await?;
         self.held.store(false, Ordering::SeqCst);
         self.observe().await;
         Ok(())

@@ -172,7 +172,7 @@ pub(super) fn cell<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, inde
     row.try_get(index).map_err(|source| Error::Query { attempted: "read an answer", source })
 }
 
-fn lsn(row: &Row, index: usize) -> Result<Option<Lsn>> {
+pub(super) fn lsn(row: &Row, index: usize) -> Result<Option<Lsn>> {
     let text: Option<String> = cell(row, index)?;
     let odd = |text: String| Error::Odd { what: "LSN", text };
     text.map(|text| text.parse().map_err(odd)).transpose()

@@ -29,7 +29,7 @@ const MARK: &str = "# directions:";
 /// Names that a standby has in `synchronous_standby_names`: nobody has this one. The setting is never empty before a
 /// promotion, since a checkpointer that is busy at that moment learns late that it is no longer empty, and until then
 /// commits would wait for nobody.
-const NOBODY: &str = "qluster_nobody";
+pub(super) const NOBODY: &str = "qluster_nobody";
 
 /// What of the node goes into its settings.
 #[derive(Clone, Debug)]
@@ -78,6 +78,7 @@ fn is_owned(name: &str) -> bool {
                 | "max_prepared_transactions"
                 | "max_locks_per_transaction"
                 | "restart_after_crash"
+                | "qluster.stamp"
         )
 }
 
@@ -88,15 +89,22 @@ pub(super) fn conflicts(name: &str, value: &str, ours: Option<&str>) -> bool {
     is_owned(name) && !(takes_over && ours == Some(value))
 }
 
+/// What else goes into the text of `qluster.conf`.
+pub(super) struct Rendering<'a> {
+    /// The settings that the user gave elsewhere.
+    pub(super) users: &'a BTreeMap<String, String>,
+    /// The least values with which a standby of its present primary may start.
+    pub(super) floors: &'a [(&'static str, u64)],
+    /// Is in no other text.
+    pub(super) stamp: &'a str,
+    /// Size of the filesystem that has the WAL, in bytes.
+    pub(super) disk: u64,
+}
+
 impl Own {
-    /// The text of `qluster.conf`. `users` are the settings that the user gave elsewhere, `floors` the least values
-    /// with which a standby of its present primary may start.
-    pub(super) fn render(
-        &self,
-        directions: &Directions,
-        users: &BTreeMap<String, String>,
-        floors: &[(&'static str, u64)],
-    ) -> String {
+    /// The text of `qluster.conf`.
+    pub(super) fn render(&self, directions: &Directions, rendering: &Rendering<'_>) -> String {
+        let &Rendering { users, floors, stamp, disk } = rendering;
         let mut lines = vec![
             "# Written by qluster, and overwritten. Your own settings belong into postgresql.conf.".to_owned(),
             format!("{MARK} {}", directions.mark()),
@@ -118,7 +126,15 @@ impl Own {
         for (name, value) in sizes(users, floors) {
             set(name, &value);
         }
+        if !users.contains_key("wal_keep_size") {
+            // Slots keep what standbys lack; this is for one that is not known yet.
+            set("wal_keep_size", "128MB");
+        }
+        if !users.contains_key("max_slot_wal_keep_size") {
+            set("max_slot_wal_keep_size", &format!("{}MB", slot_limit(disk)));
+        }
         set("restore_command", "");
+        // Standbys stream without a slot: those are moved by the agent, see `slots`.
         set("primary_slot_name", "");
         for target in ["", "_lsn", "_name", "_time", "_xid"] {
             set(&format!("recovery_target{target}"), "");
@@ -146,6 +162,8 @@ impl Own {
             set("max_standby_archive_delay", "0");
         }
         set("recovery_min_apply_delay", "0");
+        // By which a session tells that it was started with these settings and none before them.
+        set("qluster.stamp", stamp);
         lines.push(String::new());
         lines.join("\n")
     }
@@ -199,8 +217,9 @@ fn sizes(users: &BTreeMap<String, String>, floors: &[(&'static str, u64)]) -> Ve
     let known = [
         ("max_connections", 100, 0),
         ("max_worker_processes", 8, 0),
-        ("max_wal_senders", 10, 10),
-        ("max_replication_slots", 10, 10),
+        ("max_wal_senders", 10, 16),
+        // One for each other node, on top of the user's. A slot that is not used takes no room to speak of.
+        ("max_replication_slots", 10, 64),
         ("max_prepared_transactions", 0, 0),
         ("max_locks_per_transaction", 64, 0),
     ];
@@ -211,11 +230,22 @@ fn sizes(users: &BTreeMap<String, String>, floors: &[(&'static str, u64)]) -> Ve
         let value = theirs.unwrap_or(default).max(needed).max(floor);
         found.push((name, value.to_string()));
     }
-    if !users.contains_key("wal_keep_size") {
-        // So that a standby which was away for a while is not cloned.
-        found.push(("wal_keep_size", "512MB".into()));
-    }
     found
+}
+
+/// How much WAL, in MB, is kept for standbys that are away, on a filesystem of this many bytes: enough for hours of an
+/// ordinary load, which is cheaper than a clone, and never so much that the data has no room to grow. A quarter at most,
+/// since checkpoints (`max_wal_size`) and a clone's staging take theirs from the same disk.
+fn slot_limit(disk: u64) -> u64 {
+    (disk / 4 >> 20).clamp(64, 10 << 10)
+}
+
+/// The names that count by a rule.
+pub(super) fn standby_names(rule: &SyncRule) -> Vec<String> {
+    match rule.count {
+        0 => Vec::new(),
+        _ => rule.standbys.iter().map(|&node| standby_name(node, rule.term)).collect(),
+    }
 }
 
 /// The value of `synchronous_standby_names` for a rule.
@@ -223,7 +253,7 @@ pub(super) fn sync_names(rule: &SyncRule) -> String {
     if rule.count == 0 {
         return String::new();
     }
-    let mut names: Vec<String> = rule.standbys.iter().map(|&node| standby_name(node, rule.term)).collect();
+    let mut names = standby_names(rule);
     if names.is_empty() {
         // Nobody can hold what must be held, so nothing is acknowledged.
         names.push(NOBODY.into());
@@ -302,7 +332,8 @@ mod tests {
         floors: &[(&'static str, u64)],
     ) -> BTreeMap<String, String> {
         let users = users.iter().map(|&(name, value)| (name.into(), value.into())).collect();
-        own().render(directions, &users, floors).lines().filter_map(conf::parse_line).collect()
+        let rendering = Rendering { users: &users, floors, stamp: "x", disk: 1 << 30 };
+        own().render(directions, &rendering).lines().filter_map(conf::parse_line).collect()
     }
 
     #[test]
@@ -314,7 +345,8 @@ mod tests {
             Directions::Leads(sync_names(&rule)),
             Directions::Leads(String::new()),
         ] {
-            let text = own().render(&directions, &BTreeMap::new(), &[]);
+            let rendering = Rendering { users: &BTreeMap::new(), floors: &[], stamp: "x", disk: 0 };
+            let text = own().render(&directions, &rendering);
             assert_eq!(Directions::parse(&text), Some(directions));
         }
         for text in ["", "# directions: follows 1\n", "# directions: odd\n", "# directions: leads\n"] {
@@ -358,17 +390,25 @@ mod tests {
             &[
                 ("wal_level", "logical"),
                 ("max_wal_senders", "4"),
-                ("max_replication_slots", "50"),
+                ("max_replication_slots", "500"),
                 ("wal_keep_size", "9GB"),
             ],
             &[("max_connections", 300), ("max_worker_processes", 4)],
         );
         assert_eq!(settings["wal_level"], "logical");
-        assert_eq!(settings["max_wal_senders"], "10");
-        assert_eq!(settings["max_replication_slots"], "50");
+        assert_eq!(settings["max_wal_senders"], "16");
+        assert_eq!(settings["max_replication_slots"], "500");
+        assert_eq!(settings["max_slot_wal_keep_size"], "256MB");
         assert_eq!(settings["max_connections"], "300");
         assert_eq!(settings["max_worker_processes"], "8");
         assert!(!settings.contains_key("wal_keep_size"));
+    }
+
+    #[test]
+    fn wal_for_standbys_takes_a_part_of_the_disk_at_most() {
+        for (disk, expected) in [(0, 64), (100 << 20, 64), (8 << 30, 2048), (40 << 30, 10240), (u64::MAX, 10240)] {
+            assert_eq!(slot_limit(disk), expected, "{disk}");
+        }
     }
 
     #[test]
@@ -377,7 +417,7 @@ mod tests {
             ("primary_conninfo", "host=x", Some(""), true),
             ("recovery_target_inclusive", "off", None, true),
             ("max_connections", "300", Some("300"), false),
-            ("max_wal_senders", "4", Some("10"), true),
+            ("max_wal_senders", "4", Some("16"), true),
             ("work_mem", "4MB", None, false),
         ] {
             assert_eq!(conflicts(name, value, ours), expected, "{name}");

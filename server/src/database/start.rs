@@ -7,16 +7,19 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use qluster_consensus::database::{DatabaseRole, DatabaseStatus};
+use qluster_consensus::model::Lsn;
 use rustix::process::Signal;
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
+use super::control::ControlData;
 use super::error::{Error, Result};
 use super::files::Files;
 use super::home::lock;
 use super::process;
 use super::session::{self, Session};
 use super::settings::Directions;
+use super::staging::Contents;
 use super::{Postgres, Turn};
 
 /// How long a path of a unix socket may be.
@@ -208,9 +211,10 @@ impl Postgres {
         });
     }
 
-    pub(super) async fn do_stop(&self) -> Result<()> {
+    pub(super) async fn do_stop(&self) -> Result<Lsn> {
         self.held.store(true, Ordering::SeqCst);
-        let _turn = self.turn().await;
+        let turn = self.turn().await;
+        let ran = self.home.pid().is_some();
         // What is checkpointed while sessions still work is not left for the shutdown, during which nobody does.
         if let Ok(session) = self.session().await
             && let Err(error) = session.client.batch_execute("CHECKPOINT").await
@@ -219,6 +223,46 @@ impl Postgres {
         }
         self.stop_fast().await?;
         self.observe().await;
-        Ok(())
+        let last = self.blocking(&turn, |home| match home.contents()? {
+            Contents::Nothing => Ok(None),
+            Contents::Database(_) => home.control().map(Some),
+        });
+        match last.await? {
+            // What does not exist has written nothing.
+            None => Ok(Lsn(0)),
+            Some(control) => last_record(&control, ran),
+        }
+    }
+}
+
+/// Where the last record begins that a stopped database wrote as a primary; `ran`: it was stopped just now.
+///
+/// Of one that did not end in good order nobody knows, so no standby's position is beyond the answer; whoever has just
+/// stopped it is told.
+fn last_record(control: &ControlData, ran: bool) -> Result<Lsn> {
+    match (control.state.as_str(), control.checkpoint) {
+        ("shut down" | "shut down in recovery", Some(checkpoint)) => Ok(checkpoint),
+        (state, _) if ran => Err(Error::Unfit(format!("it did not stop in good order: it is `{state}`"))),
+        _ => Ok(Lsn(u64::MAX)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_database_that_was_shut_down_knows_its_last_record() {
+        for (state, ran, expected) in [
+            ("shut down", true, Some(7)),
+            ("shut down", false, Some(7)),
+            ("shut down in recovery", true, Some(7)),
+            ("in production", true, None),
+            ("in production", false, Some(u64::MAX)),
+            ("in archive recovery", true, None),
+        ] {
+            let control = ControlData { state: state.into(), checkpoint: Some(Lsn(7)), ..Default::default() };
+            assert_eq!(last_record(&control, ran).ok(), expected.map(Lsn), "{state} {ran}");
+        }
     }
 }
