@@ -453,14 +453,16 @@ let response = client.leader_get()
     }
     /**Change leader
 
-A planned switchover. Answers with the new leader once it leads; 412 with the reason where the node is not fit to lead.
+A planned switchover. Answers with the new leader once it leads; 412 with the reason where the node is not fit to lead. With `accept-data-loss`, for a cluster in which nobody can lead: see there.
 
 Sends a `POST` request to `/leader`
 
 Arguments:
+- `accept_data_loss`: Make it the leader although acknowledged commits may be lost by it: only where nobody can lead, since nodes that may have more are gone or not fit (`reason` in the map says so). Any node takes this request. It is recorded as the event `data-loss-accepted`. Default false.
 - `node`: New leader ID
 ```ignore
 let response = client.leader_post()
+    .accept_data_loss(accept_data_loss)
     .node(node)
     .send()
     .await;
@@ -1324,14 +1326,28 @@ pub mod builder {
     #[derive(Debug, Clone)]
     pub struct LeaderPost<'a> {
         client: &'a super::Client,
+        accept_data_loss: Result<Option<bool>, String>,
         node: Result<::qluster_consensus::model::NodeId, String>,
     }
     impl<'a> LeaderPost<'a> {
         pub fn new(client: &'a super::Client) -> Self {
             Self {
                 client: client,
+                accept_data_loss: Ok(None),
                 node: Err("node was not initialized".to_string()),
             }
+        }
+        pub fn accept_data_loss<V>(mut self, value: V) -> Self
+        where
+            V: std::convert::TryInto<bool>,
+        {
+            self.accept_data_loss = value
+                .try_into()
+                .map(Some)
+                .map_err(|_| {
+                    "conversion to `bool` for accept_data_loss failed".to_string()
+                });
+            self
         }
         pub fn node<V>(mut self, value: V) -> Self
         where
@@ -1352,7 +1368,8 @@ pub mod builder {
             ResponseValue<::qluster_consensus::model::Leader>,
             Error<::qluster_consensus::model::Error>,
         > {
-            let Self { client, node } = self;
+            let Self { client, accept_data_loss, node } = self;
+            let accept_data_loss = accept_data_loss.map_err(Error::InvalidRequest)?;
             let node = node.map_err(Error::InvalidRequest)?;
             let url = format!("{}/leader", client.baseurl,);
             let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
@@ -1370,6 +1387,12 @@ pub mod builder {
                 .header(
                     ::reqwest::header::ACCEPT,
                     ::reqwest::header::HeaderValue::from_static("application/json"),
+                )
+                .query(
+                    &progenitor_client::QueryParam::new(
+                        "accept-data-loss",
+                        &accept_data_loss,
+                    ),
                 )
                 .query(&progenitor_client::QueryParam::new("node", &node))
                 .headers(header_map)

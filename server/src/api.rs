@@ -80,7 +80,7 @@ pub trait QlusterApi {
     /// Change leader
     ///
     /// A planned switchover. Answers with the new leader once it leads; 412 with the reason where the node is not fit
-    /// to lead.
+    /// to lead. With `accept-data-loss`, for a cluster in which nobody can lead: see there.
     #[endpoint { method = POST, path = "/leader" }]
     async fn leader_post(
         rqctx: RequestContext<Self::Context>,

@@ -28,6 +28,9 @@ const WAIT: Duration = Duration::from_secs(30);
 /// The longest that one may wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
 
+/// Why a node is down that somebody declared so.
+const DECLARED_DOWN: &str = "declared down: its database has problems";
+
 /// What the handlers share.
 pub struct Context {
     /// Whether the node is part of a cluster, once that is known.

@@ -289,6 +289,7 @@ fn report() -> qluster_consensus::transport::NodeReport {
         sees: [THEM].into(),
         database,
         position: None,
+        note: None,
     }
 }
 

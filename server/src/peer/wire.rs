@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::error::PeerError;
 
 /// The version of what peers say to each other. Nodes of different versions refuse each other.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// No message is larger than this, in bytes. The largest that is sent is an append of 300 entries, openraft's limit:
 /// 19 MiB if each had 64 KiB. It is also what one peer can make this node hold before it is known to be whole.
@@ -192,7 +192,7 @@ mod tests {
     use proptest::prelude::*;
     use qluster_consensus::database::{DatabaseRole, DatabaseStatus};
     use qluster_consensus::model::{Duration, LogIndex, Term};
-    use qluster_consensus::transport::{NodeReport, SnapshotChunk};
+    use qluster_consensus::transport::{NodeReport, Promise, SnapshotChunk};
 
     use super::*;
 
@@ -204,6 +204,7 @@ mod tests {
             sees: [NodeId(2), NodeId(3)].into(),
             database: Some(DatabaseStatus::unknown(DatabaseRole::Primary)),
             position: None,
+            note: Some("it waits".into()),
         };
         // openraft's types are not named here, so they are made of bytes: a vote of term 1 for node 1, committed, with
         // nothing in what follows it.
@@ -221,7 +222,10 @@ mod tests {
         };
         let requests = [
             PeerRequest::Recruit { term: Term(u64::MAX) },
-            PeerRequest::Leave { remove: true },
+            PeerRequest::Leave { actor: "operator".into() },
+            PeerRequest::Down { reason: "it is so".into(), actor: "node 1".into() },
+            PeerRequest::Up,
+            PeerRequest::Force { actor: "operator".into() },
             PeerRequest::Append(from_bytes(vote)),
             PeerRequest::Vote(from_bytes(vote)),
             PeerRequest::Snapshot(chunk),
@@ -230,7 +234,8 @@ mod tests {
         let responses = [
             PeerResponse::SnapshotPart,
             PeerResponse::Append { response: from_bytes([0; 16]), node_timeout: Duration::from_millis(1000) },
-            PeerResponse::Promise(None),
+            PeerResponse::Promise(Promise { position: None, unfit: Some("full".into()) }),
+            PeerResponse::Done,
             PeerResponse::Report(Box::new(report)),
             PeerResponse::Removed,
             PeerResponse::Failed("it is so".into()),
