@@ -28,7 +28,7 @@ impl Space {
     /// lack of room. One that was full must have twice as much to be so no more, or it would be in and out of service
     /// with each file that is removed.
     fn is_full(self, was_full: bool) -> bool {
-        let least = (self.size / 100).min(256 * MB).max(32 * MB);
+        let least = (self.size / 100).clamp(32 * MB, 256 * MB);
         self.free < if was_full { least * 2 } else { least }
     }
 }

@@ -11,7 +11,7 @@ use super::error::{Error, Result};
 use super::hba::Access;
 use super::home::lock;
 use super::replication::STEP;
-use super::session::{PATIENCE, Session, cell, one, within};
+use super::session::{self, PATIENCE, Session, cell, one, within};
 use super::settings::{Directions, sync_names};
 use super::{Postgres, Turn, process};
 
@@ -43,18 +43,24 @@ impl Postgres {
     /// forked next is forked after all of that, as the postmaster does one thing at a time.
     pub(super) async fn loaded(&self, stamp: &str) -> Result<Client> {
         let begun = Instant::now();
-        loop {
-            let attempted = "load its settings";
-            let client = self.connect(false).await?;
-            let row = one(&client, PATIENCE, attempted, "SELECT current_setting('qluster.stamp', true)").await?;
-            if cell::<Option<&str>>(&row, 0)? == Some(stamp) {
-                return self.connect(false).await;
-            }
-            if begun.elapsed() > LOAD {
-                return Err(Error::Unanswered { attempted, within: begun.elapsed() });
+        while begun.elapsed() < LOAD {
+            let client = match self.connect(false).await {
+                // Clients took all places, those for superusers too. They end.
+                Err(error) if session::is_crowded(&error) => None,
+                client => Some(client?),
+            };
+            if let Some(client) = client {
+                let sql = "SELECT current_setting('qluster.stamp', true)";
+                let row = one(&client, PATIENCE, "tell its settings", sql).await?;
+                if cell::<Option<&str>>(&row, 0)? == Some(stamp) {
+                    // It makes room for the next.
+                    drop(client);
+                    return self.connect(false).await;
+                }
             }
             tokio::time::sleep(STEP).await;
         }
+        Err(Error::Unanswered { attempted: "load its settings", within: begun.elapsed() })
     }
 
     /// Shuts clients out of a standby that is about to be promoted under `rule`: none is left after, and none can come.

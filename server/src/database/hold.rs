@@ -89,6 +89,9 @@ impl Postgres {
 
 /// Waits until enough standbys have flushed all that is written.
 async fn wait_for(session: &Session, holders: &Holders) -> Result<()> {
+    if holders.count == 0 {
+        return Ok(());
+    }
     // What is flushed, and not the position of the next insertion, which may lie behind a header that nobody sends.
     let sql = "SELECT pg_current_wal_flush_lsn()::text";
     let row = one(&session.client, PATIENCE, "tell its position", sql).await?;
@@ -99,15 +102,14 @@ async fn wait_for(session: &Session, holders: &Holders) -> Result<()> {
     );
     let look = within(PATIENCE, "look at its senders", session.client.prepare(&sql)).await?;
     let mut step = STEP;
-    while holders.count > 0 {
+    loop {
         let row = within(PATIENCE, "look at its senders", session.client.query_one(&look, &[&holders.names])).await?;
         if usize::try_from(cell::<i64>(&row, 0)?).is_ok_and(|count| count >= holders.count) {
-            break;
+            return Ok(());
         }
         tokio::time::sleep(step).await;
         step = (step * 5 / 4).min(LONGEST_STEP);
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -123,8 +123,8 @@ impl Postgres {
             if let Directions::Follows(primary) = self.home.directions() {
                 return Err(Error::Unfit(format!("it follows node {}: it must be fenced first", primary.node)));
             }
-            self.shut_out(&turn, &session, &rule).await?;
-            self.slots_for(&session, &rule).await;
+            let (shut, ()) = tokio::join!(self.shut_out(&turn, &session, &rule), self.slots_for(&session, &rule));
+            shut?;
             within(PATIENCE, "promote it", session.client.batch_execute("SELECT pg_promote(false)")).await?;
             while session.report(PATIENCE).await.is_ok_and(|report| report.in_recovery) {
                 tokio::time::sleep(STEP).await;

@@ -112,6 +112,12 @@ pub(super) fn is_starting(error: &Error) -> Option<String> {
     })
 }
 
+/// Whether a connection was refused because there are too many.
+pub(super) fn is_crowded(error: &Error) -> bool {
+    let Error::Query { source, .. } = error else { return false };
+    source.as_db_error().is_some_and(|said| said.code().code() == "53300")
+}
+
 /// Connects to the database of this node, as a superuser by the unix socket.
 ///
 /// What the agent writes waits for no standby: it must work while the sync rule cannot be met.

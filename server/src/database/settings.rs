@@ -237,7 +237,7 @@ fn sizes(users: &BTreeMap<String, String>, floors: &[(&'static str, u64)]) -> Ve
 /// ordinary load, which is cheaper than a clone, and never so much that the data has no room to grow. A quarter at most,
 /// since checkpoints (`max_wal_size`) and a clone's staging take theirs from the same disk.
 fn slot_limit(disk: u64) -> u64 {
-    (disk / 4 >> 20).clamp(64, 10 << 10)
+    ((disk / 4) >> 20).clamp(64, 10 << 10)
 }
 
 /// The names that count by a rule.
