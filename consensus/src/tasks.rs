@@ -40,7 +40,8 @@ pub(crate) async fn keep_wal(core: Core, local: Local, views: Views) {
             let promoted = applied.state.promoted.as_ref().map(|promoted| (promoted.node, promoted.term));
             (applied.state.nodes.clone(), promoted)
         });
-        if nodes.contains_key(&core.id()) {
+        let runs = matches!(database.status().borrow().role, DatabaseRole::Standby | DatabaseRole::Primary);
+        if runs && nodes.contains_key(&core.id()) {
             let fresh = |node| views.fresh(node, core.clock().now(), validity(&core));
             let standbys = wal_kept_for(core.id(), &nodes, promoted, fresh);
             let error = database.keep_wal(standbys).await.err().map(|error| chain(&error));
