@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Instant};
 pub use crate::cluster_error::{ClusterError, StartError};
 use crate::command::{Change, Outcome};
 use crate::database::{Database, DatabaseRole};
@@ -195,6 +195,14 @@ impl Cluster {
     pub fn is_leader(&self) -> Result<Leader, ClusterError> {
         let leader = self.leader()?;
         if leader.id == self.0.identity.node { Ok(leader) } else { Err(ClusterError::NotLeader(Box::new(leader))) }
+    }
+
+    /// Until when nobody else can be elected, where this node leads, on the clock that it was started with: so long its
+    /// database may serve as the primary. None where it does not lead, or has no lease (yet, or any more).
+    pub fn lease_end(&self) -> Option<Instant> {
+        let core = &self.0.core;
+        let seat = core.seat();
+        if seat.leader == Some(core.id()) { core.lease_end(seat.term) } else { None }
     }
 
     /// The map as this node knows it.

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::api::qluster_api_mod;
 use crate::config::Settings;
 use crate::database::{DatabaseConfig, Postgres};
+use crate::guard::Lease;
 use crate::handlers::{Api, Context};
 use crate::join::{self, JoinError};
 use crate::peer::WebSocketTransport;
@@ -107,6 +108,10 @@ pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()
         }
     };
     tracing::info!("stops; the database goes on as it is");
+    if let Some(guard) = context.database.get().and_then(|postgres| postgres.guard()) {
+        // Before the lease is given up: a primary may go on until it ends.
+        guard.leave();
+    }
     if let Some(cluster) = context.cluster.get()
         && let Err(error) = cluster.shutdown().await
     {
@@ -218,10 +223,13 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
         postgres.initialize().await?;
     }
     if let Some(postgres) = &database {
+        // Before anything can be promoted.
+        postgres.guarded_with(settings.watchdog.clone());
         tokio::spawn(postgres.clone().run());
         tokio::spawn(join::show_progress(postgres.clone()));
         let _ = context.database.set(postgres.clone());
     }
+    let guarded = database.clone();
     let parts = Parts {
         store,
         transport: WebSocketTransport::new(identity, context.peers.clone()),
@@ -247,8 +255,23 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
     };
     tracing::info!(node = %identity.node, cluster = %identity.cluster, "takes part in the cluster");
     let _ = context.cluster.set(cluster.clone());
+    if let Some(postgres) = guarded {
+        tokio::spawn(guard(postgres, cluster.clone()));
+    }
     tokio::spawn(join::ask_for_the_upgrade(cluster, db_port, settings.api_port));
     Ok(())
+}
+
+/// Keeps the database guarded, where it has a guard.
+async fn guard(postgres: Arc<Postgres>, cluster: Cluster) {
+    let Some(guard) = postgres.guard().cloned() else { return };
+    let lease = || {
+        // It is not told where this node's consensus has stopped, and there is no lease then either.
+        let config = cluster.config().unwrap_or_default();
+        let (fencing, node_timeout) = (config.fencing_deadline(), config.node_timeout.get());
+        Lease { end: cluster.lease_end(), fencing, node_timeout }
+    };
+    guard.run(lease, || postgres.may_lead()).await;
 }
 
 /// Whether a data directory belongs to a cluster of qluster.

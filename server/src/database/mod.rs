@@ -14,6 +14,7 @@
 //! - `account`, `programs`, `process`: who runs what, and which processes there are.
 //! - `session`: asking it. `start`: starting and stopping it.
 //! - `replication`, `rewind`, `clone`: the operations of the trait. `monitor`: its status, and restarts.
+//! - `guarded`: its guard, and what that needs.
 //!
 //! One operation at a time changes anything: whoever does holds the *turn*, and lends it to what goes on blocking when
 //! the operation's future is dropped. Only the demote ladder takes no turn: it must not wait.
@@ -24,6 +25,7 @@ mod conf;
 mod control;
 mod error;
 mod files;
+mod guarded;
 mod hba;
 mod home;
 mod monitor;
@@ -56,12 +58,15 @@ use self::account::Accounts;
 pub use self::error::Error;
 use self::error::Result;
 use self::files::Files;
+pub(crate) use self::guarded::end_primary;
 use self::home::Home;
+pub(crate) use self::process::is_alive;
 use self::programs::Programs;
 use self::session::Session;
 use self::settings::Own;
 use self::staging::Contents;
 use crate::api::DbConfig;
+use crate::guard::Guard;
 
 /// Where the database of a node is, and how it runs.
 #[derive(Clone, Debug)]
@@ -101,6 +106,8 @@ pub struct Postgres {
     trouble: Mutex<Option<String>>,
     /// Counts what makes an observation that was begun before it stale.
     epoch: AtomicU64,
+    /// Stops it where the agent cannot; none for a database that is guarded by nobody.
+    guard: OnceLock<Guard>,
 }
 
 /// The right to change the database. Cloned into what goes on when an operation's future is dropped.
@@ -126,6 +133,7 @@ impl Postgres {
             rebuilding: Mutex::default(),
             trouble: Mutex::default(),
             epoch: AtomicU64::new(0),
+            guard: OnceLock::new(),
         });
         postgres.observe().await;
         Ok(postgres)
