@@ -134,6 +134,9 @@ async fn a_frozen_agent_leaves_no_primary_and_leads_again_when_it_goes_on() {
     let node = Node::primary(&ground).await;
     let (before, guard) = (node.serves().await, node.guard());
     node.connect().await.unwrap().batch_execute("CREATE TABLE t (id int)").await.unwrap();
+    // What is sent to the agent's group or session does not reach it.
+    let pid = rustix::process::Pid::from_raw(guard);
+    assert_eq!(rustix::process::getsid(pid).ok(), pid);
 
     node.daemon.signal(Signal::STOP);
     until("the end of the database", async || node.databases().is_empty()).await;
@@ -219,6 +222,24 @@ async fn the_standby_of_a_killed_agent_goes_on() {
     until("the end of its guard", async || !two.guards().contains(&guard)).await;
     assert!(postmaster.is_some());
     assert_eq!(two.postmaster(), postmaster);
+}
+
+#[tokio::test]
+async fn an_agent_that_comes_back_without_a_majority_does_not_prolong_the_lease() {
+    let ground = Ground::new();
+    let mut one = Node::primary(&ground).await;
+    let mut two = Node::start(&ground, "2", &["--watchdog", "off"], &["join", &one.daemon.url("")]);
+    two.daemon.until("two voters", |map| map.nodes.values().filter(|node| node.votes()).count() == 2).await;
+    node_timeout(&one, "3s").await;
+    let postmaster = one.postmaster();
+    two.daemon.kill();
+    one.daemon.kill();
+    one.run();
+    until("the end of the primary", async || one.postmaster() != postmaster).await;
+    // The new agent itself may wait for its majority a little longer.
+    let log = std::fs::read_to_string(one.daemon.dir.join("log")).unwrap();
+    assert!(log.contains("the guard has ended the primary"), "{log}");
+    assert!(!log.contains("the primary is demoted"), "{log}");
 }
 
 #[tokio::test]

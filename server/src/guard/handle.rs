@@ -163,23 +163,24 @@ impl Guard {
     ) -> String {
         let inner = &self.0;
         let clock = Clock::boottime();
-        let mut told = Told::default();
+        // As good as told.
+        let mut told = Frame::Rest;
         loop {
             // The lease is looked at after it: whoever counts up has one.
             let ask = inner.asks.load(Ordering::SeqCst);
             let serves = inner.holds.load(Ordering::SeqCst) > 0 || leads();
             let lease = lease();
-            if let Some(frame) = news(serves, &lease, ask, &told, clock.now()) {
+            if let Some(frame) = news(serves, &lease, ask, told, clock.now()) {
                 if let Err(error) = process.tell(&frame) {
                     return crate::report::chain(&error);
                 }
                 if frame == Frame::Rest {
                     inner.state.send_replace(State::Waiting);
                 }
-                told = Told(frame);
+                told = frame;
             }
             let pause = async {
-                match told.0 {
+                match told {
                     _ if !serves => std::future::pending().await,
                     Frame::Rest => tokio::time::sleep(FIRST).await,
                     // It knows of a deadline that is less than half a fence old, so the agent's own fence comes first.
@@ -218,21 +219,11 @@ impl Guard {
     }
 }
 
-/// What a guard was told last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Told(Frame);
-
-impl Default for Told {
-    fn default() -> Self {
-        Self(Frame::Rest)
-    }
-}
-
-/// What a guard has to be told, where it does not know that yet.
-fn news(serves: bool, lease: &Lease, ask: u64, told: &Told, now: Instant) -> Option<Frame> {
+/// What a guard has to be told, where that is not what it was told last.
+fn news(serves: bool, lease: &Lease, ask: u64, told: Frame, now: Instant) -> Option<Frame> {
     let Lease { end, fencing, node_timeout } = *lease;
     let serve = |until| Frame::Serve(Serve { until, fencing, node_timeout, ask });
-    match (told.0, end) {
+    match (told, end) {
         (Frame::Rest, _) if !serves => None,
         (Frame::Serve(_), _) if !serves => Some(Frame::Rest),
         // An agent that has just started has not proven its lease yet. Its predecessor's guard knows the end of it.
@@ -282,7 +273,7 @@ mod tests {
             (false, lease(6000), 1, serve(6000, 1), Some(rest)),
             (false, none, 1, serve(6000, 1), Some(rest)),
         ] {
-            let said = news(serves, &lease, ask, &Told(told), at(5000));
+            let said = news(serves, &lease, ask, told, at(5000));
             assert_eq!(said, expected, "{serves} {lease:?} {ask} {told:?}");
         }
     }
