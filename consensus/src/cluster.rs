@@ -198,7 +198,8 @@ impl Cluster {
     }
 
     /// Until when nobody else can be elected, where this node leads, on the clock that it was started with: so long its
-    /// database may serve as the primary. None where it does not lead, or has no lease (yet, or any more).
+    /// database may serve as the primary. That may be over. None where it does not lead, no majority has promised it
+    /// anything yet, or its lead is being handed over.
     pub fn lease_end(&self) -> Option<Instant> {
         let core = &self.0.core;
         let seat = core.seat();

@@ -45,6 +45,8 @@ impl Postgres {
 
 /// Ends all processes of a database by the demote ladder, for the guard, which has nothing but its directory; unless it
 /// was told last to be a standby, or nothing runs. Tells whether there was something to end.
+///
+/// An agent that is back at that moment may start a standby meanwhile, which is then ended too: it starts it again.
 pub(crate) async fn end_primary(data_dir: &Path, programs: &[PathBuf], deadline: Duration) -> Result<bool> {
     if process::all_of(data_dir, programs).is_empty() {
         return Ok(false);

@@ -85,8 +85,8 @@ impl Guard {
         }))
     }
 
-    /// Waits until the guard is there, knows a deadline, and has the watchdog armed where one is used. Fails where it is
-    /// not in time, or where the watchdog is required and cannot be used.
+    /// Waits until the guard is there, knows a deadline, and has the watchdog armed where one is used. Fails where that
+    /// takes longer than three seconds, or where the watchdog is required and cannot be used.
     pub async fn hold(&self) -> Result<Hold, GuardError> {
         let inner = &self.0;
         let mut state = inner.state.subscribe();
