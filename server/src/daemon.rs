@@ -81,7 +81,7 @@ pub enum DaemonError {
     Start(#[from] StartError),
 }
 
-/// Runs a node until `stop` is done. PostgreSQL goes on as it is: it outlives its agent.
+/// Runs a node until `stop` is done. PostgreSQL outlives its agent: it goes on as it is, a primary until its lease ends.
 pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
     for path in [&settings.data_dir, &settings.raft_dir] {
         std::fs::create_dir_all(path).map_err(|source| DaemonError::Directory { path: path.clone(), source })?;

@@ -122,7 +122,8 @@ impl Duty {
         let watched = if self.watch.is_alone() { &mut fds[..1] } else { &mut fds[..] };
         match rustix::event::poll(watched, (!wait).then_some(&now)) {
             Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => return Ok(false),
+            // It went on after it was stopped: it is looked at again.
+            Err(rustix::io::Errno::INTR) => return Ok(true),
             Err(error) => return Err(error.into()),
         }
         if self.watch.is_alone() || fds[1].revents().is_empty() {

@@ -56,12 +56,12 @@ pub struct GuardConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum WatchdogMode {
-    /// It is not.
+    /// None is used.
     Off,
-    /// It is, where the device can be used.
+    /// The device is used where it can be.
     #[default]
     Automatic,
-    /// Without it, the database is not promoted.
+    /// Nothing is promoted without it.
     Required,
 }
 

@@ -12,7 +12,7 @@ pub(super) const KICK: Duration = Duration::from_millis(250);
 /// After the database could not be ended, that is tried again after this time.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What a guard knows.
+/// What a guard was told, and what came of it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watch {
     /// What the agent said last; none while there is nothing to guard.
@@ -73,7 +73,7 @@ impl Watch {
         self.alone
     }
 
-    /// The watchdog was kicked, or was let go of.
+    /// The watchdog was kicked then, or is not armed any more.
     pub(super) fn kicked(&mut self, at: Option<Instant>) {
         self.kick_at = at.map(|at| at + KICK);
     }
