@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Instant};
 pub use crate::cluster_error::{ClusterError, StartError};
 use crate::command::Change;
 use crate::database::Database;
@@ -208,6 +208,15 @@ impl Cluster {
     pub fn is_leader(&self) -> Result<Leader, ClusterError> {
         let leader = self.leader()?;
         if leader.id == self.0.identity.node { Ok(leader) } else { Err(ClusterError::NotLeader(Box::new(leader))) }
+    }
+
+    /// Until when nobody else can be elected, where this node leads, on the clock that it was started with: so long its
+    /// database may serve as the primary. That may be over. None where it does not lead, no majority has promised it
+    /// anything yet, or its lead is being handed over.
+    pub fn lease_end(&self) -> Option<Instant> {
+        let core = &self.0.core;
+        let seat = core.seat();
+        if seat.leader == Some(core.id()) { core.lease_end(seat.term) } else { None }
     }
 
     /// The map as this node knows it.

@@ -8,6 +8,8 @@ use clap::Args;
 use qluster_consensus::model::Port;
 use serde::Deserialize;
 
+use crate::guard::{WatchdogMode, WatchdogSettings};
+
 /// The API's port where none is given.
 const API: Port = Port::constant(8080);
 /// The database's port where none is given.
@@ -45,6 +47,12 @@ pub struct Overrides {
     /// Account that PostgreSQL runs under when the daemon is root [default: postgres]
     #[arg(long, global = true, env = "QLUSTER_DB_OS_USER", value_name = "USER")]
     pub db_os_user: Option<String>,
+    /// Whether a watchdog resets the machine where a primary cannot be stopped in time [default: automatic]
+    #[arg(long, global = true, env = "QLUSTER_WATCHDOG", value_name = "MODE")]
+    pub watchdog: Option<WatchdogMode>,
+    /// The watchdog [default: /dev/watchdog]
+    #[arg(long, global = true, env = "QLUSTER_WATCHDOG_DEVICE", value_name = "FILE")]
+    pub watchdog_device: Option<PathBuf>,
 }
 
 /// The file.
@@ -56,6 +64,7 @@ struct File {
     data_dir: Option<PathBuf>,
     raft_dir: Option<PathBuf>,
     database: Option<DatabaseFile>,
+    watchdog: WatchdogFile,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -66,6 +75,13 @@ struct DatabaseFile {
     bin_dir: Option<PathBuf>,
     os_user: Option<String>,
     programs: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct WatchdogFile {
+    mode: Option<WatchdogMode>,
+    device: Option<PathBuf>,
 }
 
 /// The settings of a node.
@@ -81,6 +97,8 @@ pub struct Settings {
     pub raft_dir: PathBuf,
     /// Its database, where it manages one.
     pub database: Option<DatabaseSettings>,
+    /// What resets the machine where a primary cannot be stopped.
+    pub watchdog: WatchdogSettings,
 }
 
 /// The settings of a node's database.
@@ -179,7 +197,13 @@ impl Settings {
         if database.as_ref().is_some_and(|database| database.port == api_port) {
             return Err(ConfigError::Rule(format!("api-port and the database's port are both {api_port}")));
         }
-        Ok(Self { ip, api_port, data_dir, raft_dir, database })
+        let usual = WatchdogSettings::default();
+        let device = overrides.watchdog_device.clone().or(file.watchdog.device).unwrap_or(usual.device);
+        let watchdog = WatchdogSettings {
+            mode: overrides.watchdog.or(file.watchdog.mode).unwrap_or(usual.mode),
+            device: absolute(device)?,
+        };
+        Ok(Self { ip, api_port, data_dir, raft_dir, database, watchdog })
     }
 
     /// Where the REST API is.
@@ -238,6 +262,7 @@ mod tests {
               port: 5433
               os-user: qhb
               programs: {pg_ctl: qhb_ctl}
+            watchdog: {mode: required}
         ";
         let file = settings(yaml, &Overrides::default()).unwrap();
         assert_eq!(file.api_address(), ([127, 0, 0, 1], 8081).into());
@@ -245,7 +270,12 @@ mod tests {
         let database = file.database.clone().unwrap();
         assert_eq!((database.port.get(), database.os_user.as_deref()), (5433, Some("qhb")));
 
+        let required = WatchdogSettings { mode: WatchdogMode::Required, device: "/dev/watchdog".into() };
+        assert_eq!(file.watchdog, required);
+
         let overrides = Overrides {
+            watchdog: Some(WatchdogMode::Off),
+            watchdog_device: Some("/dev/watchdog1".into()),
             api_port: Port::new(9090),
             db_port: Port::new(6000),
             raft_dir: Some("/srv/fast".into()),
@@ -254,6 +284,7 @@ mod tests {
         let both = settings(yaml, &overrides).unwrap();
         assert_eq!((both.api_port.get(), both.database.as_ref().unwrap().port.get()), (9090, 6000));
         assert_eq!(both.store(), Path::new("/srv/fast/raft.redb"));
+        assert_eq!(both.watchdog, WatchdogSettings { mode: WatchdogMode::Off, device: "/dev/watchdog1".into() });
     }
 
     #[test]
@@ -261,6 +292,7 @@ mod tests {
         let overrides = Overrides { ip: Some([127, 0, 0, 1].into()), ..Overrides::default() };
         let settings = settings("", &overrides).unwrap();
         assert_eq!((settings.api_port.get(), settings.database), (8080, None));
+        assert_eq!(settings.watchdog, WatchdogSettings::default());
     }
 
     #[test]
@@ -275,6 +307,7 @@ mod tests {
             ("ip: 127.0.0.1\napi-prot: 8080", &Overrides::default(), "unknown field `api-prot`"),
             ("ip: 127.0.0.1\ndatabase: {port: 5432}", &Overrides::default(), "has no `data-dir`"),
             ("ip: 127.0.0.1", &overrides, "give --db-data-dir"),
+            ("ip: 127.0.0.1\nwatchdog: {mode: always}", &Overrides::default(), "unknown variant `always`"),
             ("ip: 127.0.0.1\ndatabase: {data-dir: /d, port: 8080}", &Overrides::default(), "both 8080"),
         ] {
             let error = settings(yaml, overrides).unwrap_err();

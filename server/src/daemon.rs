@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::api::qluster_api_mod;
 use crate::config::Settings;
 use crate::database::{DatabaseConfig, Postgres};
+use crate::guard::Lease;
 use crate::handlers::{Api, Context};
 use crate::join::{self, JoinError};
 use crate::peer::WebSocketTransport;
@@ -80,7 +81,7 @@ pub enum DaemonError {
     Start(#[from] StartError),
 }
 
-/// Runs a node until `stop` is done. PostgreSQL goes on as it is: it outlives its agent.
+/// Runs a node until `stop` is done. PostgreSQL outlives its agent: it goes on as it is, a primary until its lease ends.
 pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
     for path in [&settings.data_dir, &settings.raft_dir] {
         std::fs::create_dir_all(path).map_err(|source| DaemonError::Directory { path: path.clone(), source })?;
@@ -107,6 +108,10 @@ pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()
         }
     };
     tracing::info!("stops; the database goes on as it is");
+    if let Some(guard) = context.database.get().and_then(|postgres| postgres.guard()) {
+        // Before the lease is given up: a primary may go on until it ends.
+        guard.leave();
+    }
     if let Some(cluster) = context.cluster.get()
         && let Err(error) = cluster.shutdown().await
     {
@@ -218,14 +223,17 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
         postgres.initialize().await?;
     }
     if let Some(postgres) = &database {
+        // Before anything can be promoted.
+        guarded(postgres, settings);
         tokio::spawn(postgres.clone().run());
         tokio::spawn(join::show_progress(postgres.clone()));
         let _ = context.database.set(postgres.clone());
     }
+    let kept = database.clone();
     let parts = Parts {
         store,
         transport: WebSocketTransport::new(identity, context.peers.clone()),
-        database: database.clone().map(|postgres| postgres as Arc<dyn Database>),
+        database: database.map(directed),
         clock: Clock::boottime(),
     };
     let db_port = settings.database.as_ref().map(|database| database.port);
@@ -247,6 +255,9 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
     };
     tracing::info!(node = %identity.node, cluster = %identity.cluster, "takes part in the cluster");
     let _ = context.cluster.set(cluster.clone());
+    if let Some(postgres) = kept {
+        tokio::spawn(guard(postgres, cluster.clone()));
+    }
     tokio::spawn(join::ask_for_the_upgrade(cluster, db_port, settings.api_port));
     Ok(())
 }
@@ -257,6 +268,35 @@ fn replication_password() -> Option<String> {
     return crate::faults::replication_password();
     #[cfg(not(feature = "faults"))]
     None
+}
+
+/// Gives the database its guard.
+fn guarded(postgres: &Postgres, settings: &Settings) {
+    #[cfg(feature = "faults")]
+    if crate::faults::no_fence() {
+        return;
+    }
+    postgres.guarded_with(settings.watchdog.clone());
+}
+
+/// The database as consensus directs it.
+fn directed(postgres: Arc<Postgres>) -> Arc<dyn Database> {
+    #[cfg(feature = "faults")]
+    return crate::faults::database(postgres);
+    #[cfg(not(feature = "faults"))]
+    postgres
+}
+
+/// Keeps the database guarded, where it has a guard.
+async fn guard(postgres: Arc<Postgres>, cluster: Cluster) {
+    let Some(guard) = postgres.guard().cloned() else { return };
+    let lease = || {
+        // It is not told where this node's consensus has stopped, and there is no lease then either.
+        let config = cluster.config().unwrap_or_default();
+        let (fencing, node_timeout) = (config.fencing_deadline(), config.node_timeout.get());
+        Lease { end: cluster.lease_end(), fencing, node_timeout }
+    };
+    guard.run(lease, || postgres.may_lead()).await;
 }
 
 /// Whether a data directory belongs to a cluster of qluster.

@@ -1,6 +1,19 @@
 //! Switches for tests that put faults into real clusters. They exist in `qluster-server-faults` only: the feature
 //! `faults` is on in no program that anybody runs.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use qluster_consensus::database::{
+    Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary, Promotion, SyncRule,
+};
+use qluster_consensus::model::{Lsn, NodeId};
+use tokio::sync::watch;
+
+use crate::database::Postgres;
+
 /// Set to `1`: the nodes of a test's own network, which nobody else reaches, do without credentials.
 const NETWORK: &str = "QLUSTER_FAULT_NETWORK";
 
@@ -15,4 +28,80 @@ pub(crate) fn network() -> bool {
 /// The password that lets standbys of other addresses in.
 pub(crate) fn replication_password() -> Option<String> {
     network().then(|| PASSWORD.to_owned())
+}
+
+/// Set to `1`: nobody is fenced. What the cluster loses by that, a test has to find.
+const NO_FENCE: &str = "QLUSTER_FAULT_NO_FENCE";
+
+/// Whether fences, and with them the guard, are off.
+pub(crate) fn no_fence() -> bool {
+    std::env::var_os(NO_FENCE).is_some_and(|value| value == "1")
+}
+
+/// The database as consensus gets it.
+pub(crate) fn database(postgres: Arc<Postgres>) -> Arc<dyn Database> {
+    if no_fence() { Arc::new(Unfenced(postgres)) } else { postgres }
+}
+
+/// A database that says that it is fenced, and goes on as before: a standby receives, a primary serves.
+struct Unfenced(Arc<Postgres>);
+
+type Done<'a, T> = BoxFuture<'a, Result<T, DatabaseError>>;
+
+impl Database for Unfenced {
+    fn status(&self) -> watch::Receiver<DatabaseStatus> {
+        self.0.status()
+    }
+
+    fn fence(&self, deadline: Duration) -> Done<'_, Lsn> {
+        let status = self.0.status().borrow().clone();
+        match status.lsn.filter(|_| status.role == DatabaseRole::Standby) {
+            Some(lsn) => Box::pin(std::future::ready(Ok(lsn))),
+            None => self.0.fence(deadline),
+        }
+    }
+
+    fn demote(&self, _: Duration) -> Done<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn promote(&self, rule: SyncRule) -> Done<'_, Promotion> {
+        Box::pin(async move {
+            // PostgreSQL's own condition: who follows another cannot be promoted.
+            self.0.fence(Duration::from_secs(1)).await?;
+            self.0.promote(rule).await
+        })
+    }
+
+    fn set_sync_rule(&self, rule: SyncRule) -> Done<'_, ()> {
+        self.0.set_sync_rule(rule)
+    }
+
+    fn hold(&self) -> Done<'_, ()> {
+        self.0.hold()
+    }
+
+    fn admit(&self) -> Done<'_, ()> {
+        self.0.admit()
+    }
+
+    fn follow(&self, primary: Primary) -> Done<'_, ()> {
+        self.0.follow(primary)
+    }
+
+    fn rewind(&self, primary: Primary) -> Done<'_, ()> {
+        self.0.rewind(primary)
+    }
+
+    fn copy_from(&self, primary: Primary) -> Done<'_, ()> {
+        self.0.copy_from(primary)
+    }
+
+    fn stop(&self) -> Done<'_, Lsn> {
+        self.0.stop()
+    }
+
+    fn keep_wal(&self, standbys: BTreeMap<NodeId, Option<Lsn>>) -> Done<'_, ()> {
+        self.0.keep_wal(standbys)
+    }
 }

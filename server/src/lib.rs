@@ -5,7 +5,7 @@
 //! - [`api`], [`body`], [`handlers`], [`status`], [`openapi`]: the REST API, how its bodies are read, what its
 //!   operations do, what its codes mean, and its description.
 //! - [`peer`]: the channel on which the nodes talk to each other.
-//! - [`database`]: PostgreSQL, as consensus directs it.
+//! - [`database`]: PostgreSQL, as consensus directs it. [`guard`]: the process that ends it where the agent cannot.
 //! - [`config`], [`daemon`], [`join`]: the node's settings, its start and end, and how it becomes a member.
 //! - [`report`]: what is told to people.
 //! - `faults`: switches for tests, in a program of their own.
@@ -17,6 +17,7 @@ pub mod daemon;
 pub mod database;
 #[cfg(feature = "faults")]
 mod faults;
+pub mod guard;
 pub mod handlers;
 pub mod join;
 pub mod openapi;

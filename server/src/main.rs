@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use qluster_consensus::model::NodeRole;
 use qluster_server::config::{Overrides, Settings};
 use qluster_server::daemon::{self, Start};
-use qluster_server::{openapi, report};
+use qluster_server::{guard, openapi, report};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -42,6 +42,9 @@ enum Command {
     },
     /// Print the description of the REST API (OpenAPI)
     Openapi,
+    /// End PostgreSQL when the lease is over; the daemon starts this
+    #[command(hide = true)]
+    Guard(guard::Arguments),
 }
 
 fn role(text: &str) -> Result<NodeRole, String> {
@@ -57,6 +60,7 @@ pub(crate) fn main() -> ExitCode {
     let Arguments { overrides, command } = Arguments::parse();
     let start = match command {
         Command::Openapi => return print_openapi(),
+        Command::Guard(arguments) => return guard::run(arguments),
         Command::Run => Start::Run,
         Command::Bootstrap => Start::Bootstrap,
         Command::Join { url, role } => Start::Join { url, role },

@@ -47,8 +47,10 @@ async fn an_agent_that_restarts_within_its_lease_goes_on_leading_in_its_term() {
 async fn a_leader_that_is_cut_off_stops_telling_that_it_leads_before_another_does() {
     let cluster = Harness::without_databases(3).await;
     let leader = cluster.leader().await;
+    assert!(cluster.node(leader.id).lease_end().is_some());
     cluster.isolate(leader.id);
     let others: Vec<_> = (1..=3).map(NodeId).filter(|id| *id != leader.id).collect();
+    assert!(others.iter().all(|&id| cluster.node(id).lease_end().is_none()));
     // At no instant do two nodes claim to lead.
     eventually("another node leads", || {
         let claimants = cluster.claimants();
@@ -238,6 +240,7 @@ async fn a_lead_that_was_to_be_handed_over_is_never_held_again_in_its_term() {
     eventually("the target stands", || cluster.sent(Kind::Vote) > votes).await;
     while !switching.is_finished() {
         assert!(node.is_leader().is_err(), "the term that is handed over has a lease");
+        assert_eq!(node.lease_end(), None);
         tokio::task::yield_now().await;
     }
     let refused = switching.await.unwrap().unwrap_err();

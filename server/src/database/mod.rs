@@ -16,6 +16,7 @@
 //! - `replication`, `rewind`, `clone`: the operations of the trait. `gate`: who gets in, and that settings are loaded.
 //!   `sync`, `hold`: the sync rule, and what it holds. `slots`: WAL for standbys. `monitor`, `disk`: its status, and
 //!   restarts.
+//! - `guarded`: its guard, and what that needs.
 //!
 //! # Who gets in
 //!
@@ -42,6 +43,7 @@ mod disk;
 mod error;
 mod files;
 mod gate;
+mod guarded;
 mod hba;
 mod hold;
 mod home;
@@ -77,12 +79,15 @@ use self::account::Accounts;
 pub use self::error::Error;
 use self::error::Result;
 use self::files::Files;
+pub(crate) use self::guarded::end_primary;
 use self::home::Home;
+pub(crate) use self::process::is_alive;
 use self::programs::Programs;
 use self::session::Session;
 use self::settings::Own;
 use self::staging::Contents;
 use crate::api::DbConfig;
+use crate::guard::Guard;
 
 /// Where the database of a node is, and how it runs.
 #[derive(Clone, Debug)]
@@ -130,6 +135,8 @@ pub struct Postgres {
     full: Mutex<[bool; 2]>,
     /// Counts what makes an observation that was begun before it stale.
     epoch: AtomicU64,
+    /// Stops it where the agent cannot; none for a database that is guarded by nobody.
+    guard: OnceLock<Guard>,
 }
 
 /// The right to change the database. Cloned into what goes on when an operation's future is dropped.
@@ -159,6 +166,7 @@ impl Postgres {
             admits: Mutex::default(),
             full: Mutex::default(),
             epoch: AtomicU64::new(0),
+            guard: OnceLock::new(),
         });
         postgres.observe().await;
         Ok(postgres)

@@ -54,7 +54,7 @@ pub(super) fn works_in(pid: i32, dir: &Path) -> bool {
 }
 
 /// Whether a process runs. A zombie does not.
-pub(super) fn is_alive(pid: i32) -> bool {
+pub(crate) fn is_alive(pid: i32) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
     !matches!(state(&stat), Some('Z' | 'X') | None)
 }

@@ -118,6 +118,7 @@ impl Postgres {
         if self.home.pid().is_none() {
             return Err(Error::Unfit("it does not run".into()));
         }
+        let _guarded = self.guarded().await?;
         let session = self.answering().await?;
         if session.report(PATIENCE).await?.in_recovery {
             if let Directions::Follows(primary) = self.home.directions() {

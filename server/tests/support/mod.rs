@@ -1,5 +1,8 @@
 //! Real daemons, and requests to them: every answer to every request is held against `openapi.yaml`.
 
+// Each test program uses a part of it.
+#![allow(dead_code)]
+
 use std::fmt;
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
@@ -346,6 +349,12 @@ impl Daemon {
         }
     }
 
+    /// Sends the process a signal.
+    pub fn signal(&self, kind: Signal) {
+        let child = self.child.as_ref().unwrap();
+        signal(child.id().try_into().unwrap(), kind);
+    }
+
     pub fn is_alive(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
@@ -407,7 +416,7 @@ fn client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap()
 }
 
-fn signal(pid: i32, signal: Signal) {
+pub fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
         let _ = rustix::process::kill_process(pid, signal);
     }

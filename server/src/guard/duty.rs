@@ -1,0 +1,248 @@
+//! The guard process: waits, and does what [`Watch`] decides.
+//!
+//! It waits in a single `poll`, on a timer that counts the time in which the machine was suspended. It allocates next
+//! to nothing and says nothing before it has acted: the agent's log may be what everything else hangs on.
+
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use qluster_consensus::clock::{Clock, Instant};
+use rustix::event::{PollFd, PollFlags};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+
+use super::error::{GuardError, WatchdogError};
+use super::frame::{Frame, LENGTH, Reply, Serve};
+use super::watch::{Asked, Step, Watch};
+use super::watchdog::Watchdog;
+use super::{COMMAND, GuardConfig, WatchdogMode, WatchdogSettings, others};
+use crate::{database, report};
+
+/// What a guard is told when it is started. All of it has a fixed place, so that a later guard knows it by that.
+#[derive(Args, Clone, Debug)]
+pub struct Arguments {
+    /// Data directory of the database
+    data_dir: PathBuf,
+    /// Whether a watchdog is used
+    watchdog: WatchdogMode,
+    /// The watchdog
+    device: PathBuf,
+    /// Programs that work on the database
+    programs: Vec<PathBuf>,
+}
+
+impl Arguments {
+    /// As they are on the command line, the subcommand included.
+    pub(super) fn of(config: &GuardConfig) -> Vec<std::ffi::OsString> {
+        let WatchdogSettings { mode, device } = &config.watchdog;
+        let mode = mode.to_possible_value().map_or_else(String::new, |mode| mode.get_name().to_owned());
+        let fixed = [COMMAND.into(), config.data_dir.clone().into(), mode.into(), device.clone().into()];
+        fixed.into_iter().chain(config.programs.iter().map(Into::into)).collect()
+    }
+}
+
+/// Is the guard, until nothing is left to guard and the agent is gone.
+pub fn run(arguments: Arguments) -> ExitCode {
+    match Duty::new(arguments).and_then(|mut duty| duty.run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("the guard gives up: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Duty {
+    arguments: Arguments,
+    clock: Clock,
+    timer: OwnedFd,
+    runtime: tokio::runtime::Runtime,
+    watch: Watch,
+    watchdog: Option<Watchdog>,
+    /// Whether the guards of earlier agents are gone.
+    relieved: bool,
+    /// A part of a frame.
+    heard: Vec<u8>,
+}
+
+impl Duty {
+    /// Everything that could fail when it matters is done here.
+    fn new(arguments: Arguments) -> std::io::Result<Self> {
+        // A signal to the agent's session or process group is not for the guard. In a session of its own it is already
+        // where somebody started it by hand.
+        let _ = rustix::process::setsid();
+        // For people who look at processes; without it, it is named after the link that it was started by.
+        let _ = std::fs::write("/proc/self/comm", "qluster-guard");
+        Ok(Self {
+            arguments,
+            clock: Clock::boottime(),
+            timer: rustix::time::timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC)?,
+            runtime: tokio::runtime::Builder::new_current_thread().enable_time().build()?,
+            watch: Watch::default(),
+            watchdog: None,
+            relieved: false,
+            heard: Vec::new(),
+        })
+    }
+
+    fn run(&mut self) -> std::io::Result<()> {
+        loop {
+            match self.watch.step(self.clock.now()) {
+                Step::Wait(until) => self.wait(until)?,
+                Step::Kick => self.kick(),
+                // What the agent has said meanwhile counts first: it is this process that may have been stopped.
+                Step::End(fencing) if !self.listen(false)? => self.end(fencing),
+                Step::End(_) => {}
+                Step::Exit => return Ok(()),
+            }
+        }
+    }
+
+    /// Waits for the agent to say something, or for `until`.
+    fn wait(&mut self, until: Option<Instant>) -> std::io::Result<()> {
+        let spec = |instant: Duration| Timespec {
+            tv_sec: instant.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: instant.subsec_nanos().into(),
+        };
+        // No instant stops the timer.
+        let value = Itimerspec { it_interval: spec(Duration::ZERO), it_value: spec(until.unwrap_or_default()) };
+        rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &value)?;
+        self.listen(true).map(drop)
+    }
+
+    /// Takes in what the agent has said, and tells whether that was anything; waits for it, or for the timer.
+    fn listen(&mut self, wait: bool) -> std::io::Result<bool> {
+        let stdin = std::io::stdin();
+        let mut fds = [PollFd::new(&self.timer, PollFlags::IN), PollFd::new(&stdin, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // An end of the input that was seen would be seen for ever.
+        let watched = if self.watch.is_alone() { &mut fds[..1] } else { &mut fds[..] };
+        match rustix::event::poll(watched, (!wait).then_some(&now)) {
+            Ok(_) => {}
+            // It went on after it was stopped: it is looked at again.
+            Err(rustix::io::Errno::INTR) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+        if self.watch.is_alone() || fds[1].revents().is_empty() {
+            return Ok(false);
+        }
+        let mut bytes = [0; 128 * LENGTH];
+        let read = rustix::io::read(stdin.as_fd(), &mut bytes).unwrap_or(0);
+        if read == 0 {
+            self.watch.agent_gone();
+            return Ok(false);
+        }
+        let mut heard = std::mem::take(&mut self.heard);
+        heard.extend_from_slice(&bytes[..read]);
+        let (frames, rest) = heard.as_chunks::<LENGTH>();
+        for frame in frames {
+            match self.watch.hear(Frame::decode(frame)) {
+                Asked::Nothing => {}
+                Asked::Ready(serve) => self.get_ready(serve),
+                Asked::Rest => self.disarm(),
+            }
+        }
+        self.heard = rest.to_vec();
+        Ok(true)
+    }
+
+    /// Relieves earlier guards and arms the watchdog, and says how that went.
+    fn get_ready(&mut self, serve: Serve) {
+        let ask = serve.ask;
+        let ready = self.relieve().map_err(|error| report::chain(&error));
+        reply(&match ready.and_then(|()| self.arm(serve)) {
+            Ok(()) => Reply::Ready(ask),
+            Err(reason) => Reply::Refused(ask, reason),
+        });
+    }
+
+    fn relieve(&mut self) -> Result<(), GuardError> {
+        if !self.relieved {
+            others::relieve(&self.arguments.data_dir)?;
+            self.relieved = true;
+        }
+        Ok(())
+    }
+
+    fn arm(&mut self, serve: Serve) -> Result<(), String> {
+        let required = match self.arguments.watchdog {
+            WatchdogMode::Off => return Ok(()),
+            WatchdogMode::Automatic => false,
+            WatchdogMode::Required => true,
+        };
+        if self.watchdog.is_some() {
+            return Ok(());
+        }
+        match Watchdog::arm(&self.arguments.device, serve.node_timeout, required) {
+            Ok((watchdog, doubt)) => {
+                self.watchdog = Some(watchdog);
+                self.watch.kicked(Some(self.clock.now()));
+                if let Some(doubt) = doubt {
+                    reply(&Reply::Note(report::chain(&doubt)));
+                }
+                Ok(())
+            }
+            Err(error) if required => Err(report::chain(&error)),
+            Err(error) => {
+                reply(&Reply::Note(format!("no watchdog is used: {}", report::chain(&error))));
+                Ok(())
+            }
+        }
+    }
+
+    fn kick(&mut self) {
+        let kicked = self.watchdog.as_mut().map(Watchdog::kick);
+        if let Some(Err(error)) = kicked {
+            // Not kicked it goes off, and trying again does no harm.
+            note(&error);
+        }
+        self.watch.kicked(Some(self.clock.now()));
+    }
+
+    /// Disarms the watchdog: the last process of the primary is gone.
+    fn disarm(&mut self) {
+        if let Some(watchdog) = self.watchdog.take()
+            && let Err(error) = watchdog.disarm()
+        {
+            note(&error);
+        }
+        self.watch.kicked(None);
+    }
+
+    /// Ends the database where it is, or may be, a primary.
+    fn end(&mut self, fencing: Duration) {
+        let Arguments { data_dir, programs, .. } = &self.arguments;
+        match self.runtime.block_on(database::end_primary(data_dir, programs, fencing)) {
+            Ok(ended) => {
+                let dir = data_dir.display().to_string();
+                self.disarm();
+                self.watch.ended();
+                if ended {
+                    say(&format!("the lease is over: the guard has ended the primary in {dir}"));
+                }
+            }
+            Err(error) => {
+                self.watch.failed(self.clock.now());
+                say(&format!("the guard could not end the primary: {}", report::chain(&error)));
+            }
+        }
+    }
+}
+
+/// Tells the agent, unless it is gone.
+fn reply(reply: &Reply) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(reply.encode().as_bytes()).and_then(|()| stdout.flush());
+}
+
+fn note(error: &WatchdogError) {
+    reply(&Reply::Note(report::chain(error)));
+}
+
+/// Says something to people, in the agent's log.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "qluster-server: {text}");
+}

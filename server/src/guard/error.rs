@@ -1,0 +1,73 @@
+//! What can go wrong with a guard.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Why a database is not guarded.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    /// The process could not be started.
+    #[error("the guard process could not be started")]
+    Start(#[source] io::Error),
+    /// It does not read what it is told, or is gone.
+    #[error("the guard process could not be told until when the database may serve")]
+    Tell(#[source] io::Error),
+    /// It does not read what it is told.
+    #[error("the guard process is stuck: {unread} bytes for it are unread")]
+    Stuck {
+        /// How many.
+        unread: u64,
+    },
+    /// It did not get ready in time.
+    #[error("the guard process was not ready within {within:?}: {state}")]
+    NotReady {
+        /// How long was waited.
+        within: Duration,
+        /// What it was instead.
+        state: String,
+    },
+    /// It lacks what the settings require.
+    #[error("{0}")]
+    Refused(String),
+    /// An earlier guard could not be relieved.
+    #[error("the guard of an earlier agent, process {pid}, could not be ended")]
+    Earlier {
+        /// The process.
+        pid: i32,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Why a watchdog cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WatchdogError {
+    #[error("the watchdog {} cannot be opened", device.display())]
+    Open {
+        device: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} is no watchdog: expected a device such as /dev/watchdog", device.display())]
+    Odd { device: PathBuf },
+    #[error(
+        "the watchdog {} resets the machine {timeout} s after the last kick, expected at most {longest} s, which is \
+         node-timeout and one more: set it by the parameters of its driver (softdog: soft_margin={longest})",
+        device.display()
+    )]
+    Slow { device: PathBuf, timeout: u64, longest: u64 },
+    #[error(
+        "the watchdog {} cannot be disarmed again (nowayout): each planned change of the primary would reset the \
+         machine; expected a driver that was loaded with nowayout=0",
+        device.display()
+    )]
+    Forever { device: PathBuf },
+    #[error("the watchdog {} could not be kicked", device.display())]
+    Kick {
+        device: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}

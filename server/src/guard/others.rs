@@ -1,0 +1,81 @@
+//! Guards of earlier agents, which go on until the lease that they know of ends.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal};
+
+use super::COMMAND;
+use super::error::GuardError;
+use crate::database;
+
+/// A killed process is gone after this time, unless the kernel holds it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Ends the other guards of the database in `data_dir`, and waits until they have: what they hold is free then.
+///
+/// Only for a guard that was told a deadline, since they know of earlier ones.
+pub(super) fn relieve(data_dir: &Path) -> Result<(), GuardError> {
+    for pid in find(data_dir) {
+        let failed = |source| GuardError::Earlier { pid, source };
+        let Some(target) = Pid::from_raw(pid) else { continue };
+        match rustix::process::kill_process(target, Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(error) => return Err(failed(error.into())),
+        }
+        let begun = Instant::now();
+        while database::is_alive(pid) {
+            if begun.elapsed() > PATIENCE {
+                return Err(failed(Errno::TIMEDOUT.into()));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Ok(())
+}
+
+/// The other guards. They are told by what they are and not by a file that says so: it could be old, or somebody
+/// else's.
+fn find(data_dir: &Path) -> Vec<i32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let me = std::process::id();
+    let own = rustix::process::geteuid().as_raw();
+    let place = std::env::current_dir().ok();
+    let is_one = |pid: &i32| {
+        let dir = Path::new("/proc").join(pid.to_string());
+        let same_account = || std::fs::metadata(&dir).is_ok_and(|about| about.uid() == own);
+        let same_place = || place.is_some() && std::fs::read_link(dir.join("cwd")).ok() == place;
+        let same_task = || std::fs::read(dir.join("cmdline")).is_ok_and(|cmdline| is_guard(&cmdline, data_dir));
+        u32::try_from(*pid) != Ok(me) && same_account() && same_place() && same_task() && database::is_alive(*pid)
+    };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(is_one).collect()
+}
+
+/// Whether a `/proc/…/cmdline` is that of a guard of the database in `data_dir`, by whatever name its program goes.
+fn is_guard(cmdline: &[u8], data_dir: &Path) -> bool {
+    let mut words = cmdline.split(|&byte| byte == 0).skip(1);
+    words.next() == Some(COMMAND.as_bytes()) && words.next().map(OsStr::from_bytes) == Some(data_dir.as_os_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guard_is_told_by_its_task() {
+        for (cmdline, expected) in [
+            (&b"/usr/bin/qluster-server\0guard\0/data\0off\0/dev/watchdog\0"[..], true),
+            (b"qluster-server\0guard\0/data/2\0", false),
+            (b"qluster-server\0run\0/data\0", false),
+            (b"guard\0/data\0", false),
+            (b"", false),
+        ] {
+            assert_eq!(is_guard(cmdline, Path::new("/data")), expected, "{}", String::from_utf8_lossy(cmdline));
+        }
+    }
+}

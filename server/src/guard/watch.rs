@@ -1,0 +1,190 @@
+//! What a guard has to do, decided from what it was told and the time: pure functions.
+
+use std::time::Duration;
+
+use qluster_consensus::clock::Instant;
+
+use super::frame::{Frame, Serve};
+
+/// Between two kicks of the watchdog. Several fit into the shortest timeout that a watchdog can have, a second.
+pub(super) const KICK: Duration = Duration::from_millis(250);
+
+/// After the database could not be ended, that is tried again after this time.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What a guard was told, and what came of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Watch {
+    /// What the agent said last; none while there is nothing to guard.
+    serve: Option<Serve>,
+    /// When the watchdog is kicked next, while it is armed.
+    kick_at: Option<Instant>,
+    /// Whether the agent is gone.
+    alone: bool,
+    /// The last question that was answered.
+    answered: Option<u64>,
+}
+
+/// What there is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Wait for the agent, and for this instant, where there is one.
+    Wait(Option<Instant>),
+    /// Kick the watchdog.
+    Kick,
+    /// The lease is over: end the database within so long, where it may be a primary.
+    End(Duration),
+    /// Nobody is left who could ask for anything.
+    Exit,
+}
+
+/// What a frame asks for at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    Nothing,
+    /// Get ready to guard, and answer.
+    Ready(Serve),
+    /// Let go of the watchdog: the database is no primary any more.
+    Rest,
+}
+
+impl Watch {
+    /// Takes in what the agent says.
+    pub(super) fn hear(&mut self, frame: Frame) -> Asked {
+        match frame {
+            Frame::Rest => {
+                self.serve = None;
+                self.answered = None;
+                Asked::Rest
+            }
+            Frame::Serve(serve) => {
+                self.serve = Some(serve);
+                if self.answered.replace(serve.ask) == Some(serve.ask) { Asked::Nothing } else { Asked::Ready(serve) }
+            }
+        }
+    }
+
+    /// The agent is gone. What it said last counts until it is over.
+    pub(super) fn agent_gone(&mut self) {
+        self.alone = true;
+    }
+
+    pub(super) fn is_alone(&self) -> bool {
+        self.alone
+    }
+
+    /// The watchdog was kicked then, or is not armed any more.
+    pub(super) fn kicked(&mut self, at: Option<Instant>) {
+        self.kick_at = at.map(|at| at + KICK);
+    }
+
+    /// The database was ended, or was no primary.
+    pub(super) fn ended(&mut self) {
+        self.serve = None;
+        self.answered = None;
+    }
+
+    /// The database could not be ended.
+    pub(super) fn failed(&mut self, now: Instant) {
+        if let Some(serve) = &mut self.serve {
+            serve.until = now + AGAIN;
+        }
+        // The watchdog is kicked under a lease only.
+        self.kick_at = None;
+    }
+
+    /// Decides what there is to do.
+    pub(super) fn step(&self, now: Instant) -> Step {
+        match (&self.serve, self.kick_at) {
+            (None, _) if self.alone => Step::Exit,
+            (None, _) => Step::Wait(None),
+            (Some(serve), _) if now >= serve.until => Step::End(serve.fencing),
+            (Some(_), Some(kick_at)) if now >= kick_at => Step::Kick,
+            (Some(serve), kick_at) => Step::Wait(Some(kick_at.map_or(serve.until, |at| at.min(serve.until)))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Duration::from_millis(millis)
+    }
+
+    fn serve(until: u64, ask: u64) -> Serve {
+        Serve { until: at(until), fencing: at(250), node_timeout: at(1000), ask }
+    }
+
+    /// A guard that was told to let the database serve until 2000, with the watchdog kicked at 1000.
+    fn guarding() -> Watch {
+        let mut watch = Watch::default();
+        watch.hear(Frame::Serve(serve(2000, 1)));
+        watch.kicked(Some(at(1000)));
+        watch
+    }
+
+    #[test]
+    fn the_database_ends_with_its_lease_and_the_watchdog_is_kicked_no_longer() {
+        let without = Watch { kick_at: None, ..guarding() };
+        let alone = Watch { alone: true, ..guarding() };
+        for (watch, now, expected) in [
+            (guarding(), 1100, Step::Wait(Some(at(1250)))),
+            (guarding(), 1250, Step::Kick),
+            (guarding(), 1999, Step::Kick),
+            (guarding(), 2000, Step::End(at(250))),
+            (guarding(), 9000, Step::End(at(250))),
+            (without.clone(), 1999, Step::Wait(Some(at(2000)))),
+            (without, 2000, Step::End(at(250))),
+            // Its agent being gone changes nothing before the end.
+            (alone.clone(), 1999, Step::Kick),
+            (alone, 2000, Step::End(at(250))),
+            (Watch::default(), 9000, Step::Wait(None)),
+            (Watch { alone: true, ..Watch::default() }, 0, Step::Exit),
+        ] {
+            assert_eq!(watch.step(at(now)), expected, "{watch:?} at {now}");
+        }
+    }
+
+    #[test]
+    fn what_was_said_last_counts() {
+        let mut watch = guarding();
+        watch.hear(Frame::Serve(serve(3000, 1)));
+        watch.kicked(Some(at(2000)));
+        assert_eq!(watch.step(at(2100)), Step::Wait(Some(at(2250))));
+        // Also where it is less: a lease that was handed over is over.
+        watch.hear(Frame::Serve(serve(2050, 1)));
+        assert_eq!(watch.step(at(2100)), Step::End(at(250)));
+        watch.hear(Frame::Rest);
+        assert_eq!(watch.step(at(9000)), Step::Wait(None));
+    }
+
+    #[test]
+    fn a_guard_gets_ready_once_for_each_promotion() {
+        let mut watch = Watch::default();
+        for (frame, expected) in [
+            (Frame::Rest, Asked::Rest),
+            (Frame::Serve(serve(1000, 0)), Asked::Ready(serve(1000, 0))),
+            (Frame::Serve(serve(2000, 0)), Asked::Nothing),
+            (Frame::Serve(serve(2000, 1)), Asked::Ready(serve(2000, 1))),
+            (Frame::Rest, Asked::Rest),
+            (Frame::Serve(serve(3000, 1)), Asked::Ready(serve(3000, 1))),
+        ] {
+            assert_eq!(watch.hear(frame), expected, "{frame:?}");
+        }
+        watch.ended();
+        assert_eq!(watch.hear(Frame::Serve(serve(4000, 1))), Asked::Ready(serve(4000, 1)));
+    }
+
+    #[test]
+    fn a_database_that_does_not_end_is_ended_again_and_not_covered_by_kicks() {
+        let mut watch = guarding();
+        watch.failed(at(2500));
+        assert_eq!(watch.step(at(2600)), Step::Wait(Some(at(3500))));
+        assert_eq!(watch.step(at(3500)), Step::End(at(250)));
+        watch.ended();
+        watch.agent_gone();
+        assert_eq!(watch.step(at(3500)), Step::Exit);
+    }
+}
