@@ -93,7 +93,7 @@ fn summary(outcomes: &[Outcome], steps: usize) -> String {
 fn clippy() -> Result<()> {
     run_command(cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny=warnings"]))?;
     let faults = "--features=qluster-server/faults";
-    run_command(cargo(&["clippy", "--workspace", "--bins", "--locked", faults, "--", "--deny=warnings"]))
+    run_command(cargo(&["clippy", "--workspace", "--all-targets", "--locked", faults, "--", "--deny=warnings"]))
 }
 
 /// All tests but those in documentation: by nextest, which runs them side by side, where it is installed.
@@ -109,7 +109,8 @@ fn all_tests() -> Result<()> {
 /// Always the same faults in the same order: what CI found, one can repeat.
 fn faults() -> Result<()> {
     chaos::run(&args::Chaos {
-        seed: Some(1),
+        // With this one, most of what is known to be dangerous comes among the first.
+        seed: Some(8701),
         faults: Some(20),
         minutes: None,
         together: 1,

@@ -93,7 +93,10 @@ impl Client {
         let mut open: Option<(usize, Session)> = None;
         while !self.is_done() {
             waiting.retain(|thread| !thread.is_finished());
-            let Some((node, mut session)) = open.take().or_else(|| self.connect()) else {
+            // A node that is deposed and does not know it answers on. So some leave it, and others do not: what both are
+            // told must go together.
+            let stays = |(node, _): &(usize, Session)| stubborn || self.compass.leader().is_none_or(|it| it == *node);
+            let Some((node, mut session)) = open.take().filter(stays).or_else(|| self.connect()) else {
                 std::thread::sleep(LOOK / 2);
                 continue;
             };

@@ -182,6 +182,8 @@ impl Cluster {
     /// Ends all nodes: asks first, then kills. Which processes are left, which is none unless the kernel holds them.
     pub(crate) fn stop(&mut self) -> Vec<u32> {
         for node in &self.nodes {
+            // Whoever was frozen hears nothing.
+            node.processes().iter().for_each(|&pid| process::signal(pid, Signal::CONT));
             node.signal(Signal::TERM);
         }
         process::wait_dead(self.nodes.iter().filter_map(Node::agent).collect(), STOP_LIMIT);
