@@ -173,8 +173,9 @@ async fn release_commits(
 /// Tells the cluster who answers and who does not, where that has changed.
 async fn reach(core: &Core, views: &Views, now: Instant, nodes: Vec<Node>) {
     let seen = views.seen(now, validity(core));
-    for node in nodes.iter().filter(|node| node.id != core.id()) {
-        let reachable = seen.contains(&node.id);
+    for node in &nodes {
+        // A former leader may have told that this one does not answer.
+        let reachable = node.id == core.id() || seen.contains(&node.id);
         let cause = match (node.state, reachable) {
             (NodeState::Up, false) => format!("node {} did not answer for {:?}", node.id, validity(core)),
             (NodeState::Unreachable, true) => format!("node {} answers again", node.id),

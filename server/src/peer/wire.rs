@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::error::PeerError;
 
 /// The version of what peers say to each other. Nodes of different versions refuse each other.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 1;
 
 /// No message is larger than this, in bytes. The largest that is sent is an append of 300 entries, openraft's limit:
 /// 19 MiB if each had 64 KiB. It is also what one peer can make this node hold before it is known to be whole.
