@@ -110,9 +110,11 @@ fn inside(options: &Chaos, prefix: &str, server: &Path) -> Result<()> {
     let cluster = Cluster::new(server, &bin_dir, dir, places)?;
     cluster.attend(|cluster| {
         let worked = work(cluster, options, seed, network, &journal);
-        if worked.as_ref().is_err_and(|error| !error.is::<Interrupted>()) {
+        if let Err(error) = &worked
+            && !interrupted(&worked)
+        {
             cluster.keep();
-            journal.note(format!("failed: {:#}", worked.as_ref().err().unwrap_or(&anyhow::anyhow!("?"))));
+            journal.note(format!("failed: {error:#}"));
             println!("what happened is in {}, the logs of the nodes are beside it", journal.path().display());
         }
         worked
@@ -148,10 +150,18 @@ fn work(
             bail!("the leader does not give up the quorum: {}", answer.body);
         }
     }
-    let report = rounds::run(&mut world, options)?;
+    let mut report = Report::default();
+    let ran = rounds::run(&mut world, options, &mut report);
+    if !interrupted(&ran) {
+        println!("\n{}\n{}", table::render(&report.rounds), sum(&report));
+    }
+    ran?;
     rounds::check_nothing_runs(&mut world)?;
-    println!("\n{}\n{}", table::render(&report.rounds), sum(&report));
     verdict(&report, options.sabotage)
+}
+
+fn interrupted(result: &Result<()>) -> bool {
+    result.as_ref().is_err_and(|error| error.root_cause().is::<Interrupted>())
 }
 
 fn sum(report: &Report) -> String {

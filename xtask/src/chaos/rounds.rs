@@ -14,13 +14,14 @@ use crate::args::Chaos;
 use crate::wait::pause;
 
 /// Another node leads by then, where that is possible at all.
-const ELECTION_LIMIT: Duration = Duration::from_secs(15);
+const ELECTION_LIMIT: Duration = Duration::from_secs(10);
 /// So long clients go on without a fault, so that there is something to lose.
 const CALM: Duration = Duration::from_millis(700);
 /// After so many rounds all rows are looked for, not only the new ones.
 const FULL_AUDIT: usize = 20;
 
 /// What came of it.
+#[derive(Default)]
 pub(crate) struct Report {
     pub(crate) rounds: Vec<Round>,
     /// Rows that clients were told of.
@@ -32,35 +33,43 @@ pub(crate) struct Report {
     pub(crate) ended: usize,
 }
 
-/// Puts faults into the world until there were enough.
-pub(crate) fn run(world: &mut World, options: &Chaos) -> Result<Report> {
+/// Puts faults into the world until there were enough. What came of it is in `report`, also when it fails.
+pub(crate) fn run(world: &mut World, options: &Chaos, report: &mut Report) -> Result<()> {
+    let done = rounds(world, options, report);
+    let late = world.late();
+    let of = |number: fn(&Round) -> usize| report.rounds.iter().map(number).sum::<usize>();
+    report.late = late + of(|round| round.overtaken);
+    report.lost += of(|round| round.lost);
+    report.rows = world.ledger.len();
+    report.ended = world.ended;
+    done
+}
+
+fn rounds(world: &mut World, options: &Chaos, report: &mut Report) -> Result<()> {
     let steps_clock = clock::may_step();
     if !steps_clock {
         world.journal.tell("this machine's clock may not be set: the faults of the clock are left out");
     }
     let mut deck = Deck::new(|kind| steps_clock || !matches!(kind, Kind::ClockForward | Kind::ClockBack));
     let end = options.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * u64::from(minutes)));
-    let mut rounds: Vec<Round> = Vec::new();
     let (mut count, mut failed) = (0, false);
     while options.faults.is_none_or(|faults| count < faults) && end.is_none_or(|end| Instant::now() < end) {
         let draw = || deck.draw(&mut world.random);
         let faults: Vec<Fault> = std::iter::repeat_with(draw).take(options.together as usize).flatten().collect();
         count += options.together;
         let names = faults.iter().map(Fault::to_string).collect::<Vec<_>>().join(" + ");
-        let round = round(world, faults, rounds.len() % FULL_AUDIT == FULL_AUDIT - 1);
+        let round = round(world, faults, report.rounds.len() % FULL_AUDIT == FULL_AUDIT - 1);
         let round = round.with_context(|| format!("fault {count}, {names}"))?;
         failed |= round.lost + round.overtaken > 0;
-        rounds.push(round);
+        report.rounds.push(round);
         if failed && options.sabotage.is_some() {
             break;
         }
     }
     // Whatever they are told from here on is not looked for any more.
     world.dismiss_clients();
-    let (lost, late) = (world.audit(true)?, world.late());
-    let of = |number: fn(&Round) -> usize| rounds.iter().map(number).sum::<usize>();
-    let (lost, late) = (lost + of(|round| round.lost), late + of(|round| round.overtaken));
-    Ok(Report { rounds, rows: world.ledger.len(), lost, late, ended: world.ended })
+    report.lost = world.audit(true)?;
+    Ok(())
 }
 
 fn round(world: &mut World, faults: Vec<Fault>, all: bool) -> Result<Round> {
