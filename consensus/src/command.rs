@@ -96,6 +96,8 @@ pub enum Change {
     Held {
         /// The voters: those that there are, or are to be next.
         voters: BTreeSet<NodeId>,
+        /// `State::held_void` when that was proven.
+        void: u64,
     },
     /// The node that was elected cannot lead, and neither can another: the cause says why.
     NobodyLeads {

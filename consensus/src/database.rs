@@ -49,6 +49,10 @@ pub trait Database: Send + Sync + 'static {
     /// written before. It takes as long as the standbys take to come; dropping the future leaves nothing behind.
     fn hold(&self) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
+    /// Waits until all that a running primary has written by now is held as `rule` asks, whether or not that is the rule
+    /// in force.
+    fn flushed(&self, rule: SyncRule) -> BoxFuture<'_, Result<(), DatabaseError>>;
+
     /// Lets clients in to a running primary.
     fn admit(&self) -> BoxFuture<'_, Result<(), DatabaseError>>;
 

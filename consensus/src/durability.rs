@@ -1,6 +1,6 @@
 //! How many nodes must hold a log or WAL position, as pure functions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::database::SyncRule;
 use crate::model::{Config, Node, NodeId, NodeRole, Term};
@@ -16,13 +16,18 @@ pub fn log_holders(config: &Config, voters: usize) -> usize {
     (config.replication_factor as usize).max(majority(voters)).min(voters)
 }
 
-/// The sync rule for a primary on node `primary` in `term`, with these voters: as many databases as the
-/// replication factor says hold a transaction before its commit is acknowledged, the primary among them where it is a
-/// voter itself. With fewer databases than that, all of them.
-pub fn sync_rule<'a>(config: &Config, voters: impl Iterator<Item = &'a Node>, primary: NodeId, term: Term) -> SyncRule {
-    let voters: Vec<_> = voters.collect();
-    let mut databases: BTreeSet<NodeId> =
-        voters.iter().filter(|node| node.role == NodeRole::Voter).map(|node| node.id).collect();
+/// The sync rule for a primary on node `primary` in `term`, with these `voters` among the `nodes`: as many databases as
+/// the replication factor says hold a transaction before its commit is acknowledged, the primary among them where it is
+/// a voter itself. With fewer databases than that, all of them.
+pub fn sync_rule(
+    config: &Config,
+    nodes: &BTreeMap<NodeId, Node>,
+    voters: &BTreeSet<NodeId>,
+    primary: NodeId,
+    term: Term,
+) -> SyncRule {
+    let is_database = |id: &NodeId| nodes.get(id).is_some_and(|node| node.role == NodeRole::Voter);
+    let mut databases: BTreeSet<NodeId> = voters.iter().copied().filter(is_database).collect();
     let factor = if config.quorum_replication { majority(voters.len()) } else { config.replication_factor as usize };
     let holders = factor.min(databases.len());
     let own = usize::from(databases.remove(&primary));
@@ -45,8 +50,6 @@ pub fn lease_end<T: Ord>(configs: &[BTreeSet<NodeId>], until: impl Fn(NodeId) ->
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::model::{NodeState, Port};
 
@@ -68,6 +71,16 @@ mod tests {
         (1..=databases).map(|id| voter(id, NodeRole::Voter)).chain(witnesses).collect()
     }
 
+    /// The rule for all of `nodes`.
+    fn rule_of(config: &Config, nodes: &[Node], primary: NodeId) -> SyncRule {
+        rule_for(config, nodes, &nodes.iter().map(|node| node.id).collect(), primary)
+    }
+
+    fn rule_for(config: &Config, nodes: &[Node], voters: &BTreeSet<NodeId>, primary: NodeId) -> SyncRule {
+        let nodes = nodes.iter().map(|node| (node.id, node.clone())).collect();
+        sync_rule(config, &nodes, voters, primary, Term(1))
+    }
+
     fn ids(ids: &[u64]) -> BTreeSet<NodeId> {
         ids.iter().copied().map(NodeId).collect()
     }
@@ -87,7 +100,7 @@ mod tests {
             (3, 0, 9, 2),
         ] {
             let nodes = cluster(databases, witnesses);
-            let rule = sync_rule(&config, nodes.iter(), NodeId(primary), Term(1));
+            let rule = rule_of(&config, &nodes, NodeId(primary));
             assert_eq!(rule.count, count, "{databases} databases, {witnesses} witnesses, primary {primary}");
             assert!(!rule.standbys.contains(&NodeId(primary)));
             assert!(rule.standbys.iter().all(|id| id.0 <= databases), "a witness holds no WAL");
@@ -98,7 +111,7 @@ mod tests {
     fn without_it_the_factor_counts() {
         for (factor, count) in [(0, 0), (1, 0), (2, 1), (3, 2), (9, 2)] {
             let config = Config { quorum_replication: false, replication_factor: factor, ..Config::default() };
-            assert_eq!(sync_rule(&config, cluster(3, 0).iter(), NodeId(2), Term(1)).count, count);
+            assert_eq!(rule_of(&config, &cluster(3, 0), NodeId(2)).count, count);
         }
     }
 
@@ -166,7 +179,7 @@ mod tests {
     /// Fails where the voters `sets` can elect somebody without a database that holds what `primary` acknowledged
     /// under the rule for `sync`.
     fn check_step(nodes: &[Node], sets: &[BTreeSet<NodeId>], sync: &BTreeSet<NodeId>, primary: NodeId) {
-        let rule = sync_rule(&Config::default(), nodes.iter().filter(|node| sync.contains(&node.id)), primary, Term(1));
+        let rule = rule_for(&Config::default(), nodes, sync, primary);
         for chosen in 0u32..1 << nodes.len() {
             let elects = |id: NodeId| nodes.iter().position(|node| node.id == id).is_some_and(|i| chosen >> i & 1 == 1);
             let is_majority =

@@ -5,8 +5,8 @@
 //! concerns the same database: nothing else directs it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,9 +19,10 @@ use crate::machine::Progress;
 use crate::model::{Lsn, NodeId, NodeRole, Term, WalHistory, WalPosition};
 use crate::plan::{View, Wanted, plan};
 use crate::propose::{ProposeError, Reason, propose};
-use crate::raft::{Core, RaftError, Seats};
+use crate::raft::{Core, RaftError, Seats, lock};
 use crate::recruit::{Choice, Recruiting, choose, is_majority};
 use crate::rule;
+use crate::state::Lead;
 use crate::store::{Duty as Record, Repair, StoreError};
 use crate::tasks::own_report;
 use crate::transport::{PeerResponse, Promise};
@@ -36,6 +37,8 @@ const STOP: Duration = Duration::from_secs(20);
 const PATIENCE: u32 = 3;
 /// A leader without a lease looks for one so often.
 const LEASE: Duration = Duration::from_millis(5);
+/// A voter whose database has to be stopped and started before it promises takes so long.
+const FENCED: Duration = Duration::from_secs(5);
 /// An operator's word that commits may be lost counts for so long: by then the node is elected, or cannot be.
 const WORD: Duration = Duration::from_secs(30);
 
@@ -58,6 +61,15 @@ pub(crate) struct InForce {
     pub(crate) rule: Option<SyncRule>,
     /// Whether all that was ever acknowledged is held under it.
     pub(crate) held: bool,
+    /// The rule of those who are left once a voter is gone that is to go, where all that was ever acknowledged is held
+    /// as that asks.
+    pub(crate) rest: Option<SyncRule>,
+}
+
+impl InForce {
+    fn new(rule: SyncRule) -> Self {
+        Self { rule: Some(rule), ..Self::default() }
+    }
 }
 
 /// Why a step failed.
@@ -84,6 +96,8 @@ pub(crate) struct Local {
     may_serve: Arc<AtomicBool>,
     /// The sync rule of the primary that it is.
     pub(crate) in_force: watch::Receiver<InForce>,
+    /// The node that this leader is just giving a vote, and its term.
+    joining: Arc<Mutex<Option<(Term, NodeId)>>>,
     /// What hinders this node, for people.
     pub(crate) note: watch::Receiver<Option<String>>,
 }
@@ -91,6 +105,15 @@ pub(crate) struct Local {
 impl Local {
     pub(crate) fn status(&self) -> Option<DatabaseStatus> {
         self.database.as_ref().map(|database| database.status().borrow().clone())
+    }
+
+    /// The node that this leader of `term` is just giving a vote: its sync rule must not be lowered meanwhile.
+    pub(crate) fn joining(&self, term: Term) -> Option<NodeId> {
+        lock(&self.joining).filter(|(known, _)| *known == term).map(|(_, node)| node)
+    }
+
+    pub(crate) fn set_joining(&self, joining: Option<(Term, NodeId)>) {
+        *lock(&self.joining) = joining;
     }
 
     /// How far the database is, where that can be told: not while it is rebuilt.
@@ -205,6 +228,15 @@ impl Inputs {
     }
 }
 
+/// An operator's word that this node may lead although others may have more.
+#[derive(Clone)]
+struct Accepted {
+    actor: String,
+    until: Instant,
+    /// Who had led last: once another does, there is nothing to accept any more.
+    lead: Option<Lead>,
+}
+
 /// An elected node that is not the announced leader yet.
 #[derive(Clone, Copy)]
 struct Waits {
@@ -225,8 +257,8 @@ pub(crate) struct Duty {
     in_force: watch::Sender<InForce>,
     /// Whether clients are let in.
     admitted: bool,
-    /// Who has accepted that commits are lost where this node leads, and until when that counts.
-    accepted: Option<(String, Instant)>,
+    /// That somebody has accepted that commits are lost where this node leads.
+    accepted: Option<Accepted>,
     /// Since when this node, elected, tries to take its lead up.
     waits: Option<Waits>,
     /// Where the WAL of the database ends, as long as it is fenced on behalf of that term.
@@ -252,6 +284,7 @@ impl Duty {
             record: record.subscribe(),
             may_serve: Arc::default(),
             in_force: in_force.subscribe(),
+            joining: Arc::default(),
             note: note.subscribe(),
         };
         let status = local.database.as_ref().map(|database| database.status());
@@ -350,13 +383,21 @@ impl Duty {
     /// Takes an operator's word that this node may lead although others may have more. A rewind that was not begun is
     /// not needed any more: what the database has is what counts.
     fn accept_loss(&mut self, actor: String) -> Result<(), DutyError> {
+        let Some(status) = self.local.status() else {
+            return Err(DutyError::Refused("it has no database".into()));
+        };
         if self.record.borrow().repair == Some(Repair::Clone) {
             return Err(DutyError::Refused(
                 "its database needs a clone: there is nothing that it could lead with".into(),
             ));
         }
+        if status.role != DatabaseRole::Standby || status.unfit.is_some() {
+            let unfit = status.unfit.map(|reason| format!(": {reason}")).unwrap_or_default();
+            return Err(DutyError::Refused(format!("its database is {}{unfit}", status.role)));
+        }
         self.keep(|record| record.repair = None)?;
-        self.accepted = Some((actor, self.core.clock().now() + WORD));
+        let lead = self.core.machine().read(|applied| applied.state.lead);
+        self.accepted = Some(Accepted { actor, until: self.core.clock().now() + WORD, lead });
         Ok(())
     }
 
@@ -512,7 +553,8 @@ impl Duty {
         }
         while !is_majority(&voters, |voter| promises.contains_key(&voter)) {
             let waited = self.waits_since(term);
-            if waited >= core.config().leader_voting_timeout.get()
+            // Whoever has more and is slow to be fenced is waited for.
+            if waited >= FENCED.max(core.config().leader_voting_timeout.get())
                 && promises.contains_key(&me)
                 && let Some(actor) = self.loss_is_accepted()
             {
@@ -537,18 +579,20 @@ impl Duty {
             }
         }
         let may_lead = |node: NodeId| nodes.get(&node).is_some_and(|node| node.votes() && node.role == NodeRole::Voter);
-        let choice = choose(me, &promises, may_lead);
+        let mut choice = choose(me, &promises, may_lead);
+        while !goes_on && matches!(choice, Choice::Unfit(..) | Choice::Nobody) {
+            // Another may have as much, and be fit.
+            let left = core.config().leader_voting_timeout.get().saturating_sub(self.waits_since(term));
+            let Ok(Some((node, promise))) = tokio::time::timeout(left, recruiting.next()).await else { break };
+            promises.insert(node, promise);
+            choice = choose(me, &promises, may_lead);
+        }
         // Whoever goes on serving has all WAL that its standbys have, though its last look at it is older.
         if goes_on || choice == Choice::Me {
             let cause = format!("elected in term {term}, by {} of {} voters", promises.len(), voters[0].len());
             self.write(Change::Lead { node: me, term, lossy: false }, cause).await?;
             self.accepted = None;
             return Ok(());
-        }
-        if promises.contains_key(&me)
-            && let Some(actor) = self.loss_is_accepted()
-        {
-            return self.lead_with_loss(term, actor, promises.len(), voters[0].len()).await;
         }
         let reason = match choice {
             Choice::Other(node) => {
@@ -562,6 +606,11 @@ impl Duty {
                 format!("elected in term {term}; none of the voters that answer may lead: {}", recruiting.why())
             }
         };
+        if promises.contains_key(&me)
+            && let Some(actor) = self.loss_is_accepted()
+        {
+            return self.lead_with_loss(term, actor, promises.len(), voters[0].len()).await;
+        }
         self.tell_nobody_leads(term, reason.clone()).await?;
         Err(DutyError::Refused(reason))
     }
@@ -591,8 +640,9 @@ impl Duty {
 
     /// Who has accepted that commits may be lost where this node leads, if somebody has.
     fn loss_is_accepted(&self) -> Option<String> {
-        let (actor, until) = self.accepted.as_ref()?;
-        (self.core.clock().now() < *until).then(|| actor.clone())
+        let Accepted { actor, until, lead } = self.accepted.as_ref()?;
+        let last = self.core.machine().read(|applied| applied.state.lead);
+        (self.core.clock().now() < *until && last == *lead).then(|| actor.clone())
     }
 
     /// Becomes the announced leader of `term` although others may have acknowledged commits that this node lacks.
@@ -648,7 +698,7 @@ impl Duty {
         if self.is_announced(term) {
             return self.serve(&database, term).await;
         }
-        let rule = rule::wanted(&core, term);
+        let rule = rule::wanted(&core, &self.local, term);
         let begun = self.record.borrow().history.0.last().copied().filter(|start| start.term == term);
         if serves {
             self.in_force.send_replace(InForce::default());
@@ -674,7 +724,7 @@ impl Duty {
             self.keep(|record| record.history = record.history.before(term).promoted(term, promotion.start))?;
             promotion.timeline
         };
-        self.in_force.send_replace(InForce { rule: Some(rule), held: false });
+        self.in_force.send_replace(InForce::new(rule));
         let history = self.record.borrow().history.clone();
         let cause = format!("its database was promoted, on timeline {timeline}");
         self.write(Change::Promoted { node: me, term, timeline, history }, cause).await
@@ -684,7 +734,7 @@ impl Duty {
     /// is held under it: before that it is not known what of earlier terms will last (Raft paper, figure 8), so nobody is
     /// told of it.
     async fn serve(&mut self, database: &Arc<dyn Database>, term: Term) -> Result<(), DutyError> {
-        let core = self.core().clone();
+        let (core, local) = (self.core().clone(), self.local.clone());
         let mut progress = core.machine().progress();
         let mut seats = core.seats();
         let mut status = database.status();
@@ -695,44 +745,55 @@ impl Duty {
                 tracing::warn!(%term, "the database of the leader is down: leadership is given up");
                 return self.give_up().await;
             }
-            let rule = rule::wanted(&core, term);
+            let rule = rule::wanted(&core, &local, term);
             if self.in_force.borrow().rule.as_ref() != Some(&rule) {
                 self.in_force.send_replace(InForce::default());
                 database.set_sync_rule(rule.clone()).await?;
-                self.in_force.send_replace(InForce { rule: Some(rule.clone()), held: false });
+                self.in_force.send_replace(InForce::new(rule.clone()));
             }
-            if !self.in_force.borrow().held {
+            if self.in_force.borrow().held {
                 if !self.admitted {
-                    let names = rule.standbys.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
-                    let waits =
-                        format!("waits for {} of the nodes {names} to follow before clients are let in", rule.count);
-                    self.tell((rule.count > 0).then_some(waits));
+                    database.admit().await?;
+                    self.admitted = true;
+                    tracing::info!(%term, "clients are let in");
                 }
-                let changed = async {
-                    while rule::wanted(&core, term) == rule && status.borrow_and_update().role == DatabaseRole::Primary
-                    {
-                        tokio::select! {
-                            _ = progress.changed() => {}
-                            () = seats.changed() => {}
-                            _ = status.changed() => {}
-                            // A membership that is committed shows a little after its entry is applied.
-                            () = tokio::time::sleep(core.config().heartbeat_interval.get()) => {}
-                        }
+                return Ok(());
+            }
+            self.tell(waits(&rule, self.admitted));
+            let rest = rule::of_the_rest(&core, &local, term);
+            let unproven = rest.clone().filter(|_| self.in_force.borrow().rest != rest);
+            let changed = async {
+                while rule::wanted(&core, &local, term) == rule
+                    && rule::of_the_rest(&core, &local, term) == rest
+                    && status.borrow_and_update().role == DatabaseRole::Primary
+                {
+                    tokio::select! {
+                        _ = progress.changed() => {}
+                        () = seats.changed() => {}
+                        _ = status.changed() => {}
+                        // A membership that is committed shows a little after its entry is applied.
+                        () = tokio::time::sleep(core.config().heartbeat_interval.get()) => {}
                     }
-                };
-                tokio::select! {
-                    biased;
-                    () = changed => continue,
-                    held = database.hold() => held?,
                 }
-                self.in_force.send_modify(|in_force| in_force.held = true);
+            };
+            let held_by_rest = async {
+                match unproven {
+                    Some(rest) => database.flushed(rest).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = changed => {}
+                held = database.hold() => {
+                    held?;
+                    self.in_force.send_modify(|in_force| in_force.held = true);
+                }
+                held = held_by_rest => {
+                    held?;
+                    self.in_force.send_modify(|in_force| in_force.rest = rest);
+                }
             }
-            if !self.admitted {
-                database.admit().await?;
-                self.admitted = true;
-                tracing::info!(%term, "clients are let in");
-            }
-            return Ok(());
         }
     }
 
@@ -827,6 +888,13 @@ impl Duty {
             Outcome::Refused(reason) | Outcome::Invalid(reason) => Err(DutyError::Refused(reason)),
         }
     }
+}
+
+/// What a primary waits for whose rule is not known to be met, for people.
+fn waits(rule: &SyncRule, admitted: bool) -> Option<String> {
+    let names = rule.standbys.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+    let until = if admitted { "commits are acknowledged" } else { "clients are let in" };
+    (rule.count > 0).then(|| format!("waits for {} of the nodes {names} to follow before {until}", rule.count))
 }
 
 /// An error with all its causes, in a line.

@@ -10,11 +10,11 @@ use crate::clock::Instant;
 use crate::command::{Change, Outcome};
 use crate::duty::{Local, Order, chain};
 use crate::handover;
-use crate::membership::{Step, dispensable, invisible, next_step, protected, removable};
+use crate::membership::{Step, dispensable, invisible, next_step, removable};
 use crate::model::{Node, NodeId, NodeState};
 use crate::propose::{Reason, propose};
 use crate::raft::{Core, RaftError};
-use crate::rule::{self, Proven};
+use crate::rule::{self, Proof};
 use crate::state::Lead;
 use crate::types::Peer;
 use crate::views::{Views, validity};
@@ -76,27 +76,38 @@ pub(crate) async fn run(core: Core, local: Local, views: Views, orders: mpsc::Se
 
 /// Takes the next step towards the membership that the state says.
 async fn membership(core: &Core, local: &Local, views: &Views, orders: &mpsc::Sender<Order>) -> Result<(), RaftError> {
-    let (nodes, held) = core.machine().read(|applied| (applied.state.nodes.clone(), applied.state.held.clone()));
+    // What was proven for this term counts in no other.
+    let term = core.seat().term;
+    let raft = core.ready().await;
+    let nodes = core.machine().read(|applied| applied.state.nodes.clone());
     let (members, voters) = core.membership();
     let step = next_step(core.id(), &nodes, &voters, &members);
     if local.database.is_some() {
-        let next = protected(&voters, step.as_ref());
-        let proven = rule::proven(core, local);
-        let settled = held.as_ref() == Some(&next);
-        if proven == Proven::Held && !settled && voters.len() == 1 {
+        if let Some(Step::AddVoter(node)) = step {
+            // From before it is looked at whether the raised rule is in force until it votes.
+            local.set_joining(Some((term, node)));
+        }
+        let proof = rule::proof(core, local, term);
+        if proof.held && !proof.logged && voters.len() == 1 {
             // In the log first: a leader after this one could not prove it once a voter is gone.
-            hold(core, next).await;
+            hold(core, proof).await;
+            local.set_joining(None);
             return Ok(());
         }
         // Adding: the rule of the larger set first, and all that was ever acknowledged held under it. Removing: all held
-        // as the present voters ask.
-        if matches!(step, Some(Step::AddVoter(_) | Step::RemoveVoter(_))) && (!settled || proven == Proven::No) {
+        // as the present voters ask, or as those who are left will.
+        let allowed = match step {
+            Some(Step::AddVoter(_)) => proof.held && proof.logged,
+            Some(Step::RemoveVoter(_)) => proof.in_force && (proof.logged || proof.held_by_rest),
+            _ => true,
+        };
+        if !allowed || core.seat().term != term {
+            local.set_joining(None);
             return Ok(());
         }
     }
     let Some(step) = step else { return Ok(()) };
     tracing::info!(?step, "the membership changes");
-    let raft = core.ready().await;
     let change = match step {
         Step::HandOver => {
             if let Some(target) = handover::best_target(core, views) {
@@ -125,7 +136,11 @@ async fn membership(core: &Core, local: &Local, views: &Views, orders: &mpsc::Se
     let changed = raft.change_membership(change, true);
     let patience = core.config().node_timeout.get() + core.config().leader_voting_timeout.get();
     match tokio::time::timeout(patience, changed).await {
-        Ok(changed) => drop(changed.map_err(|error| core.failed("changing the membership", error))?),
+        Ok(changed) => {
+            local.set_joining(None);
+            changed.map_err(|error| core.failed("changing the membership", error))?;
+        }
+        // It may still be on its way, so the rule stays raised for the rest of the term.
         Err(error) => return Err(core.failed("changing the membership", error)),
     }
     for id in forgotten {
@@ -134,10 +149,10 @@ async fn membership(core: &Core, local: &Local, views: &Views, orders: &mpsc::Se
     Ok(())
 }
 
-/// Tells the cluster that all that was ever acknowledged is held as `voters` ask.
-async fn hold(core: &Core, voters: BTreeSet<NodeId>) {
+/// Tells the cluster that all that was ever acknowledged is held as the voters ask.
+async fn hold(core: &Core, Proof { voters, void, .. }: Proof) {
     let cause = format!("the sync rule of {} voters is in force, and a commit was acknowledged under it", voters.len());
-    write(core, Change::Held { voters }, Reason::own(core, cause)).await;
+    write(core, Change::Held { voters, void }, Reason::own(core, cause)).await;
 }
 
 /// Declares a standby down that commits wait for, where they would wait for it for ever: too few stream, and it has not

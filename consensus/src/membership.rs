@@ -39,29 +39,47 @@ pub(crate) fn next_step(
     if let Some(node) = nodes.values().find(|node| !members.contains(&node.id)) {
         return Some(Step::AddLearner(node.id, Peer::from(node)));
     }
-    let wanted: BTreeSet<_> = nodes.values().filter(|node| node.votes()).map(|node| node.id).collect();
-    if let Some(&node) = wanted.difference(now).next() {
-        return Some(Step::AddVoter(node));
-    }
-    // The leader last: it can take the votes of others.
-    let leaving = now.difference(&wanted).copied();
-    if let Some(node) = leaving.clone().find(|&node| node != me) {
-        return Some(Step::RemoveVoter(node));
-    }
-    if leaving.count() > 0 {
-        return Some(Step::HandOver);
+    match voter_change(me, nodes, now) {
+        Some(VoterChange::Remove(node)) => return Some(Step::RemoveVoter(node)),
+        Some(VoterChange::Add(node)) => return Some(Step::AddVoter(node)),
+        Some(VoterChange::HandOver) => return Some(Step::HandOver),
+        None => {}
     }
     members.iter().find(|&node| !nodes.contains_key(node)).map(|&node| Step::RemoveLearner(node))
 }
 
-/// The voters that the sync rule is for: those of the larger set, where `sets` are all that may elect at present, and
-/// with them a node that is about to get a vote. So the rule is raised before a voter is added, and lowered after one
-/// was removed.
-pub(crate) fn protected(sets: &[BTreeSet<NodeId>], step: Option<&Step>) -> BTreeSet<NodeId> {
-    let mut voters = sets.iter().max_by_key(|set| set.len()).cloned().unwrap_or_default();
-    if let Some(Step::AddVoter(node)) = step {
-        voters.insert(*node);
+/// A change of the voters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VoterChange {
+    /// Take a node's vote.
+    Remove(NodeId),
+    /// Give a node a vote.
+    Add(NodeId),
+    /// The leader is to lose its vote: another has to lead first.
+    HandOver,
+}
+
+/// The next change from the voters `now` to those that `nodes` say. Who is to go does so first: commits may wait for it,
+/// and for more with each node that comes.
+pub(crate) fn voter_change(me: NodeId, nodes: &BTreeMap<NodeId, Node>, now: &BTreeSet<NodeId>) -> Option<VoterChange> {
+    let wanted: BTreeSet<_> = nodes.values().filter(|node| node.votes()).map(|node| node.id).collect();
+    // The leader last: it can take the votes of others.
+    let leaving = now.difference(&wanted).copied();
+    if let Some(node) = leaving.clone().find(|&node| node != me) {
+        return Some(VoterChange::Remove(node));
     }
+    if let Some(&node) = wanted.difference(now).next() {
+        return Some(VoterChange::Add(node));
+    }
+    (leaving.count() > 0).then_some(VoterChange::HandOver)
+}
+
+/// The voters that the sync rule is for: those of the larger set, where `sets` are all that may elect at present, and
+/// with them those that are about to get a vote. So the rule is raised before a voter is added, and lowered after one
+/// was removed.
+pub(crate) fn protected(sets: &[BTreeSet<NodeId>], joining: impl IntoIterator<Item = NodeId>) -> BTreeSet<NodeId> {
+    let mut voters = sets.iter().max_by_key(|set| set.len()).cloned().unwrap_or_default();
+    voters.extend(joining);
     voters
 }
 
@@ -94,6 +112,11 @@ pub(crate) fn dispensable(
     missing: usize,
     late: &BTreeSet<NodeId>,
 ) -> Option<NodeId> {
+    // One at a time: whoever is to go already may be all that commits wait for.
+    let leaving = rule.standbys.iter().any(|id| !nodes.get(id).is_some_and(Node::votes));
+    if leaving {
+        return None;
+    }
     if rule.standbys.len() - missing.min(rule.standbys.len()) >= rule.count {
         return None;
     }
@@ -141,11 +164,12 @@ mod tests {
             (nodes(&[1, 2], &[]), vec![ids(&[1, 2])], ids(&[1, 2]), None),
             (nodes(&[1], &[2]), vec![ids(&[1])], ids(&[1]), Some(Step::AddLearner(NodeId(2), peer(2)))),
             (nodes(&[1, 2], &[]), vec![ids(&[1])], ids(&[1, 2]), Some(Step::AddVoter(NodeId(2)))),
-            (nodes(&[1, 3], &[2]), vec![ids(&[1, 2])], ids(&[1, 2, 3]), Some(Step::AddVoter(NodeId(3)))),
             (nodes(&[1], &[2]), vec![ids(&[1, 2])], ids(&[1, 2]), Some(Step::RemoveVoter(NodeId(2)))),
             (nodes(&[1], &[]), vec![ids(&[1])], ids(&[1, 2]), Some(Step::RemoveLearner(NodeId(2)))),
             (nodes(&[2, 3], &[]), vec![ids(&[1, 2, 3])], ids(&[1, 2, 3]), Some(Step::HandOver)),
             (nodes(&[2], &[3]), vec![ids(&[1, 2, 3])], ids(&[1, 2, 3]), Some(Step::RemoveVoter(NodeId(3)))),
+            // Who is to go does so first.
+            (nodes(&[1, 3], &[2]), vec![ids(&[1, 2])], ids(&[1, 2, 3]), Some(Step::RemoveVoter(NodeId(2)))),
             (nodes(&[1, 2], &[]), vec![ids(&[1]), ids(&[1, 3])], ids(&[1, 2, 3]), Some(Step::Finish(ids(&[1, 3])))),
         ] {
             assert_eq!(next_step(me, &nodes, &voters, &members), expected, "{voters:?} {members:?}");
@@ -154,14 +178,13 @@ mod tests {
 
     #[test]
     fn the_sync_rule_is_for_the_larger_set() {
-        for (sets, step, expected) in [
+        for (sets, joining, expected) in [
             (vec![ids(&[1, 2])], None, ids(&[1, 2])),
-            (vec![ids(&[1, 2])], Some(Step::AddVoter(NodeId(3))), ids(&[1, 2, 3])),
+            (vec![ids(&[1, 2])], Some(NodeId(3)), ids(&[1, 2, 3])),
             (vec![ids(&[1, 2]), ids(&[1, 2, 3])], None, ids(&[1, 2, 3])),
-            (vec![ids(&[1, 2, 3])], Some(Step::RemoveVoter(NodeId(3))), ids(&[1, 2, 3])),
             (vec![ids(&[1, 2, 3]), ids(&[1, 2])], None, ids(&[1, 2, 3])),
         ] {
-            assert_eq!(protected(&sets, step.as_ref()), expected, "{sets:?} {step:?}");
+            assert_eq!(protected(&sets, joining), expected, "{sets:?} {joining:?}");
         }
     }
 

@@ -37,6 +37,10 @@ pub struct State {
     /// The voters as which ask all that was ever acknowledged is held. While they are the voters, this stays true without
     /// further proof, since all is acknowledged under their rule. Before another gets a vote it is none.
     pub held: Option<BTreeSet<NodeId>>,
+    /// How often that became void: a proof from before counts no more.
+    pub held_void: u64,
+    /// Who declared the nodes down that are.
+    pub down_by: BTreeMap<NodeId, String>,
     /// The statements that do not write.
     pub readonly: ReadonlyStatements,
     /// The newest entry that changed what the map tells.
@@ -123,7 +127,7 @@ impl State {
                 let factor = |config: &Config| (config.quorum_replication, config.replication_factor);
                 if factor(&before) != factor(&self.config) {
                     // What was acknowledged under another factor is held by fewer, or by others.
-                    self.held = None;
+                    self.forget_held();
                 }
                 Ok((Outcome::Done, EventKind::ConfigChanged, None))
             }
@@ -169,13 +173,17 @@ impl State {
                 upgraded.db_port = (databases && upgraded.role.has_database()).then_some(*db_port);
                 upgraded.state = NodeState::Up;
                 upgraded.reason = None;
-                self.replace(upgraded, EventKind::NodeUpgraded)
+                let changed = self.replace(upgraded, EventKind::NodeUpgraded)?;
+                self.down_by.remove(node);
+                Ok(changed)
             }
             Change::DownNode { node } => {
                 let mut down = self.member(*node)?.clone();
                 down.state = NodeState::Down;
                 down.reason = Some(command.cause.clone());
-                self.replace(down, EventKind::NodeDown)
+                let changed = self.replace(down, EventKind::NodeDown)?;
+                self.down_by.insert(*node, command.actor.clone());
+                Ok(changed)
             }
             Change::RemoveNode { node } => {
                 let removed = self.member(*node)?.clone();
@@ -184,6 +192,7 @@ impl State {
                     return refused(format!("node {node} has a vote: it must be declared down first"));
                 }
                 self.nodes.remove(node);
+                self.down_by.remove(node);
                 Ok((Outcome::Node(Box::new(removed)), EventKind::NodeRemoved, Some(*node)))
             }
             Change::Reach { node, reachable } => {
@@ -217,9 +226,9 @@ impl State {
                     Some(Promoted { node: *node, term: *led, timeline: *timeline, history: history.clone() });
                 Ok((Outcome::Done, EventKind::DatabasePromoted, Some(*node)))
             }
-            Change::Held { voters } => {
-                if let Some(node) = self.voters().find(|node| !voters.contains(&node.id)) {
-                    return refused(format!("node {} has become a voter since", node.id));
+            Change::Held { voters, void } => {
+                if *void != self.held_void {
+                    return refused("the voters, or the factor, have changed since");
                 }
                 self.held = Some(voters.clone());
                 Ok((Outcome::Done, EventKind::CommitsHeld, None))
@@ -243,6 +252,11 @@ impl State {
         Ok((Outcome::Done, EventKind::ClusterCreated, Some(node.id)))
     }
 
+    fn forget_held(&mut self) {
+        self.held = None;
+        self.held_void += 1;
+    }
+
     fn member(&self, id: NodeId) -> Result<&Node, Outcome> {
         self.nodes.get(&id).ok_or_else(|| Outcome::Refused(format!("node {id} is not part of the cluster")))
     }
@@ -260,7 +274,7 @@ impl State {
         if node.votes() && !self.nodes.get(&node.id).is_some_and(Node::votes) {
             // From now on the sync rule may be raised, and what is acknowledged under a rule for more voters may be held
             // by fewer of the present ones.
-            self.held = None;
+            self.forget_held();
         }
         self.nodes.insert(node.id, node.clone());
         self.config = self.config.clone().with_voters(count);
@@ -497,24 +511,24 @@ mod tests {
     fn what_is_held_is_forgotten_where_more_votes_or_another_factor_could_undo_it() {
         let mut cluster = Cluster::new();
         let second = cluster.add(2, NodeRole::Voter);
-        let held = |voters: &[NodeId]| Change::Held { voters: voters.iter().copied().collect() };
+        let held = |void, voters: &[NodeId]| Change::Held { voters: voters.iter().copied().collect(), void };
         let first = NodeId(1);
-        cluster.write(held(&[first]));
+        cluster.write(held(0, &[first]));
         assert!(cluster.state.held.is_some());
         // From here on the rule may be raised, before the second votes.
         cluster.upgrade(second);
         assert_eq!(cluster.state.held, None);
-        assert!(reason(cluster.write(held(&[first]))).contains("node 2 has become a voter since"));
-        cluster.write(held(&[first, second]));
+        assert!(reason(cluster.write(held(0, &[first]))).contains("have changed since"));
+        cluster.write(held(1, &[first, second]));
         assert!(cluster.state.held.is_some());
         // Its vote goes once the present voters' rule is held, and comes back as any other.
         cluster.write(Change::DownNode { node: second });
         assert!(cluster.state.held.is_some());
-        assert_eq!(cluster.write(held(&[first, second])), Outcome::Done);
+        assert_eq!(cluster.write(held(1, &[first, second])), Outcome::Done);
         cluster.upgrade(second);
         assert_eq!(cluster.state.held, None);
 
-        cluster.write(held(&[first, second]));
+        cluster.write(held(2, &[first, second]));
         let update = |update| Change::SetConfig(update);
         cluster.write(update(ConfigUpdate { autoremove_minimum: Some(5), ..ConfigUpdate::default() }));
         assert!(cluster.state.held.is_some());

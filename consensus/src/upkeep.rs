@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::duty::Local;
-use crate::model::{EventKind, Node, NodeState};
+use crate::model::{Node, NodeState};
 use crate::raft::Core;
-use crate::state::State;
 
 /// A database that is not fit for so many node time-outs is no passing matter, such as a restart or a short rewind.
 const UNFIT_FOR: u32 = 10;
 /// A database is fit again when it has been for so many.
 const FIT_FOR: u32 = 2;
-/// What the API writes before an address as the actor of a change. Whom an operator has declared down stays down.
+/// What the API writes before an address as the actor of a change. Whom an operator has declared down stays down, unless
+/// its database has since been unfit for so long that the node would have asked for that itself.
 const OPERATOR: &str = "operator";
 
 /// What a node asks the leader for.
@@ -32,17 +32,18 @@ struct Health {
     unfit: Option<String>,
     /// Since when it is as it is, fit or not.
     since: Instant,
-    /// Whether it was not fit at some time since its node was declared down.
+    /// Whether it was not fit for long since its node was declared down. A restart, as by the one who did so, is short.
     failed: bool,
 }
 
 impl Health {
     /// Takes note of how it is now.
-    fn note(&mut self, unfit: Option<String>, down: bool, now: Instant) {
+    fn note(&mut self, unfit: Option<String>, down: bool, timeout: Duration, now: Instant) {
         if unfit.is_some() != self.unfit.is_some() {
             self.since = now;
         }
-        self.failed = down && (self.failed || unfit.is_some());
+        let long = unfit.is_some() && now.saturating_sub(self.since) >= UNFIT_FOR * timeout;
+        self.failed = down && (self.failed || long);
         self.unfit = unfit;
     }
 }
@@ -74,11 +75,11 @@ where
         tokio::time::sleep(timeout).await;
         let own = core.machine().read(|applied| {
             let state = &applied.state;
-            state.nodes.get(&core.id()).map(|node| (node.clone(), declared_down_by(state, node)))
+            state.nodes.get(&core.id()).map(|node| (node.clone(), state.down_by.get(&node.id).cloned()))
         });
         let Some((node, declared_by)) = own else { continue };
         let now = core.clock().now();
-        health.note(local.unfit(), node.state == NodeState::Down, now);
+        health.note(local.unfit(), node.state == NodeState::Down, timeout, now);
         let Some(ask) = ask(&node, declared_by.as_deref(), &health, timeout, now) else { continue };
         let refusal = leader(ask.clone()).await.err();
         match &refusal {
@@ -90,13 +91,6 @@ where
         }
         refused = refusal;
     }
-}
-
-/// Who declared a node down last, where that is still told.
-fn declared_down_by(state: &State, node: &Node) -> Option<String> {
-    let newest =
-        state.events.iter().rev().find(|event| event.kind == EventKind::NodeDown && event.node == Some(node.id));
-    newest.map(|event| event.actor.clone())
 }
 
 #[cfg(test)]
@@ -142,13 +136,20 @@ mod tests {
     #[test]
     fn health_lasts_from_its_last_change_and_a_failure_counts_while_the_node_is_down() {
         let mut health = Health::default();
-        health.note(Some("one".into()), false, at(5));
-        health.note(Some("another".into()), false, at(6));
-        assert_eq!(health, Health { unfit: Some("another".into()), since: at(5), failed: false });
-        health.note(Some("another".into()), true, at(7));
-        health.note(None, true, at(8));
-        assert_eq!(health, Health { unfit: None, since: at(8), failed: true });
-        health.note(None, false, at(9));
-        assert_eq!(health, Health { unfit: None, since: at(8), failed: false });
+        let mut note = |unfit: Option<&str>, down, second| {
+            health.note(unfit.map(str::to_owned), down, at(1), at(second));
+            health.clone()
+        };
+        let expected =
+            |unfit: Option<&str>, since, failed| Health { unfit: unfit.map(str::to_owned), since: at(since), failed };
+        assert_eq!(note(Some("one"), false, 5), expected(Some("one"), 5, false));
+        assert_eq!(note(Some("another"), false, 6), expected(Some("another"), 5, false));
+        // A restart does not count.
+        assert_eq!(note(Some("another"), true, 7), expected(Some("another"), 5, false));
+        assert_eq!(note(None, true, 8), expected(None, 8, false));
+        assert_eq!(note(Some("one"), true, 9), expected(Some("one"), 9, false));
+        assert_eq!(note(Some("one"), true, 19), expected(Some("one"), 9, true));
+        assert_eq!(note(None, true, 20), expected(None, 20, true));
+        assert_eq!(note(None, false, 21), expected(None, 20, false));
     }
 }

@@ -77,6 +77,10 @@ impl Database for Unfenced {
         self.0.set_sync_rule(rule)
     }
 
+    fn flushed(&self, rule: SyncRule) -> Done<'_, ()> {
+        self.0.flushed(rule)
+    }
+
     fn hold(&self) -> Done<'_, ()> {
         self.0.hold()
     }

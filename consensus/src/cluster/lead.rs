@@ -7,10 +7,13 @@ use tokio::sync::oneshot;
 use super::{Cluster, ClusterError};
 use crate::duty::Order;
 use crate::handover;
-use crate::model::{Leader, NodeId, NodeRole};
+use crate::model::{Leader, Node, NodeId, NodeRole};
 use crate::state::State;
+use crate::tasks::own_report;
 use crate::transport::{PeerRequest, PeerResponse};
 
+/// Between two looks at whether a node is fit.
+const AGAIN: Duration = Duration::from_millis(20);
 /// A database that was elected by an operator's word has so long to come up as a standby.
 const FENCING: Duration = Duration::from_secs(20);
 
@@ -22,10 +25,7 @@ impl Cluster {
             return Ok(leader);
         }
         let node = self.member(target)?;
-        let databases = self.0.local.database.is_some();
-        if let Some(reason) = handover::unfit(&node, self.fresh_report(target).as_ref(), databases) {
-            return Err(ClusterError::Precondition(reason));
-        }
+        self.fit_to_lead(&node).await?;
         let Ok(_one) = self.0.switchover.try_lock() else {
             return Err(ClusterError::Precondition("another change of the leader is under way".into()));
         };
@@ -51,6 +51,21 @@ impl Cluster {
         }
     }
 
+    /// Waits a little until a node is fit to lead: it may just have begun to follow, and tells so a moment later.
+    async fn fit_to_lead(&self, node: &Node) -> Result<(), ClusterError> {
+        let core = &self.0.core;
+        let databases = self.0.local.database.is_some();
+        let patience = core.clock().now() + core.config().leader_voting_timeout.get();
+        loop {
+            let report = handover::ask(core, node, own_report(core, &self.0.local, &self.0.views)).await;
+            let Some(reason) = handover::unfit(node, report.as_ref(), databases) else { return Ok(()) };
+            if !node.votes() || node.role != NodeRole::Voter || core.clock().now() >= patience {
+                return Err(ClusterError::Precondition(reason));
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
     /// Makes `target` the leader although acknowledged commits may be lost by it: where nobody can lead otherwise, since
     /// nodes that may have more are gone or not fit. The one operation that can lose data; it is refused while a
     /// leader's database serves.
@@ -63,12 +78,10 @@ impl Cluster {
                 node.role, node.state
             )));
         }
-        let promoted = self.read(|state| state.promoted.as_ref().map(|promoted| promoted.term));
-        if let Some(leader) = self.known_leader().filter(|leader| promoted == Some(leader.term)) {
+        if let Some(leader) = self.serving_leader() {
             return Err(ClusterError::Precondition(format!(
-                "node {} leads, so no commit has to be given up: ask for the change of the leader without \
-                 accept-data-loss",
-                leader.id
+                "node {leader} leads, and its database serves, so no commit has to be given up: ask for the change of \
+                 the leader without accept-data-loss"
             )));
         }
         let before = self.read(|state| state.lead.map(|lead| lead.term));
@@ -93,8 +106,17 @@ impl Cluster {
         }
     }
 
+    /// The leader whose database was promoted, where this node knows of one.
+    pub(super) fn serving_leader(&self) -> Option<NodeId> {
+        let promoted = self.read(|state| state.promoted.as_ref().map(|promoted| promoted.term));
+        self.known_leader().filter(|leader| promoted == Some(leader.term)).map(|leader| leader.id)
+    }
+
     /// Takes an operator's word that this node may lead, and sees to it that it is elected.
     pub(super) async fn force(&self, actor: &str) -> Result<(), String> {
+        if let Some(leader) = self.serving_leader() {
+            return Err(format!("node {leader} leads, and its database serves"));
+        }
         let (answer, taken) = oneshot::channel();
         let gone = || "it is stopping".to_owned();
         self.0.orders.send(Order::Force(actor.to_owned(), answer)).await.map_err(|_| gone())?;

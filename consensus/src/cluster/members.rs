@@ -15,6 +15,9 @@ use crate::model::{Config, ConfigUpdate, Node, NodeId, NodeRole, Port};
 use crate::propose::{ProposeError, Reason, propose};
 use crate::transport::{NodeReport, PeerRequest, PeerResponse};
 
+/// A standby that is upgraded may be so many bytes of WAL behind: what it gets in a moment.
+const WAL_LAG: u64 = 64 << 20;
+
 impl Cluster {
     /// Changes settings, and returns all of them.
     pub async fn set_config(&self, update: ConfigUpdate, actor: &str) -> Result<Config, ClusterError> {
@@ -193,9 +196,17 @@ impl Cluster {
             let progress = status.progress.map(|percent| format!(", {percent} %")).unwrap_or_default();
             return refused(format!("the database of node {id} does not stream: it is {}{progress}", status.role));
         }
-        match &status.unfit {
-            Some(reason) => refused(format!("the database of node {id} is not fit: {reason}")),
-            None => Ok(()),
+        if let Some(reason) = &status.unfit {
+            return refused(format!("the database of node {id} is not fit: {reason}"));
+        }
+        // Commits would wait until it is caught up.
+        let primary = self.0.local.status().and_then(|status| status.lsn);
+        match (primary, status.lsn) {
+            (Some(primary), Some(standby)) if primary.0.saturating_sub(standby.0) <= WAL_LAG => Ok(()),
+            (Some(primary), Some(standby)) => refused(format!(
+                "the database of node {id} is not caught up: it is at {standby}, and the primary at {primary}"
+            )),
+            _ => refused(format!("it is not known yet how far the database of node {id} is")),
         }
     }
 

@@ -63,8 +63,8 @@ impl Cluster {
                 },
                 PeerRequest::Yield => {
                     let cluster = Cluster(inner.clone());
-                    if cluster.known_leader().is_some() {
-                        return PeerResponse::Failed("it leads".into());
+                    if cluster.serving_leader().is_some() {
+                        return PeerResponse::Failed("it leads, and its database serves".into());
                     }
                     match handover::transfer(core, from).await {
                         Ok(()) => PeerResponse::Done,

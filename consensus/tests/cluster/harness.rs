@@ -350,19 +350,25 @@ impl Databases {
             .clone()
     }
 
-    /// Copies what each standby lacks from the primary that it follows, and tells whether enough hold it.
+    /// Whether enough hold what was written.
     fn acknowledged(&self, written: &Written) -> bool {
+        let primary = self.of(written.at);
+        let rule = primary.rule.lock().unwrap().clone();
+        primary.serves() && self.hold(written.at, &rule, written.length)
+    }
+
+    /// Copies what each standby lacks from the primary that it follows, and tells whether as many hold the WAL of `at` up
+    /// to `end` as `rule` asks.
+    fn hold(&self, at: NodeId, rule: &SyncRule, end: usize) -> bool {
         let all: Vec<_> = self.0.lock().unwrap().iter().map(|(id, database)| (*id, database.clone())).collect();
         for (_, standby) in &all {
             standby.receive();
         }
-        let primary = self.of(written.at);
-        let rule = primary.rule.lock().unwrap().clone();
         let holds = |id: &NodeId, database: &ModelDatabase| {
             let follows = database.status.borrow().follows;
-            rule.standbys.contains(id) && follows == Some((written.at, rule.term)) && database.end() >= written.length
+            rule.standbys.contains(id) && follows == Some((at, rule.term)) && database.end() >= end
         };
-        primary.serves() && all.iter().filter(|(id, database)| holds(id, database)).count() >= rule.count
+        all.iter().filter(|(id, database)| holds(id, database)).count() >= rule.count
     }
 }
 
@@ -557,6 +563,17 @@ impl Database for ModelDatabase {
         let written = self.append(0);
         async move {
             while !self.all.acknowledged(&written) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn flushed(&self, rule: SyncRule) -> BoxFuture<'_, Result<(), DatabaseError>> {
+        let end = self.end();
+        async move {
+            while !self.all.hold(self.id(), &rule, end) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
             Ok(())

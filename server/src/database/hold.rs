@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use qluster_consensus::database::{SyncRule, standby_name};
 use rustix::process::Signal;
 
 use super::error::{Error, Result};
@@ -25,6 +26,11 @@ struct Holders {
 }
 
 impl Holders {
+    fn of(rule: &SyncRule) -> Self {
+        let names = rule.standbys.iter().map(|&node| standby_name(node, rule.term));
+        Self { count: rule.count, names: names.collect() }
+    }
+
     /// Reads a value of `synchronous_standby_names` that is ours.
     fn parse(rule: &str) -> Option<Self> {
         if rule.is_empty() {
@@ -70,6 +76,16 @@ impl Postgres {
                 return Ok(());
             }
         }
+    }
+
+    /// Takes no turn either.
+    pub(super) async fn do_flushed(&self, rule: SyncRule) -> Result<()> {
+        let holders = Holders::of(&rule);
+        let session = self.answering().await?;
+        if session.report(PATIENCE).await?.in_recovery {
+            return Err(Error::Unfit("it is no primary yet".into()));
+        }
+        wait_for(&session, &holders).await
     }
 
     /// Whether a commit that waits as any client's does is acknowledged at once.

@@ -328,6 +328,11 @@ impl Database for Postgres {
         done.map(|done| done.map_err(|error| error.during("change the sync rule of the database"))).boxed()
     }
 
+    fn flushed(&self, rule: SyncRule) -> BoxFuture<'_, Result<(), DatabaseError>> {
+        let done = self.do_flushed(rule);
+        done.map(|done| done.map_err(|error| error.during("have standbys hold what the database wrote"))).boxed()
+    }
+
     fn hold(&self) -> BoxFuture<'_, Result<(), DatabaseError>> {
         let done = self.do_hold();
         done.map(|done| done.map_err(|error| error.during("have standbys hold what the database wrote"))).boxed()
