@@ -44,6 +44,8 @@ struct Shared {
     machine: Machine,
     context: Arc<Context>,
     raft: watch::Sender<Raft>,
+    /// The settings that the core was built with. A node that restarts builds it before it has applied its log.
+    built_with: Mutex<Config>,
     /// Whether the core is being rebuilt at this moment.
     rebuilding: watch::Sender<bool>,
     rebuilds: tokio::sync::Mutex<()>,
@@ -168,6 +170,7 @@ impl Core {
             machine,
             context,
             raft: watch::Sender::new(raft),
+            built_with: Mutex::new(config),
             rebuilding: watch::Sender::new(false),
             rebuilds: Default::default(),
             started,
@@ -192,7 +195,9 @@ impl Core {
         let rebuilt = async {
             self.raft().shutdown().await.map_err(|error| self.failed("being stopped", error))?;
             let config = shared.machine.read(|applied| applied.state.config.clone());
-            build(&shared.context, &shared.store, &shared.machine, &config, keep_leading).await
+            let raft = build(&shared.context, &shared.store, &shared.machine, &config, keep_leading).await?;
+            *lock(&shared.built_with) = config;
+            Ok(raft)
         };
         let raft = rebuilt.await;
         if let Ok(raft) = &raft {
@@ -200,6 +205,11 @@ impl Core {
         }
         shared.rebuilding.send_replace(false);
         raft.map(drop)
+    }
+
+    /// The settings that the core was built with last.
+    pub(crate) fn built_with(&self) -> Config {
+        lock(&self.0.built_with).clone()
     }
 
     /// Whether this node leads `term` on a core that runs, once that is not being rebuilt.

@@ -85,21 +85,17 @@ pub(crate) async fn until_removed(mut removed: watch::Receiver<bool>, task: impl
 /// Rebuilds the Raft core when the settings that it was built with change.
 pub(crate) async fn live_settings(core: Core) {
     let timing = |config: &Config| (config.node_timeout, config.heartbeat_interval, config.replication_retry_interval);
-    let mut built_with = timing(&core.config());
     let mut progress = core.machine().progress();
     loop {
         progress.borrow_and_update();
-        let wanted = timing(&core.config());
-        if wanted != built_with {
+        if timing(&core.config()) != timing(&core.built_with()) {
             tracing::info!("the settings changed: the Raft core is rebuilt");
-            match core.rebuild(true).await {
-                Ok(()) => built_with = wanted,
-                Err(error) => {
-                    tracing::error!(error = chain(&error), "the Raft core could not be rebuilt");
-                    tokio::time::sleep(REBUILD_AGAIN).await;
-                    continue;
-                }
+            if let Err(error) = core.rebuild(true).await {
+                tracing::error!(error = chain(&error), "the Raft core could not be rebuilt");
+                tokio::time::sleep(REBUILD_AGAIN).await;
             }
+            // They may have changed again meanwhile.
+            continue;
         }
         if progress.changed().await.is_err() {
             return;

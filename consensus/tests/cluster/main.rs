@@ -105,6 +105,20 @@ async fn the_heartbeat_interval_says_how_often_the_leader_is_heard() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_restarts_keeps_the_settings_that_are_in_force() {
+    let mut cluster = Harness::without_databases(3).await;
+    let leader = cluster.leader().await.id;
+    let before = count(&cluster.sent_within(Duration::from_millis(1200)).await, Kind::Heartbeat);
+    let other = NodeId(leader.0 % 3 + 1);
+    cluster.kill(other).await;
+    cluster.restart(other).await;
+    cluster.settled(3).await;
+    cluster.node(leader).switch_over(other, "test").await.unwrap();
+    let after = count(&cluster.sent_within(Duration::from_millis(1200)).await, Kind::Heartbeat);
+    assert!(after * 2 > before, "{before} heartbeats before, {after} after a restart");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_retry_interval_says_when_unanswered_entries_are_sent_again() {
     let cluster = Harness::without_databases(3).await;
     let leader = cluster.leader().await.id;
