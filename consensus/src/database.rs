@@ -18,10 +18,13 @@ use crate::model::{Lsn, NodeId, Port, Term};
 /// A database that consensus directs.
 ///
 /// It is never told to do two things at once: the caller waits for, or drops, the future of one method before it calls
-/// the next. Only [`Database::keep_wal`] may be called beside another.
+/// the next. Only [`Database::keep_wal`] and [`Database::look`] may be called beside another.
 pub trait Database: Send + Sync + 'static {
     /// What the database is and does now, kept fresh by the implementation.
     fn status(&self) -> watch::Receiver<DatabaseStatus>;
+
+    /// Looks what the database is now, so that the status is fresh when this returns. May be called beside another.
+    fn look(&self) -> BoxFuture<'_, ()>;
 
     /// Makes the database a standby that takes WAL from nobody, and reports the end of its WAL.
     ///

@@ -24,7 +24,6 @@ use crate::recruit::{Choice, Recruiting, choose, is_majority};
 use crate::rule;
 use crate::state::Lead;
 use crate::store::{Duty as Record, Repair, StoreError};
-use crate::tasks::own_report;
 use crate::transport::{PeerResponse, Promise};
 use crate::views::Views;
 
@@ -430,7 +429,7 @@ impl Duty {
         let patience = core.config().leader_voting_timeout.get();
         let passed = async {
             loop {
-                let report = handover::ask(core, &node, own_report(core, &self.local, &self.views)).await;
+                let report = handover::ask(core, &node).await;
                 let end = report.and_then(|report| report.database?.lsn);
                 if end.is_some_and(|end| end > last) {
                     return;
@@ -828,11 +827,15 @@ impl Duty {
         if repair.is_none() && status.follows == Some((primary.node, primary.term)) {
             return Ok(());
         }
-        self.fenced = None;
+        let fenced = self.fenced.take();
         let repair = match repair {
             Some(repair) => repair,
             None => {
-                let end = self.fence(&database).await?;
+                let end = match fenced {
+                    // It was fenced for this very primary's recruiting, and has followed nobody since.
+                    Some((term, end)) if term == primary.term && status.role == DatabaseRole::Standby => end,
+                    _ => self.fence(&database).await?,
+                };
                 let parted = self.record.borrow().history.is_prefix_of(end, history);
                 match parted {
                     Ok(()) => {

@@ -41,10 +41,10 @@ pub(crate) async fn give_up_term(core: &Core) -> Result<(), RaftError> {
     Ok(())
 }
 
-/// Asks a node how it is.
-pub(crate) async fn ask(core: &Core, node: &Node, own: NodeReport) -> Option<NodeReport> {
-    let request = PeerRequest::Report(Box::new(own));
-    match core.transport().call(node.id, node.api_address(), request, core.config().node_timeout.get()).await {
+/// Asks a node how it is at this moment.
+pub(crate) async fn ask(core: &Core, node: &Node) -> Option<NodeReport> {
+    let patience = core.config().node_timeout.get();
+    match core.transport().call(node.id, node.api_address(), PeerRequest::Look, patience).await {
         Ok(PeerResponse::Report(report)) => Some(*report),
         // Whoever asks goes on asking, and says what it waits for.
         Ok(_) | Err(_) => None,

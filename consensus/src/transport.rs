@@ -108,6 +108,8 @@ pub enum PeerRequest {
     Yield,
     /// How the asking node is, and a request for the same.
     Report(Box<NodeReport>),
+    /// A request for a report that is fresh at this very moment.
+    Look,
 }
 
 /// The answer to a [`PeerRequest`].

@@ -53,6 +53,10 @@ impl Database for Unfenced {
         self.0.status()
     }
 
+    fn look(&self) -> BoxFuture<'_, ()> {
+        self.0.look()
+    }
+
     fn fence(&self, deadline: Duration) -> Done<'_, Lsn> {
         let status = self.0.status().borrow().clone();
         match status.lsn.filter(|_| status.role == DatabaseRole::Standby) {

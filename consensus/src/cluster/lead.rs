@@ -9,7 +9,6 @@ use crate::duty::Order;
 use crate::handover;
 use crate::model::{Leader, Node, NodeId, NodeRole};
 use crate::state::State;
-use crate::tasks::own_report;
 use crate::transport::{PeerRequest, PeerResponse};
 
 /// Between two looks at whether a node is fit.
@@ -57,7 +56,7 @@ impl Cluster {
         let databases = self.0.local.database.is_some();
         let patience = core.clock().now() + core.config().leader_voting_timeout.get();
         loop {
-            let report = handover::ask(core, node, own_report(core, &self.0.local, &self.0.views)).await;
+            let report = handover::ask(core, node).await;
             let Some(reason) = handover::unfit(node, report.as_ref(), databases) else { return Ok(()) };
             if !node.votes() || node.role != NodeRole::Voter || core.clock().now() >= patience {
                 return Err(ClusterError::Precondition(reason));

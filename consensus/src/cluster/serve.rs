@@ -71,6 +71,12 @@ impl Cluster {
                         Err(error) => PeerResponse::Failed(chain(&error)),
                     }
                 }
+                PeerRequest::Look => {
+                    if let Some(database) = &inner.local.database {
+                        database.look().await;
+                    }
+                    PeerResponse::Report(Box::new(own_report(core, &inner.local, &inner.views)))
+                }
                 PeerRequest::Report(report) => {
                     inner.views.note(*report, core.clock().now());
                     PeerResponse::Report(Box::new(own_report(core, &inner.local, &inner.views)))

@@ -1,7 +1,7 @@
 //! Having what a primary wrote held by its standbys.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qluster_consensus::database::{SyncRule, standby_name};
 use rustix::process::Signal;
@@ -14,9 +14,10 @@ use super::{Postgres, process};
 /// A record that takes no room, in a transaction, so that there is a commit to wait for.
 const WRITE: &str = "SELECT pg_logical_emit_message(true, 'qluster', '')";
 
-/// Between two looks at standbys, at first and at last.
+/// Between two looks at standbys, at first and at last. It grows with the wait: a failover ends with the look that finds
+/// them there.
 const STEP: Duration = Duration::from_millis(3);
-const LONGEST_STEP: Duration = Duration::from_millis(50);
+const LONGEST_STEP: Duration = Duration::from_millis(200);
 
 /// Who must hold a commit, by the text of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,14 +118,13 @@ async fn wait_for(session: &Session, holders: &Holders) -> Result<()> {
         cell::<&str>(&row, 0)?
     );
     let look = within(PATIENCE, "look at its senders", session.client.prepare(&sql)).await?;
-    let mut step = STEP;
+    let begun = Instant::now();
     loop {
         let row = within(PATIENCE, "look at its senders", session.client.query_one(&look, &[&holders.names])).await?;
         if usize::try_from(cell::<i64>(&row, 0)?).is_ok_and(|count| count >= holders.count) {
             return Ok(());
         }
-        tokio::time::sleep(step).await;
-        step = (step * 5 / 4).min(LONGEST_STEP);
+        tokio::time::sleep((begun.elapsed() / 16).clamp(STEP, LONGEST_STEP)).await;
     }
 }
 

@@ -311,6 +311,10 @@ impl Database for Postgres {
         self.status.subscribe()
     }
 
+    fn look(&self) -> BoxFuture<'_, ()> {
+        self.observe().boxed()
+    }
+
     fn fence(&self, deadline: Duration) -> BoxFuture<'_, Result<Lsn, DatabaseError>> {
         self.do_fence(deadline).map(|done| done.map_err(|error| error.during("fence the database"))).boxed()
     }

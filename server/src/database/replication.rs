@@ -215,13 +215,14 @@ impl Postgres {
         if self.may_be_primary(PATIENCE).await {
             return Err(Error::Unfit("it is, or may be, a primary: it must be fenced first".into()));
         }
-        // One that cannot be asked now is followed: the receiver checks as well, each time it connects.
+        self.direct(&turn, Directions::Follows(primary.clone()), Some(Access::Open)).await?;
+        self.held.store(false, Ordering::SeqCst);
+        // The receiver refuses another database as well, each time that it connects; it just does not tell people.
         let short = Duration::from_millis(500);
         if let Ok(Err(error @ Error::Unfit(_))) = tokio::time::timeout(short, self.check_identity(&primary)).await {
+            self.direct(&turn, Directions::Fenced, Some(Access::Open)).await?;
             return Err(error);
         }
-        self.direct(&turn, Directions::Follows(primary), Some(Access::Open)).await?;
-        self.held.store(false, Ordering::SeqCst);
         self.observe().await;
         Ok(())
     }

@@ -225,6 +225,7 @@ mod tests {
             PeerRequest::Leave { actor: "operator".into() },
             PeerRequest::Down { reason: "it is so".into(), actor: "node 1".into() },
             PeerRequest::Up,
+            PeerRequest::Look,
             PeerRequest::Force { actor: "operator".into() },
             PeerRequest::Append(from_bytes(vote)),
             PeerRequest::Vote(from_bytes(vote)),
