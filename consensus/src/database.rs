@@ -61,7 +61,7 @@ pub trait Database: Send + Sync + 'static {
     fn follow(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
     /// Rewinds a database whose WAL has diverged from `primary`'s (pg_rewind), and returns when it follows that
-    /// primary in a consistent state.
+    /// primary in a consistent state. It fails as [`DatabaseError::Hopeless`] where only a clone is left.
     fn rewind(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
     /// Throws the local data away, copies `primary`'s (pg_basebackup), and returns when the copy follows it in a
@@ -177,6 +177,16 @@ pub enum DatabaseError {
         /// What was attempted.
         attempted: String,
         /// Why it cannot be.
+        reason: String,
+    },
+    /// It cannot be done with the data that there are, however often it is tried: they have to be cloned. A rewind says
+    /// so that was begun and did not get to its end, or that lacks what it needs; never one whose primary is away,
+    /// since that would cost a whole copy for what passes.
+    #[error("{attempted}: {reason}")]
+    Hopeless {
+        /// What was attempted.
+        attempted: String,
+        /// Why it cannot work.
         reason: String,
     },
     /// It was tried and failed.

@@ -848,13 +848,16 @@ impl Duty {
                 }
             }
         };
-        if repair == Repair::Rewind
-            && let Err(error) = database.rewind(primary.clone()).await
-        {
-            tracing::warn!(error = chain(&error), "the rewind failed: clones anew");
-            self.keep(|record| record.repair = Some(Repair::Clone))?;
-        } else if repair == Repair::Rewind {
-            return self.rebuilt(history);
+        if repair == Repair::Rewind {
+            match database.rewind(primary.clone()).await {
+                Ok(()) => return self.rebuilt(history),
+                Err(error @ DatabaseError::Hopeless { .. }) => {
+                    tracing::warn!(error = chain(&error), "the rewind cannot work: clones anew");
+                    self.keep(|record| record.repair = Some(Repair::Clone))?;
+                }
+                // What passes, such as a primary that is away, is not worth a clone.
+                Err(error) => return Err(error.into()),
+            }
         }
         tracing::info!(primary = %primary.node, term = %primary.term, "clones");
         database.copy_from(primary.clone()).await?;

@@ -278,6 +278,16 @@ async fn a_cluster_fails_over_and_takes_the_old_primary_back() {
     one.execute("INSERT INTO t SELECT generate_series(3001, 4000)").await;
     two.execute("INSERT INTO t SELECT generate_series(5001, 5500)").await;
 
+    // A primary that cannot be reached is no reason to clone, a rewind that was interrupted is.
+    let away = Primary { port: Node::config(&ground, 9).port, ..one.as_primary(3, third) };
+    let error = two.postgres.rewind(away).await.unwrap_err();
+    assert!(!matches!(error, DatabaseError::Hopeless { .. }), "{error:?}");
+    let mark = two.config.run_dir.join("rewinding");
+    std::fs::write(&mark, "").unwrap();
+    let error = two.postgres.rewind(one.as_primary(3, third)).await.unwrap_err();
+    assert!(matches!(error, DatabaseError::Hopeless { .. }), "{error:?}");
+    std::fs::remove_file(&mark).unwrap();
+
     // The second, a primary still, is rewound.
     let begun = Instant::now();
     two.postgres.rewind(one.as_primary(3, third)).await.unwrap();
