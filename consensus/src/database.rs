@@ -96,6 +96,8 @@ pub struct DatabaseStatus {
     pub follows: Option<(NodeId, Term)>,
     /// Whether its receiver streams at this moment.
     pub streaming: bool,
+    /// Whether the primary that it follows has no more the WAL that it needs: it must be cloned.
+    pub lacks_wal: bool,
     /// Where a clone or rewind is under way: how far it is, in percent, where that is known.
     pub progress: Option<u8>,
 }
@@ -211,6 +213,7 @@ impl DatabaseStatus {
             timeline: None,
             follows: None,
             streaming: false,
+            lacks_wal: false,
             progress: None,
         }
     }

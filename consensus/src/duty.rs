@@ -824,8 +824,13 @@ impl Duty {
         if status.role == DatabaseRole::Absent {
             self.keep(|record| record.repair = Some(Repair::Clone))?;
         }
+        let follows = status.follows == Some((primary.node, primary.term));
+        if follows && status.lacks_wal && self.record.borrow().repair.is_none() {
+            tracing::warn!(primary = %primary.node, "the primary has no more the WAL that this database needs");
+            self.keep(|record| record.repair = Some(Repair::Clone))?;
+        }
         let repair = self.record.borrow().repair;
-        if repair.is_none() && status.follows == Some((primary.node, primary.term)) {
+        if repair.is_none() && follows {
             return Ok(());
         }
         self.fenced = None;

@@ -21,7 +21,7 @@ const CHECKPOINTS: u32 = 10;
 const BETWEEN_CHECKPOINTS: Duration = Duration::from_secs(2);
 
 /// The event that a standby which has reached the end of its WAL, and has no receiver, waits in.
-const AT_END: &str = "RecoveryRetrieveRetryInterval";
+pub(super) const AT_END: &str = "RecoveryRetrieveRetryInterval";
 
 impl Postgres {
     pub(super) async fn do_fence(&self, deadline: Duration) -> Result<Lsn> {
