@@ -64,7 +64,7 @@ pub trait Database: Send + Sync + 'static {
     fn follow(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
     /// Rewinds a database whose WAL has diverged from `primary`'s (pg_rewind), and returns when it follows that
-    /// primary in a consistent state.
+    /// primary in a consistent state. It fails as [`DatabaseError::Hopeless`] where only a clone is left.
     fn rewind(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
     /// Throws the local data away, copies `primary`'s (pg_basebackup), and returns when the copy follows it in a
@@ -99,6 +99,8 @@ pub struct DatabaseStatus {
     pub follows: Option<(NodeId, Term)>,
     /// Whether its receiver streams at this moment.
     pub streaming: bool,
+    /// Whether the primary that it follows has no more the WAL that it needs: it must be cloned.
+    pub lacks_wal: bool,
     /// Where a clone or rewind is under way: how far it is, in percent, where that is known.
     pub progress: Option<u8>,
 }
@@ -182,6 +184,16 @@ pub enum DatabaseError {
         /// Why it cannot be.
         reason: String,
     },
+    /// It cannot be done with the data that there are, however often it is tried: they have to be cloned. A rewind says
+    /// so that was begun and did not get to its end, or that lacks what it needs; never one whose primary is away,
+    /// since that would cost a whole copy for what passes.
+    #[error("{attempted}: {reason}")]
+    Hopeless {
+        /// What was attempted.
+        attempted: String,
+        /// Why it cannot work.
+        reason: String,
+    },
     /// It was tried and failed.
     #[error("{attempted}")]
     Failed {
@@ -204,6 +216,7 @@ impl DatabaseStatus {
             timeline: None,
             follows: None,
             streaming: false,
+            lacks_wal: false,
             progress: None,
         }
     }

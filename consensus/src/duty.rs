@@ -823,8 +823,13 @@ impl Duty {
         if status.role == DatabaseRole::Absent {
             self.keep(|record| record.repair = Some(Repair::Clone))?;
         }
+        let follows = status.follows == Some((primary.node, primary.term));
+        if follows && status.lacks_wal && self.record.borrow().repair.is_none() {
+            tracing::warn!(primary = %primary.node, "the primary has no more the WAL that this database needs");
+            self.keep(|record| record.repair = Some(Repair::Clone))?;
+        }
         let repair = self.record.borrow().repair;
-        if repair.is_none() && status.follows == Some((primary.node, primary.term)) {
+        if repair.is_none() && follows {
             return Ok(());
         }
         let fenced = self.fenced.take();
@@ -851,13 +856,16 @@ impl Duty {
                 }
             }
         };
-        if repair == Repair::Rewind
-            && let Err(error) = database.rewind(primary.clone()).await
-        {
-            tracing::warn!(error = chain(&error), "the rewind failed: clones anew");
-            self.keep(|record| record.repair = Some(Repair::Clone))?;
-        } else if repair == Repair::Rewind {
-            return self.rebuilt(history);
+        if repair == Repair::Rewind {
+            match database.rewind(primary.clone()).await {
+                Ok(()) => return self.rebuilt(history),
+                Err(error @ DatabaseError::Hopeless { .. }) => {
+                    tracing::warn!(error = chain(&error), "the rewind cannot work: clones anew");
+                    self.keep(|record| record.repair = Some(Repair::Clone))?;
+                }
+                // What passes, such as a primary that is away, is not worth a clone.
+                Err(error) => return Err(error.into()),
+            }
         }
         tracing::info!(primary = %primary.node, term = %primary.term, "clones");
         database.copy_from(primary.clone()).await?;

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::clock::Instant;
+use crate::database::DatabaseRole;
 use crate::duty::Local;
 use crate::model::{Node, NodeState};
 use crate::raft::Core;
@@ -30,7 +31,9 @@ pub(crate) enum Ask {
 struct Health {
     /// Why it is not fit now, where it is not.
     unfit: Option<String>,
-    /// Since when it is as it is, fit or not.
+    /// Whether it is a standby that streams.
+    streams: bool,
+    /// Since when it is as it is, fit or not, and where it is not, streaming or not.
     since: Instant,
     /// Whether it was not fit for long since its node was declared down. A restart, as by the one who did so, is short.
     failed: bool,
@@ -38,21 +41,24 @@ struct Health {
 
 impl Health {
     /// Takes note of how it is now.
-    fn note(&mut self, unfit: Option<String>, down: bool, timeout: Duration, now: Instant) {
-        if unfit.is_some() != self.unfit.is_some() {
+    fn note(&mut self, unfit: Option<String>, streams: bool, down: bool, timeout: Duration, now: Instant) {
+        // One that streamed until now has been of use until now, too.
+        if unfit.is_some() != self.unfit.is_some() || (unfit.is_some() && streams != self.streams) {
             self.since = now;
         }
         let long = unfit.is_some() && now.saturating_sub(self.since) >= UNFIT_FOR * timeout;
         self.failed = down && (self.failed || long);
         self.unfit = unfit;
+        self.streams = streams;
     }
 }
 
-/// What there is to ask for.
+/// What there is to ask for. A standby that streams holds what is committed, fit or not: were it declared down, commits
+/// would be held by fewer for nothing. A primary that is not fit asks, since its leader hands over first.
 fn ask(node: &Node, declared_by: Option<&str>, health: &Health, timeout: Duration, now: Instant) -> Option<Ask> {
     let lasted = now.saturating_sub(health.since);
     match (&health.unfit, node.state) {
-        (Some(reason), NodeState::Up | NodeState::Unreachable) if node.role.has_database() => {
+        (Some(reason), NodeState::Up | NodeState::Unreachable) if node.role.has_database() && !health.streams => {
             (lasted >= UNFIT_FOR * timeout).then(|| Ask::Down(reason.clone()))
         }
         (None, NodeState::Down) => {
@@ -79,7 +85,8 @@ where
         });
         let Some((node, declared_by)) = own else { continue };
         let now = core.clock().now();
-        health.note(local.unfit(), node.state == NodeState::Down, timeout, now);
+        let streams = local.status().is_some_and(|status| status.role == DatabaseRole::Standby && status.streaming);
+        health.note(local.unfit(), streams, node.state == NodeState::Down, timeout, now);
         let Some(ask) = ask(&node, declared_by.as_deref(), &health, timeout, now) else { continue };
         let refusal = leader(ask.clone()).await.err();
         match &refusal {
@@ -109,7 +116,8 @@ mod tests {
             Node { id: NodeId(1), ip, db_port: None, api_port, role, upgrade_to: role, state, reason: None }
         };
         let full = || Some("its disk is full".to_owned());
-        let health = |unfit: Option<String>, since, failed| Health { unfit, since: at(since), failed };
+        let health = |unfit: Option<String>, since, failed| Health { unfit, streams: false, since: at(since), failed };
+        let streams = |health: Health| Health { streams: true, ..health };
         let down = || Some(Ask::Down("its disk is full".into()));
         use NodeRole::{Listener, Replica, Voter};
         use NodeState::{Down, Unreachable, Up};
@@ -119,6 +127,10 @@ mod tests {
             (Voter, Up, None, health(full(), 90, false), down()),
             (Voter, Unreachable, None, health(full(), 90, false), down()),
             (Replica, Up, None, health(full(), 90, false), down()),
+            // A standby that streams is of use.
+            (Voter, Up, None, streams(health(full(), 0, false)), None),
+            (Replica, Unreachable, None, streams(health(full(), 0, false)), None),
+            (Voter, Down, Some("node 1"), streams(health(None, 98, false)), Some(Ask::Up)),
             (Listener, Up, None, health(full(), 0, false), None),
             (Voter, Down, Some("node 1"), health(full(), 0, false), None),
             (Voter, Down, Some("node 1"), health(None, 99, false), None),
@@ -137,11 +149,15 @@ mod tests {
     fn health_lasts_from_its_last_change_and_a_failure_counts_while_the_node_is_down() {
         let mut health = Health::default();
         let mut note = |unfit: Option<&str>, down, second| {
-            health.note(unfit.map(str::to_owned), down, at(1), at(second));
+            health.note(unfit.map(str::to_owned), false, down, at(1), at(second));
             health.clone()
         };
-        let expected =
-            |unfit: Option<&str>, since, failed| Health { unfit: unfit.map(str::to_owned), since: at(since), failed };
+        let expected = |unfit: Option<&str>, since, failed| Health {
+            unfit: unfit.map(str::to_owned),
+            streams: false,
+            since: at(since),
+            failed,
+        };
         assert_eq!(note(Some("one"), false, 5), expected(Some("one"), 5, false));
         assert_eq!(note(Some("another"), false, 6), expected(Some("another"), 5, false));
         // A restart does not count.

@@ -278,6 +278,16 @@ async fn a_cluster_fails_over_and_takes_the_old_primary_back() {
     one.execute("INSERT INTO t SELECT generate_series(3001, 4000)").await;
     two.execute("INSERT INTO t SELECT generate_series(5001, 5500)").await;
 
+    // A primary that cannot be reached is no reason to clone, a rewind that was interrupted is.
+    let away = Primary { port: Node::config(&ground, 9).port, ..one.as_primary(3, third) };
+    let error = two.postgres.rewind(away).await.unwrap_err();
+    assert!(!matches!(error, DatabaseError::Hopeless { .. }), "{error:?}");
+    let mark = two.config.run_dir.join("rewinding");
+    std::fs::write(&mark, "").unwrap();
+    let error = two.postgres.rewind(one.as_primary(3, third)).await.unwrap_err();
+    assert!(matches!(error, DatabaseError::Hopeless { .. }), "{error:?}");
+    std::fs::remove_file(&mark).unwrap();
+
     // The second, a primary still, is rewound.
     let begun = Instant::now();
     two.postgres.rewind(one.as_primary(3, third)).await.unwrap();
@@ -883,6 +893,40 @@ async fn a_standby_that_was_away_finds_the_wal_that_it_lacks() {
     keep(&two, &[(9, None)]).await;
     assert_eq!(number(&client, &lost).await, 0);
     assert_eq!(number(&client, &format!("{slots} WHERE slot_name = 'qluster_9'")).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_whose_wal_is_gone_at_the_primary_says_so() {
+    let ground = Ground::new();
+    let one = Node::new(&ground, 1).await;
+    one.postgres.initialize().await.unwrap();
+    let settings = one.config.data_dir.join("postgresql.conf");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    let small = "wal_keep_size = 0\nmin_wal_size = 32MB\nmax_wal_size = 32MB\n";
+    std::fs::write(&settings, format!("{text}\n{small}")).unwrap();
+    let one = one.watched();
+    one.postgres.fence(DEADLINE).await.unwrap();
+    let promotion = one.promote(1).await;
+    one.execute("CREATE TABLE t (id bigint)").await;
+    let two = Node::new(&ground, 2).await.watched();
+    two.copy_from(one.as_primary(1, promotion)).await.unwrap();
+    assert!(!two.streaming().await.lacks_wal);
+    two.postgres.stop().await.unwrap();
+    churn(&one).await;
+    two.postgres.fence(DEADLINE).await.unwrap();
+    two.postgres.follow(one.as_primary(1, promotion)).await.unwrap();
+    let status = two.until("one that lacks WAL", |status| status.lacks_wal).await;
+    assert_eq!((status.role, status.streaming), (DatabaseRole::Standby, false));
+    assert!(status.unfit.is_some_and(|unfit| unfit.contains("must be cloned")));
+
+    // A clone has what it needs, and one whose primary is merely away lacks nothing.
+    two.copy_from(one.as_primary(1, promotion)).await.unwrap();
+    assert!(!two.streaming().await.lacks_wal);
+    two.has_rows(600).await;
+    one.postgres.stop().await.unwrap();
+    two.until("one that waits", |status| !status.streaming).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert!(!two.postgres.status().borrow().lacks_wal);
 }
 
 fn entries_of(dir: &Path) -> Vec<String> {

@@ -427,6 +427,21 @@ impl ModelDatabase {
         self.set(|status| status.unfit = reason.map(str::to_owned));
     }
 
+    /// Says that its primary has no more the WAL that it needs, until it is a copy again.
+    pub fn lack_wal(&self) {
+        self.set(|status| (status.lacks_wal, status.streaming) = (true, false));
+    }
+
+    /// Whether its receiver streams.
+    pub fn streams(&self) -> bool {
+        self.status.borrow().streaming
+    }
+
+    /// Whether it lacks WAL.
+    pub fn lacks_wal(&self) -> bool {
+        self.status.borrow().lacks_wal
+    }
+
     /// The rows that it holds; what `hold` writes is none.
     pub fn rows(&self) -> usize {
         self.wal.lock().unwrap().iter().filter(|mark| **mark != 0).count()
@@ -559,6 +574,7 @@ impl Database for ModelDatabase {
 
     fn copy_from(&self, primary: Primary) -> Done<()> {
         *self.wal.lock().unwrap() = self.all.of(primary.node).wal.lock().unwrap().clone();
+        self.set(|status| status.lacks_wal = false);
         self.follow_now(primary);
         done(())
     }

@@ -494,6 +494,17 @@ async fn a_node_whose_database_is_not_fit_is_declared_down_until_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_standby_whose_primary_has_no_more_the_wal_that_it_needs_is_cloned() {
+    let cluster = Harness::with_databases(3).await;
+    let leader = cluster.leader().await.id;
+    cluster.serving(leader).await;
+    let standby = cluster.database(others(leader)[0]);
+    standby.lack_wal();
+    eventually("it is a copy", || !standby.lacks_wal() && standby.streams()).await;
+    cluster.write_acknowledged(10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_leads_without_enough_promises_and_an_operator_may_accept_what_that_costs() {
     let mut cluster = Harness::with_databases(3).await;
     let first = cluster.leader().await.id;

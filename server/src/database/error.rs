@@ -22,6 +22,9 @@ pub enum Error {
     /// The database, its directory or its programs are not in a state that this needs.
     #[error("{0}")]
     Unfit(String),
+    /// It cannot be done with the data that there are: they have to be cloned.
+    #[error("{0}")]
+    Hopeless(String),
     /// A program could not be run.
     #[error("cannot run {}", program.display())]
     Spawn {
@@ -100,6 +103,7 @@ impl Error {
     pub(super) fn during(self, attempted: &str) -> DatabaseError {
         match self {
             Self::Unfit(reason) => DatabaseError::Unfit { attempted: attempted.into(), reason },
+            Self::Hopeless(reason) => DatabaseError::Hopeless { attempted: attempted.into(), reason },
             other => DatabaseError::Failed { attempted: attempted.into(), source: Box::new(other) },
         }
     }

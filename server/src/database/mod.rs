@@ -14,8 +14,8 @@
 //! - `account`, `programs`, `process`: who runs what, and which processes there are.
 //! - `session`: asking it. `start`: starting and stopping it.
 //! - `replication`, `rewind`, `clone`: the operations of the trait. `gate`: who gets in, and that settings are loaded.
-//!   `sync`, `hold`: the sync rule, and what it holds. `slots`: WAL for standbys. `monitor`, `disk`: its status, and
-//!   restarts.
+//!   `sync`, `hold`: the sync rule, and what it holds. `slots`: WAL for standbys. `monitor`, `disk`, `lacking`: its status,
+//!   and restarts.
 //! - `guarded`: its guard, and what that needs.
 //!
 //! # Who gets in
@@ -47,6 +47,7 @@ mod guarded;
 mod hba;
 mod hold;
 mod home;
+mod lacking;
 mod monitor;
 mod process;
 mod programs;
@@ -133,6 +134,8 @@ pub struct Postgres {
     admits: Mutex<Option<i32>>,
     /// Whether the disk of the data, and that of the WAL, was full at the last look.
     full: Mutex<[bool; 2]>,
+    /// The WAL that was found to be gone at the primary, last time it was asked for.
+    gone: Mutex<Option<lacking::Gone>>,
     /// Counts what makes an observation that was begun before it stale.
     epoch: AtomicU64,
     /// Stops it where the agent cannot; none for a database that is guarded by nobody.
@@ -165,6 +168,7 @@ impl Postgres {
             priorities: Mutex::default(),
             admits: Mutex::default(),
             full: Mutex::default(),
+            gone: Mutex::default(),
             epoch: AtomicU64::new(0),
             guard: OnceLock::new(),
         });

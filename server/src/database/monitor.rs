@@ -67,7 +67,10 @@ impl Postgres {
             };
             first = false;
             backoff.started.get_or_insert_with(Instant::now);
-            self.watch(pid).await;
+            tokio::select! {
+                () = self.watch(pid) => {}
+                () = self.watch_wal() => {}
+            }
             self.epoch.fetch_add(1, Ordering::SeqCst);
             self.drop_session();
             self.observe().await;
@@ -218,6 +221,7 @@ impl Postgres {
                 (Some(primary), Some(conninfo)) => self.names(&conninfo, primary),
                 _ => false,
             };
+            self.show_gone(&mut status);
         }
         status
     }

@@ -16,8 +16,12 @@ use super::{Postgres, process};
 /// Between two looks at what takes milliseconds.
 pub(super) const STEP: Duration = Duration::from_millis(3);
 
+/// How often the checkpoint after a promotion is tried, which may find all connections taken, and after what time.
+const CHECKPOINTS: u32 = 10;
+const BETWEEN_CHECKPOINTS: Duration = Duration::from_secs(2);
+
 /// The event that a standby which has reached the end of its WAL, and has no receiver, waits in.
-const AT_END: &str = "RecoveryRetrieveRetryInterval";
+pub(super) const AT_END: &str = "RecoveryRetrieveRetryInterval";
 
 impl Postgres {
     pub(super) async fn do_fence(&self, deadline: Duration) -> Result<Lsn> {
@@ -159,13 +163,19 @@ impl Postgres {
         let (dir, port) = (own.socket_dir.clone(), own.port.get());
         let Some(user) = self.superuser.get().cloned() else { return };
         tokio::spawn(async move {
-            let checkpoint = async {
+            let checkpoint = async || {
                 let client = session::connect_own(&dir, port, &user, false).await?;
                 let done = client.batch_execute("CHECKPOINT").await;
                 done.map_err(|source| Error::Query { attempted: "checkpoint", source })
             };
-            if let Err(error) = checkpoint.await {
-                tracing::warn!(error = error.chain(), "the checkpoint after the promotion failed");
+            // Without it the next one of PostgreSQL's own is waited for, which rewinds wait for in vain. Another postmaster
+            // at this place, should this one have ended meanwhile, is not harmed by a restartpoint.
+            for _ in 0..CHECKPOINTS {
+                match checkpoint().await {
+                    Ok(()) => return,
+                    Err(error) => tracing::warn!(error = error.chain(), "the checkpoint after the promotion failed"),
+                }
+                tokio::time::sleep(BETWEEN_CHECKPOINTS).await;
             }
         });
     }

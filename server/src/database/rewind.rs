@@ -18,6 +18,29 @@ const BEGINS: &str = "rewinding from last common checkpoint";
 /// How long the first checkpoint of a promoted primary is waited for.
 const CHECKPOINT: Duration = Duration::from_secs(120);
 
+/// What pg_rewind says, or what the primary told it, when it is not the data that it failed for.
+const PASSING: [&str; 19] = [
+    "could not connect",
+    "connection to server",
+    "no connection to the server",
+    "connection not open",
+    "server closed the connection",
+    "connection has been closed",
+    "terminating connection",
+    "could not receive data",
+    "could not send",
+    "connection refused",
+    "connection reset",
+    "connection timed out",
+    "timeout expired",
+    "too many clients",
+    "too many connections",
+    "remaining connection slots",
+    "the database system is",
+    "source server must not be in recovery",
+    "canceling statement",
+];
+
 /// Shows in the status that the database is being rebuilt, until it is dropped.
 pub(super) struct Rebuilding<'a>(&'a Postgres);
 
@@ -55,14 +78,14 @@ impl Postgres {
     pub(super) async fn do_rewind(&self, primary: Primary) -> Result<()> {
         let turn = self.turn().await;
         if let Some(broken) = self.home.broken() {
-            return Err(Error::Unfit(broken));
+            return Err(Error::Hopeless(broken));
         }
         self.wait_for_checkpoint(&primary).await?;
         let rebuilding = Rebuilding::begin(self);
         let done = self.rewind_now(&turn, &primary, &rebuilding).await;
         drop(rebuilding);
         self.observe().await;
-        done
+        done.map_err(|error| judged(error, self.home.broken().is_some()))
     }
 
     async fn rewind_now(&self, turn: &Turn, primary: &Primary, rebuilding: &Rebuilding<'_>) -> Result<()> {
@@ -140,7 +163,7 @@ impl Postgres {
                 looked = Instant::now();
                 let log = self.home.log_tail();
                 if log.contains("has already been removed") {
-                    return Err(Error::Unfit(format!(
+                    return Err(Error::Hopeless(format!(
                         "node {} has no more the WAL that this needs: {log}",
                         primary.node
                     )));
@@ -159,6 +182,25 @@ impl Postgres {
     }
 }
 
+/// A failure of a rewind as its caller is to take it; `broken`: it had changed the data by then. What pg_rewind itself
+/// gave as a reason before it began (WAL that is gone, no common ancestor, no checksums) stays one, unless it was the
+/// way to the primary. A database that has been rewound and does not run on would not the next time either.
+fn judged(error: Error, broken: bool) -> Error {
+    match error {
+        error if broken => Error::Hopeless(error.chain()),
+        Error::Program { ref output, status, .. } if status.code().is_some() && !is_passing(output) => {
+            Error::Hopeless(error.chain())
+        }
+        Error::Ended { .. } => Error::Hopeless(error.chain()),
+        error => error,
+    }
+}
+
+fn is_passing(output: &str) -> bool {
+    let output = output.to_ascii_lowercase();
+    PASSING.iter().any(|said| output.contains(said))
+}
+
 /// The percentage in a line that pg_rewind or pg_basebackup says: `123/456 kB (26%) copied`.
 pub(super) fn percent(line: &str) -> Option<u8> {
     let before = &line[..line.find("%)")?];
@@ -171,6 +213,39 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn only_a_rewind_that_cannot_work_is_hopeless() {
+        use std::os::unix::process::ExitStatusExt;
+        let said = |output: &str, status| Error::Program {
+            program: "pg_rewind".into(),
+            status: std::process::ExitStatus::from_raw(status),
+            output: output.into(),
+        };
+        let (failed, killed) = (1 << 8, 9);
+        let unanswered = || Error::Unanswered { attempted: "answer", within: PATIENCE };
+        for (error, broken, expected) in [
+            (said("could not find common ancestor of the source and target cluster's timelines", failed), false, true),
+            (said("could not open file \"/x/pg_wal/000000010000000000000003\": No such file", failed), false, true),
+            (said("target server needs to use either data checksums or \"wal_log_hints = on\"", failed), false, true),
+            (said("connection to server at \"::1\", port 1 failed: Connection refused", failed), false, false),
+            (said("could not connect to server: FATAL:  sorry, too many clients already", failed), false, false),
+            (said("FATAL:  the database system is shutting down", failed), false, false),
+            (said("FATAL:  terminating connection due to administrator command", failed), false, false),
+            (said("source server must not be in recovery mode", failed), false, false),
+            (said("", killed), false, false),
+            // It had begun.
+            (said("server closed the connection unexpectedly", failed), true, true),
+            (said("", killed), true, true),
+            (unanswered(), true, true),
+            (unanswered(), false, false),
+            (Error::Unfit("node 1 has not checkpointed since its promotion".into()), false, false),
+            (Error::Ended { log: "PANIC".into() }, false, true),
+        ] {
+            let text = error.chain();
+            assert_eq!(matches!(judged(error, broken), Error::Hopeless(_)), expected, "{text}, broken: {broken}");
+        }
+    }
 
     #[test]
     fn percentages_are_read_from_what_the_programs_say() {

@@ -1,0 +1,120 @@
+//! Whether a standby's primary still has the WAL that the standby needs.
+//!
+//! A standby that was away for longer than WAL is kept for it tries in vain for ever, and says so in its log alone.
+
+use std::time::{Duration, Instant};
+
+use qluster_consensus::database::{DatabaseRole, DatabaseStatus, Primary};
+use qluster_consensus::model::Lsn;
+
+use super::Postgres;
+use super::error::Result;
+use super::home::lock;
+use super::replication::AT_END;
+use super::session::{self, PATIENCE, cell, one};
+use super::settings::Directions;
+
+/// Between two looks at whether it streams.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A standby that has not streamed for so long, and stands still, may lack something. Its primary is asked as often.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// The event that the startup process waits in whose receiver is at work, or tries to be.
+const RECEIVES: &str = "RecoveryWalStream";
+
+/// Which WAL is gone: at which primary, from where on.
+pub(super) type Gone = (Primary, Lsn);
+
+impl Postgres {
+    /// Asks the primary for the WAL that a standby needs which does not stream; ends never.
+    pub(super) async fn watch_wal(&self) {
+        let mut idle: Option<(Gone, Instant)> = None;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let needs = needs(&self.status.borrow(), self.home.directions());
+            let now = Instant::now();
+            idle = match (needs, idle) {
+                (None, _) => None,
+                (Some(needs), Some((known, since))) if needs == known => Some((known, since)),
+                (Some(needs), _) => Some((needs, now)),
+            };
+            let Some(((primary, end), since)) = &mut idle else { continue };
+            if now.duration_since(*since) < IDLE {
+                continue;
+            }
+            *since = now;
+            match self.is_gone(primary, *end).await {
+                Ok(gone) => *lock(&self.gone) = gone.then(|| (primary.clone(), *end)),
+                // It is away, or none any more.
+                Err(error) => tracing::debug!(error = error.chain(), "the primary cannot be asked for WAL"),
+            }
+        }
+    }
+
+    /// Whether this standby waits for WAL from `end` on that `primary` once had and has no more.
+    async fn is_gone(&self, primary: &Primary, end: Lsn) -> Result<bool> {
+        // One that replays what it has itself, or whose replay is held up, needs nothing yet, whatever the primary has.
+        let waits = session::recovery(&self.session().await?.client).await?.wait;
+        if !waits.is_some_and(|event| event == AT_END || event == RECEIVES) {
+            return Ok(false);
+        }
+        let client = self.check_identity(primary).await?;
+        // The name of the file that has `end` itself; what is asked for ends there. Any timeline's file counts: those that
+        // have the same WAL are removed together.
+        let sql = format!(
+            "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 9) COLLATE \"C\" > wanted.file
+                    AND NOT EXISTS (SELECT FROM pg_ls_dir('pg_wal', true, false) AS name
+                                     WHERE length(name) = 24 AND substr(name, 9) = wanted.file)
+               FROM (SELECT substr(pg_walfile_name('{}'::pg_lsn), 9) AS file) wanted",
+            Lsn(end.0 + 1)
+        );
+        cell(&one(&client, PATIENCE, "look for WAL", &sql).await?, 0)
+    }
+
+    /// Shows in the status that WAL is gone, where it is still so.
+    pub(super) fn show_gone(&self, status: &mut DatabaseStatus) {
+        let gone = lock(&self.gone).clone();
+        let Some((primary, _)) = gone.filter(|gone| needs(status, self.home.directions()).as_ref() == Some(gone))
+        else {
+            return;
+        };
+        status.lacks_wal = true;
+        status.unfit = Some(format!("node {} has no more the WAL that it needs: it must be cloned", primary.node));
+    }
+}
+
+/// From where on a standby needs WAL that does not stream, and whose.
+fn needs(status: &DatabaseStatus, directions: Directions) -> Option<Gone> {
+    match directions {
+        Directions::Follows(primary) if status.role == DatabaseRole::Standby && !status.streaming => {
+            Some((primary, status.lsn?))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use qluster_consensus::model::{NodeId, Port, Term};
+
+    #[test]
+    fn only_a_standby_that_follows_and_does_not_stream_needs_wal() {
+        let port = Port::new(5432).unwrap();
+        let primary = Primary { node: NodeId(1), term: Term(2), ip: [127, 0, 0, 1].into(), port, timeline: 3 };
+        let follows = || Directions::Follows(primary.clone());
+        for (role, streaming, lsn, directions, expected) in [
+            (DatabaseRole::Standby, false, Some(7), follows(), Some(7)),
+            (DatabaseRole::Standby, false, None, follows(), None),
+            (DatabaseRole::Standby, true, Some(7), follows(), None),
+            (DatabaseRole::Standby, false, Some(7), Directions::Fenced, None),
+            (DatabaseRole::Primary, false, Some(7), Directions::Leads(String::new()), None),
+            (DatabaseRole::Rebuilding, false, Some(7), follows(), None),
+        ] {
+            let status = DatabaseStatus { streaming, lsn: lsn.map(Lsn), ..DatabaseStatus::unknown(role) };
+            let expected = expected.map(|lsn| (primary.clone(), Lsn(lsn)));
+            assert_eq!(needs(&status, directions), expected, "{status:?}");
+        }
+    }
+}
