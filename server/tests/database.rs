@@ -888,3 +888,67 @@ async fn a_standby_that_was_away_finds_the_wal_that_it_lacks() {
 fn entries_of(dir: &Path) -> Vec<String> {
     std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_rule_that_somebody_undoes_stays_or_comes_back() {
+    let ground = Ground::new();
+    let (node, _) = Node::primary(&ground, 1, 1).await;
+    let wanted = rule(1, &[2], 1);
+    node.postgres.set_sync_rule(wanted.clone()).await.unwrap();
+    let client = node.connect().await;
+    let in_force =
+        "SELECT count(*) FROM pg_settings WHERE name = 'synchronous_standby_names' AND setting LIKE 'ANY 1 %'";
+    let all = "SELECT count(*) FROM pg_settings WHERE name = 'work_mem' AND setting = '1234'";
+
+    // The user's file, replaced by one that lacks our line, and one with a line behind that.
+    let settings = node.config.data_dir.join("postgresql.conf");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    for (users, memory) in [
+        ("synchronous_standby_names = ''\n".to_owned(), "on"),
+        (format!("{text}\nsynchronous_standby_names = ''\n"), "off"),
+    ] {
+        std::fs::write(&settings, format!("{users}work_mem = 1234kB\nenable_seqscan = {memory}\n")).unwrap();
+        client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+        let loaded = format!("SELECT count(*) FROM pg_settings WHERE name = 'enable_seqscan' AND setting = '{memory}'");
+        until_number(&client, &loaded, 1).await;
+        assert_eq!((number(&client, in_force).await, number(&client, all).await), (1, 1), "{users}");
+    }
+    node.postgres.set_sync_rule(rule(1, &[2, 3], 1)).await.unwrap();
+    node.postgres.set_sync_rule(wanted.clone()).await.unwrap();
+
+    // What is read after our file is taken out again.
+    client.batch_execute("ALTER SYSTEM SET synchronous_standby_names = ''").await.unwrap();
+    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    until_number(&client, in_force, 0).await;
+    until_number(&client, in_force, 1).await;
+    let auto = std::fs::read_to_string(node.config.data_dir.join("postgresql.auto.conf")).unwrap();
+    assert!(!auto.contains("synchronous_standby_names"), "{auto}");
+    node.postgres.set_sync_rule(wanted).await.unwrap();
+    until_number(&client, in_force, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_whose_programs_have_moved_is_ended() {
+    let ground = Ground::new();
+    let versions = std::fs::read_dir("/usr/lib/postgresql").unwrap().flatten();
+    let installed =
+        versions.map(|version| version.path().join("bin")).find(|bin| bin.join("postgres").exists()).unwrap();
+    let (copy, link) = (ground.0.path().join("copy"), ground.0.path().join("bin"));
+    std::fs::create_dir(&copy).unwrap();
+    std::fs::copy(installed.join("postgres"), copy.join("postgres")).unwrap();
+    for name in ["initdb", "pg_controldata"] {
+        std::os::unix::fs::symlink(installed.join(name), copy.join(name)).unwrap();
+    }
+    std::os::unix::fs::symlink(&copy, &link).unwrap();
+    let mut config = Node::config(&ground, 1);
+    config.bin_dir = Some(link.clone());
+    let node = Node::open(config).await;
+    node.postgres.initialize().await.unwrap();
+    node.postgres.fence(DEADLINE).await.unwrap();
+    node.promote(1).await;
+
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&installed, &link).unwrap();
+    node.postgres.demote(DEADLINE).await.unwrap();
+    assert_eq!((node.postgres.pid(), ground.processes()), (None, vec![]));
+}

@@ -26,6 +26,8 @@ impl Postgres {
     /// configuration. Does not wait until it is loaded.
     pub(super) async fn direct(&self, turn: &Turn, directions: Directions, access: Option<Access>) -> Result<String> {
         let written = self.blocking(turn, move |home| {
+            // One that an earlier agent started may read `postgresql.conf` alone, which the user may have replaced.
+            home.include_settings()?;
             home.write_access(access)?;
             home.write_settings(&directions)
         });
@@ -44,23 +46,37 @@ impl Postgres {
     pub(super) async fn loaded(&self, stamp: &str) -> Result<Client> {
         let begun = Instant::now();
         while begun.elapsed() < LOAD {
-            let client = match self.connect(false).await {
+            match self.try_loaded(stamp).await {
+                Ok(Some(client)) => return Ok(client),
                 // Clients took all places, those for superusers too. They end.
-                Err(error) if session::is_crowded(&error) => None,
-                client => Some(client?),
-            };
-            if let Some(client) = client {
-                let sql = "SELECT current_setting('qluster.stamp', true)";
-                let row = one(&client, PATIENCE, "tell its settings", sql).await?;
-                if cell::<Option<&str>>(&row, 0)? == Some(stamp) {
-                    // It makes room for the next.
-                    drop(client);
-                    return self.connect(false).await;
-                }
+                Err(error) if !session::is_crowded(&error) => return Err(error),
+                Ok(None) | Err(_) => {}
             }
             tokio::time::sleep(STEP).await;
         }
         Err(Error::Unanswered { attempted: "load its settings", within: begun.elapsed() })
+    }
+
+    async fn try_loaded(&self, stamp: &str) -> Result<Option<Client>> {
+        let client = self.connect(false).await?;
+        let sql = "SELECT current_setting('qluster.stamp', true), current_setting('synchronous_standby_names'),
+                          current_setting('primary_conninfo')";
+        let row = one(&client, PATIENCE, "tell its settings", sql).await?;
+        if cell::<Option<&str>>(&row, 0)? != Some(stamp) {
+            return Ok(None);
+        }
+        // What is read after our file undoes ours, while the stamp shows.
+        let directions = self.home.directions();
+        let conninfo = directions.primary().map_or(String::new(), |primary| self.home.own.conninfo(primary));
+        let wanted = [("synchronous_standby_names", directions.sync_names()), ("primary_conninfo", &conninfo)];
+        for (index, (name, value)) in wanted.into_iter().enumerate() {
+            if cell::<&str>(&row, index + 1)? != value {
+                return Err(Error::Unfit(undone(name)));
+            }
+        }
+        // It makes room for the next.
+        drop(client);
+        self.connect(false).await.map(Some)
     }
 
     /// Shuts clients out of a standby that is about to be promoted under `rule`: none is left after, and none can come.
@@ -141,4 +157,9 @@ impl Postgres {
         *lock(&self.admits) = pid;
         Ok(())
     }
+}
+
+/// That a setting of ours does not count.
+pub(super) fn undone(name: &str) -> String {
+    format!("something sets {name} after qluster does: take it out of PostgreSQL's settings (ALTER SYSTEM, too)")
 }

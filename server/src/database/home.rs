@@ -21,7 +21,16 @@ use super::staging::{self, Contents};
 const SETTINGS: &str = "qluster.conf";
 const STANDBY: &str = "standby.signal";
 
-/// The line that makes PostgreSQL read our settings, last so that they count.
+/// What PostgreSQL is started with in place of `postgresql.conf`: whoever replaces that, or adds to its end, would
+/// undo our settings at the next reload. In the data directory, as relative paths are taken from where it is.
+const MAIN: &str = "qluster_main.conf";
+const MAIN_TEXT: &str = "# Written by qluster, and overwritten. Your own settings belong into postgresql.conf.
+include_if_exists = 'postgresql.conf'
+include = 'qluster.conf'
+";
+
+/// The line that makes whoever reads `postgresql.conf` alone, such as pg_rewind, read our settings, last so that they
+/// count.
 const INCLUDE: &str = "include_if_exists = 'qluster.conf'";
 
 /// The log is put aside at a start when it is larger.
@@ -83,6 +92,11 @@ impl Home {
 
     fn settings_file(&self) -> PathBuf {
         self.data_dir.join(SETTINGS)
+    }
+
+    /// The configuration file that PostgreSQL is started with.
+    pub(super) fn main_file(&self) -> PathBuf {
+        self.data_dir.join(MAIN)
     }
 
     /// The log of PostgreSQL.
@@ -184,6 +198,7 @@ impl Home {
         *lock(&self.floors) = None;
         self.include_settings()?;
         self.write_settings(directions)?;
+        self.files.write(&self.main_file(), MAIN_TEXT, 0o600)?;
         // A standby has no clients that could see too much.
         self.write_access(Some(Access::Open))?;
         self.write_passfile()?;
@@ -271,7 +286,7 @@ impl Home {
     }
 
     /// Makes `postgresql.conf` include our settings last.
-    fn include_settings(&self) -> Result<()> {
+    pub(super) fn include_settings(&self) -> Result<()> {
         let path = self.data_dir.join("postgresql.conf");
         let text = match self.files.read(&path)? {
             Some(text) => text,

@@ -15,7 +15,7 @@
 //! - `session`: asking it. `start`: starting and stopping it.
 //! - `replication`, `rewind`, `clone`: the operations of the trait. `gate`: who gets in, and that settings are loaded.
 //!   `sync`, `hold`: the sync rule, and what it holds. `slots`: WAL for standbys. `monitor`, `disk`: its status, and
-//!   restarts.
+//!   restarts. `drift`: what others did to our settings.
 //! - `guarded`: its guard, and what that needs.
 //!
 //! # Who gets in
@@ -40,6 +40,7 @@ mod clone;
 mod conf;
 mod control;
 mod disk;
+mod drift;
 mod error;
 mod files;
 mod gate;
@@ -127,6 +128,8 @@ pub struct Postgres {
     trouble: Mutex<Option<String>>,
     /// The sync rule that is in force, and the postmaster where it is, once that is known.
     in_force: Mutex<Option<(i32, String)>>,
+    /// Whether another rule than was told was in force, so that commits may have waited for nobody.
+    drifted: AtomicBool,
     /// The last priority that the rule in between used which was set last.
     priorities: Mutex<usize>,
     /// The postmaster that is known to let clients in.
@@ -162,6 +165,7 @@ impl Postgres {
             rebuilding: Mutex::default(),
             trouble: Mutex::default(),
             in_force: Mutex::default(),
+            drifted: AtomicBool::new(false),
             priorities: Mutex::default(),
             admits: Mutex::default(),
             full: Mutex::default(),

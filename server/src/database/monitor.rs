@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use qluster_consensus::database::{DatabaseRole, DatabaseStatus};
 
 use super::Postgres;
+use super::drift::Drift;
 use super::error::Error;
 use super::home::lock;
 use super::process;
@@ -79,12 +80,14 @@ impl Postgres {
     async fn watch(&self, pid: i32) {
         let mut ended = pin!(process::ended(pid));
         let mut access = None;
+        let mut drift = Drift::default();
         let mut count = 0;
         loop {
             tokio::select! {
                 () = &mut ended => return,
                 () = self.observe() => {}
             }
+            self.keep_rule(&mut drift).await;
             if count % ACCESS == 0 {
                 let changed = self.home.access_changed();
                 // Also at first: they may have changed while no agent ran.
