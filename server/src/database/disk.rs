@@ -1,5 +1,6 @@
 //! Whether there is room left on the disks of a database.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Postgres;
@@ -23,6 +24,12 @@ pub(super) fn space(path: &Path) -> Result<Space> {
     Ok(Space { free: bytes(about.f_bavail), size: bytes(about.f_blocks) })
 }
 
+/// Whether two directories are on different filesystems, by a link or a mount.
+fn is_apart(one: &Path, other: &Path) -> bool {
+    let device = |path| std::fs::metadata(path).map(|about| about.dev()).ok();
+    device(one) != device(other)
+}
+
 impl Space {
     /// Whether there is almost nothing left. PostgreSQL needs two segments of WAL to come up again after it ended for
     /// lack of room. One that was full must have twice as much to be so no more, or it would be in and out of service
@@ -38,10 +45,10 @@ impl Postgres {
     pub(super) fn disk_is_full(&self) -> Option<String> {
         let data = &self.home.data_dir;
         let wal = data.join("pg_wal");
-        let linked = wal.is_symlink().then_some(wal);
+        let wal = is_apart(data, &wal).then_some(wal);
         let mut full = lock(&self.full);
         let mut found = None;
-        for (path, full) in [Some(data.clone()), linked].into_iter().zip(full.iter_mut()) {
+        for (path, full) in [Some(data.clone()), wal].into_iter().zip(full.iter_mut()) {
             // What cannot be looked at is for others to tell.
             let Some((path, space)) = path.and_then(|path| Some((path.clone(), space(&path).ok()?))) else { continue };
             *full = space.is_full(*full);
@@ -81,6 +88,22 @@ mod tests {
         ] {
             let space = Space { free: free * MB, size: size * MB };
             assert_eq!(space.is_full(was_full), expected, "{free} of {size} MB, was full: {was_full}");
+        }
+    }
+
+    #[test]
+    fn another_disk_is_known_by_a_link_and_by_a_mount() {
+        let dir = tempfile::tempdir().unwrap();
+        let (linked, near) = (dir.path().join("linked"), dir.path().join("near"));
+        std::os::unix::fs::symlink("/proc", &linked).unwrap();
+        std::os::unix::fs::symlink(dir.path(), &near).unwrap();
+        for (one, other, expected) in [
+            (dir.path(), linked.as_path(), true),
+            (Path::new("/"), Path::new("/proc"), true),
+            (dir.path(), near.as_path(), false),
+            (dir.path(), dir.path(), false),
+        ] {
+            assert_eq!(is_apart(one, other), expected, "{one:?} {other:?}");
         }
     }
 
