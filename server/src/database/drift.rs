@@ -3,11 +3,21 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio_postgres::Client;
+
 use super::Postgres;
-use super::error::Result;
+use super::error::{Error, Result};
 use super::home::lock;
-use super::session::{PATIENCE, cell, one};
+use super::session::{PATIENCE, cell, one, within};
 use super::settings::Directions;
+
+/// What keeps PostgreSQL from loading any setting. A value that is out of range, and one that takes a restart, do not.
+const FAULT: &str = "
+    SELECT format('%s line %s: %s', sourcefile, sourceline, concat_ws(': ', name, error))
+      FROM pg_file_settings
+     WHERE error NOT IN ('', 'setting could not be applied')
+       AND error NOT LIKE 'parameter % cannot be changed without restarting the server'
+     ORDER BY seqno LIMIT 1";
 
 /// What the looks at the settings of a running PostgreSQL have found.
 #[derive(Debug, Default)]
@@ -58,11 +68,34 @@ impl Postgres {
         }
     }
 
+    /// Looks whether a standby could still be told something.
+    pub(super) async fn look_at_settings(&self) {
+        let Ok(session) = self.session().await else { return };
+        let found = match check(&session.client).await {
+            Ok(()) => None,
+            Err(Error::Unfit(reason)) => Some(reason),
+            Err(_) => return,
+        };
+        let before = std::mem::replace(&mut *lock(&self.faulty), found.clone());
+        if let Some(reason) = found.filter(|_| before.is_none()) {
+            tracing::warn!(reason, "PostgreSQL cannot be told anything until its settings are corrected");
+        }
+    }
+
     async fn loaded_rule(&self) -> Result<String> {
         let session = self.session().await?;
         let sql = "SELECT current_setting('synchronous_standby_names')";
         let row = one(&session.client, PATIENCE, "tell its sync rule", sql).await?;
         cell(&row, 0)
+    }
+}
+
+/// Fails where an error in its files keeps PostgreSQL from loading any setting.
+pub(super) async fn check(client: &Client) -> Result<()> {
+    let rows = within(PATIENCE, "check its settings", client.query(FAULT, &[])).await?;
+    match rows.first() {
+        Some(row) => Err(Error::Unfit(format!("it loads no settings, since one is wrong: {}", cell::<&str>(row, 0)?))),
+        None => Ok(()),
     }
 }
 

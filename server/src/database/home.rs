@@ -33,6 +33,9 @@ include = 'qluster.conf'
 /// count.
 const INCLUDE: &str = "include_if_exists = 'qluster.conf'";
 
+/// The last of the user's rules on who may connect that PostgreSQL took.
+const GOOD_RULES: &str = "qluster_hba.good";
+
 /// The log is put aside at a start when it is larger.
 const LOG_LIMIT: u64 = 16 << 20;
 
@@ -102,6 +105,11 @@ impl Home {
     /// The log of PostgreSQL.
     pub(super) fn log_file(&self) -> PathBuf {
         self.run_dir.join("postgresql.log")
+    }
+
+    /// The user's rules on who may connect that PostgreSQL did not take.
+    fn refused_rules(&self) -> PathBuf {
+        self.run_dir.join("pg_hba.refused")
     }
 
     /// Exists while pg_rewind changes the data directory. Not inside of it: pg_rewind removes what the source lacks.
@@ -346,10 +354,40 @@ impl Home {
         if accounts.database.name != accounts.agent {
             names.push(&accounts.database.name);
         }
-        let hba = hba::hba(&superusers, self.password.is_some(), access, &self.users_access("pg_hba.conf")?);
+        let hba = hba::hba(&superusers, self.password.is_some(), access, &self.users_rules()?);
         let ident = hba::ident(&accounts.agent, &names, &superusers, &self.users_access("pg_ident.conf")?);
         let changed = self.files.write(&self.own.hba_file, &hba, 0o600)?;
         Ok(self.files.write(&self.own.ident_file, &ident, 0o600)? || changed)
+    }
+
+    /// The user's `pg_hba.conf`; where PostgreSQL refused that as it is now, the last one that it took.
+    fn users_rules(&self) -> Result<String> {
+        let rules = self.users_access("pg_hba.conf")?;
+        if self.files.read(&self.refused_rules())?.as_ref() == Some(&rules)
+            && let Some(good) = self.files.read(&self.data_dir.join(GOOD_RULES))?
+        {
+            return Ok(good);
+        }
+        Ok(rules)
+    }
+
+    /// Keeps the user's rules, as they were written last: PostgreSQL takes them.
+    pub(super) fn keep_rules(&self) -> Result<()> {
+        let hba = self.files.read(&self.own.hba_file)?.unwrap_or_default();
+        if let Some(rules) = hba::users_part(&hba) {
+            self.files.write(&self.data_dir.join(GOOD_RULES), rules, 0o600)?;
+        }
+        Ok(())
+    }
+
+    /// Takes note that PostgreSQL does not take the user's rules, as they were written last, and tells whether others
+    /// are kept, to be written next.
+    pub(super) fn refuse_rules(&self) -> Result<bool> {
+        let hba = self.files.read(&self.own.hba_file)?.unwrap_or_default();
+        let good = self.files.read(&self.data_dir.join(GOOD_RULES))?;
+        let Some(rules) = hba::users_part(&hba) else { return Ok(false) };
+        self.files.write(&self.refused_rules(), rules, 0o600)?;
+        Ok(good.is_some_and(|good| good != rules))
     }
 
     /// The user's file of this name: in the data directory, or beside the packaged configuration.

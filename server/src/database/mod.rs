@@ -13,7 +13,7 @@
 //! - `home`: its directories and files; `files`, `conf`, `settings`, `hba`, `control`, `staging`: what they hold.
 //! - `account`, `programs`, `process`: who runs what, and which processes there are.
 //! - `session`: asking it. `start`: starting and stopping it.
-//! - `replication`, `rewind`, `clone`: the operations of the trait. `gate`: who gets in, and that settings are loaded.
+//! - `replication`, `rewind`, `clone`: the operations of the trait. `gate`, `access`: who gets in, and that settings are loaded.
 //!   `sync`, `hold`: the sync rule, and what it holds. `slots`: WAL for standbys. `monitor`, `disk`: its status, and
 //!   restarts. `drift`: what others did to our settings.
 //! - `guarded`: its guard, and what that needs.
@@ -35,6 +35,7 @@
 //! One operation at a time changes anything: whoever does holds the *turn*, and lends it to what goes on blocking when
 //! the operation's future is dropped. Only the demote ladder takes no turn: it must not wait.
 
+mod access;
 mod account;
 mod clone;
 mod conf;
@@ -126,6 +127,8 @@ pub struct Postgres {
     rebuilding: Mutex<Option<Option<u8>>>,
     /// Why it is unfit, where the monitor found that out.
     trouble: Mutex<Option<String>>,
+    /// Why PostgreSQL would load no settings.
+    faulty: Mutex<Option<String>>,
     /// The sync rule that is in force, and the postmaster where it is, once that is known.
     in_force: Mutex<Option<(i32, String)>>,
     /// Whether another rule than was told was in force, so that commits may have waited for nobody.
@@ -164,6 +167,7 @@ impl Postgres {
             held: AtomicBool::new(false),
             rebuilding: Mutex::default(),
             trouble: Mutex::default(),
+            faulty: Mutex::default(),
             in_force: Mutex::default(),
             drifted: AtomicBool::new(false),
             priorities: Mutex::default(),
