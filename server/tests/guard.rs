@@ -358,6 +358,7 @@ async fn a_watchdog_is_disarmed_where_its_guard_is_replaced_by_one_without_or_te
     watchdog.kicked().await;
 
     // The cluster serves on, without it.
+    node_timeout(&node, "5s").await;
     let (before, required) = (node.serves().await, node.flags.clone());
     node.flags = required.iter().map(|flag| if flag == "required" { "off".into() } else { flag.clone() }).collect();
     node.daemon.kill();
