@@ -665,6 +665,7 @@ async fn clients_are_shut_out_from_before_a_promotion_until_they_are_let_in() {
     let access = two.config.data_dir.join("pg_hba.conf");
     let text = std::fs::read_to_string(&access).unwrap();
     std::fs::write(&access, "host everything\n").unwrap();
+    std::fs::remove_file(two.config.data_dir.join("qluster_hba.good")).unwrap();
     let error = two.postgres.admit().await.unwrap_err().to_string();
     assert!(error.contains("pg_hba.conf has an error"), "{error}");
     refused(try_connect(ip, port).await.err().unwrap());
@@ -931,4 +932,163 @@ async fn a_standby_whose_wal_is_gone_at_the_primary_says_so() {
 
 fn entries_of(dir: &Path) -> Vec<String> {
     std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_rule_that_somebody_undoes_stays_or_comes_back() {
+    let ground = Ground::new();
+    let (node, _) = Node::primary(&ground, 1, 1).await;
+    let wanted = rule(1, &[2], 1);
+    node.postgres.set_sync_rule(wanted.clone()).await.unwrap();
+    let client = node.connect().await;
+    let in_force =
+        "SELECT count(*) FROM pg_settings WHERE name = 'synchronous_standby_names' AND setting LIKE 'ANY 1 %'";
+    let all = "SELECT count(*) FROM pg_settings WHERE name = 'work_mem' AND setting = '1234'";
+
+    // The user's file, replaced by one that lacks our line, and one with a line behind that.
+    let settings = node.config.data_dir.join("postgresql.conf");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    for (users, memory) in [
+        ("synchronous_standby_names = ''\n".to_owned(), "on"),
+        (format!("{text}\nsynchronous_standby_names = ''\n"), "off"),
+    ] {
+        std::fs::write(&settings, format!("{users}work_mem = 1234kB\nenable_seqscan = {memory}\n")).unwrap();
+        client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+        let loaded = format!("SELECT count(*) FROM pg_settings WHERE name = 'enable_seqscan' AND setting = '{memory}'");
+        until_number(&client, &loaded, 1).await;
+        assert_eq!((number(&client, in_force).await, number(&client, all).await), (1, 1), "{users}");
+    }
+    node.postgres.set_sync_rule(rule(1, &[2, 3], 1)).await.unwrap();
+    node.postgres.set_sync_rule(wanted.clone()).await.unwrap();
+
+    // What is read after our file is taken out again.
+    client.batch_execute("ALTER SYSTEM SET synchronous_standby_names = ''").await.unwrap();
+    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    until_number(&client, in_force, 0).await;
+    until_number(&client, in_force, 1).await;
+    let auto = std::fs::read_to_string(node.config.data_dir.join("postgresql.auto.conf")).unwrap();
+    assert!(!auto.contains("synchronous_standby_names"), "{auto}");
+    node.postgres.set_sync_rule(wanted).await.unwrap();
+    until_number(&client, in_force, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_with_an_error_give_way_to_the_last_good_ones() {
+    let ground = Ground::new();
+    let (node, _) = Node::primary(&ground, 1, 1).await;
+    let access = node.config.data_dir.join("pg_hba.conf");
+    let text = std::fs::read_to_string(&access).unwrap();
+
+    // Lines that PostgreSQL only warns of, as it has neither.
+    std::fs::write(&access, format!("hostssl all nobody all reject\nhostgssenc all nobody all reject\n{text}"))
+        .unwrap();
+    node.postgres.fence(DEADLINE).await.unwrap();
+    node.promote(2).await;
+
+    let taken = std::fs::read_to_string(node.config.data_dir.join("qluster_hba.good")).unwrap();
+    assert!(taken.starts_with("hostssl"), "{taken}");
+
+    for seen in [false, true] {
+        node.postgres.fence(DEADLINE).await.unwrap();
+        node.postgres.promote(rule(3, &[], 0)).await.unwrap();
+        std::fs::write(&access, format!("{text}host everything {seen}\n")).unwrap();
+        if seen {
+            // As the monitor does while they are closed.
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+        node.postgres.admit().await.unwrap();
+        node.execute("SELECT 1").await;
+    }
+    // It also starts, under another agent.
+    node.postgres.demote(DEADLINE).await.unwrap();
+    let node = node.reopened().await.watched();
+    node.postgres.fence(DEADLINE).await.unwrap();
+    node.execute("SELECT 1").await;
+
+    // In time the corrected ones are taken over.
+    std::fs::write(&access, format!("host all postgres all reject\n{text}")).unwrap();
+    while try_connect(node.config.ip, node.config.port).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_cannot_be_loaded_are_named() {
+    let ground = Ground::new();
+    let node = Node::new(&ground, 1).await;
+    node.postgres.initialize().await.unwrap();
+    let node = node.watched();
+    node.postgres.fence(DEADLINE).await.unwrap();
+    let settings = node.config.data_dir.join("postgresql.conf");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, format!("{text}\nwork_memm = '4MB'\n")).unwrap();
+
+    let begun = Instant::now();
+    let error = node.postgres.promote(rule(1, &[], 0)).await.unwrap_err().to_string();
+    assert!(error.contains("work_memm"), "{error}");
+    assert!(timed("a promotion that fails", begun, begun.elapsed()) < Duration::from_secs(3));
+    let why = |status: &DatabaseStatus| status.unfit.as_ref().is_some_and(|why| why.contains("work_memm"));
+    node.until("unfit", why).await;
+    std::fs::write(&settings, &text).unwrap();
+    node.until("fit", |status| status.role == DatabaseRole::Standby && status.unfit.is_none()).await;
+
+    // A standby that still has its primary.
+    node.postgres.fence(DEADLINE).await.unwrap();
+    let primary = Promotion { timeline: 1, start: Lsn(0) };
+    node.postgres.follow(node.as_primary(1, primary)).await.unwrap();
+    let client = node.connect().await;
+    let follows = "SELECT count(*) FROM pg_settings WHERE name = 'primary_conninfo' AND setting <> ''";
+    until_number(&client, follows, 1).await;
+    std::fs::write(&settings, format!("{text}\nwork_memm = '4MB'\n")).unwrap();
+    let error = node.postgres.fence(DEADLINE).await.unwrap_err().to_string();
+    assert!(error.contains("work_memm"), "{error}");
+    std::fs::write(&settings, &text).unwrap();
+    node.postgres.fence(DEADLINE).await.unwrap();
+
+    // What takes a restart, and a value that is refused, keep nothing else from being loaded.
+    std::fs::write(&settings, format!("{text}\nwork_mem = much\nshared_buffers = 256MB\n")).unwrap();
+    node.promote(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_without_a_place_left_proves_its_commits_once_there_is_one() {
+    let ground = Ground::new();
+    let (node, _) = Node::primary(&ground, 1, 1).await;
+    node.postgres.hold().await.unwrap();
+    let mut clients = Vec::new();
+    while let Ok(client) = try_connect(node.config.ip, node.config.port).await {
+        clients.push(client);
+    }
+    let postgres = node.postgres.clone();
+    let held = tokio::spawn(async move { postgres.hold().await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!held.is_finished());
+    drop(clients);
+    held.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_whose_programs_have_moved_is_ended() {
+    let ground = Ground::new();
+    let versions = std::fs::read_dir("/usr/lib/postgresql").unwrap().flatten();
+    let installed =
+        versions.map(|version| version.path().join("bin")).find(|bin| bin.join("postgres").exists()).unwrap();
+    let (copy, link) = (ground.0.path().join("copy"), ground.0.path().join("bin"));
+    std::fs::create_dir(&copy).unwrap();
+    std::fs::copy(installed.join("postgres"), copy.join("postgres")).unwrap();
+    for name in ["initdb", "pg_controldata"] {
+        std::os::unix::fs::symlink(installed.join(name), copy.join(name)).unwrap();
+    }
+    std::os::unix::fs::symlink(&copy, &link).unwrap();
+    let mut config = Node::config(&ground, 1);
+    config.bin_dir = Some(link.clone());
+    let node = Node::open(config).await;
+    node.postgres.initialize().await.unwrap();
+    node.postgres.fence(DEADLINE).await.unwrap();
+    node.promote(1).await;
+
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&installed, &link).unwrap();
+    node.postgres.demote(DEADLINE).await.unwrap();
+    assert_eq!((node.postgres.pid(), ground.processes()), (None, vec![]));
 }

@@ -346,6 +346,50 @@ async fn a_required_watchdog_is_armed_before_the_promotion_and_until_the_last_pr
 }
 
 #[tokio::test]
+async fn a_watchdog_is_disarmed_where_its_guard_is_replaced_by_one_without_or_terminated() {
+    let ground = Ground::new();
+    let dir = PathBuf::from(ground.database("1"));
+    std::fs::create_dir_all(dir.parent().unwrap()).unwrap();
+    let mut watchdog = Watchdog::new(dir.parent().unwrap());
+    watchdog.open();
+    let flags = ["--watchdog", "required", "--watchdog-device", watchdog.path.to_str().unwrap()];
+    let mut node = Node::start(&ground, "1", &flags, &["bootstrap"]);
+    node.serves().await;
+    watchdog.kicked().await;
+
+    // The cluster serves on, without it.
+    node_timeout(&node, "5s").await;
+    let (before, required) = (node.serves().await, node.flags.clone());
+    node.flags = required.iter().map(|flag| if flag == "required" { "off".into() } else { flag.clone() }).collect();
+    node.daemon.kill();
+    node.run();
+    until("the last word", async || watchdog.written().ends_with('V')).await;
+    assert_eq!(node.serves().await, before);
+
+    node.flags = required;
+    node.daemon.kill();
+    node.run();
+    watchdog.kicked().await;
+    node.serves().await;
+
+    // Whoever stops all processes does not have the machine reset.
+    node.daemon.kill();
+    drop(watchdog.written());
+    for guard in node.guards() {
+        signal(guard, Signal::TERM);
+    }
+    let begun = Instant::now();
+    let mut written = String::new();
+    while !written.contains('V') {
+        assert!(begun.elapsed() < PATIENCE, "{written}");
+        written += &watchdog.written();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(node.databases().is_empty());
+    until("the end of the guard", async || node.guards().is_empty()).await;
+}
+
+#[tokio::test]
 async fn an_absent_watchdog_is_done_without_unless_it_is_required() {
     let ground = Ground::new();
     let absent = ground.database("absent");

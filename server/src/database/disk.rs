@@ -1,5 +1,6 @@
 //! Whether there is room left on the disks of a database.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Postgres;
@@ -29,6 +30,12 @@ pub(super) fn space(path: &Path) -> Result<Space> {
     Ok(Space { free: bytes(about.f_bavail), size: bytes(about.f_blocks) })
 }
 
+/// Whether two directories are on different filesystems, by a link or a mount.
+fn is_apart(one: &Path, other: &Path) -> bool {
+    let device = |path| std::fs::metadata(path).map(|about| about.dev()).ok();
+    device(one) != device(other)
+}
+
 impl Space {
     /// Whether there is almost nothing left, of WAL whose files are of `segment` bytes, where that is known. PostgreSQL
     /// needs two of them to come up again after it ended for lack of room. More is not asked for: where all disks of a
@@ -46,10 +53,10 @@ impl Postgres {
         let data = &self.home.data_dir;
         let wal = data.join("pg_wal");
         let segment = segment(&wal);
-        let linked = wal.is_symlink().then_some(wal);
+        let wal = is_apart(data, &wal).then_some(wal);
         let mut full = lock(&self.full);
         let mut found = None;
-        for (path, full) in [Some(data.clone()), linked].into_iter().zip(full.iter_mut()) {
+        for (path, full) in [Some(data.clone()), wal].into_iter().zip(full.iter_mut()) {
             // What cannot be looked at is for others to tell.
             let Some((path, space)) = path.and_then(|path| Some((path.clone(), space(&path).ok()?))) else { continue };
             *full = space.is_full(segment, *full);
@@ -115,6 +122,22 @@ mod tests {
         assert_eq!(segment(dir.path()), None);
         write("000000020000000000000003", 64 * MB);
         assert_eq!(segment(dir.path()), Some(64 * MB));
+    }
+
+    #[test]
+    fn another_disk_is_known_by_a_link_and_by_a_mount() {
+        let dir = tempfile::tempdir().unwrap();
+        let (linked, near) = (dir.path().join("linked"), dir.path().join("near"));
+        std::os::unix::fs::symlink("/proc", &linked).unwrap();
+        std::os::unix::fs::symlink(dir.path(), &near).unwrap();
+        for (one, other, expected) in [
+            (dir.path(), linked.as_path(), true),
+            (Path::new("/"), Path::new("/proc"), true),
+            (dir.path(), near.as_path(), false),
+            (dir.path(), dir.path(), false),
+        ] {
+            assert_eq!(is_apart(one, other), expected, "{one:?} {other:?}");
+        }
     }
 
     #[test]

@@ -7,16 +7,20 @@ use qluster_consensus::database::SyncRule;
 use rustix::process::Signal;
 use tokio_postgres::Client;
 
+use super::access::Refused;
 use super::error::{Error, Result};
 use super::hba::Access;
 use super::home::lock;
 use super::replication::STEP;
 use super::session::{self, PATIENCE, Session, cell, one, within};
 use super::settings::{Directions, sync_names};
-use super::{Postgres, Turn, process};
+use super::{Postgres, Turn, drift, process};
 
 /// How long the postmaster may take to load its configuration.
 const LOAD: Duration = Duration::from_secs(10);
+
+/// A postmaster that does nothing else has loaded its configuration by then.
+const SOON: Duration = Duration::from_millis(250);
 
 /// How long sessions may take to end.
 const END: Duration = Duration::from_secs(5);
@@ -26,6 +30,8 @@ impl Postgres {
     /// configuration. Does not wait until it is loaded.
     pub(super) async fn direct(&self, turn: &Turn, directions: Directions, access: Option<Access>) -> Result<String> {
         let written = self.blocking(turn, move |home| {
+            // One that an earlier agent started may read `postgresql.conf` alone, which the user may have replaced.
+            home.include_settings()?;
             home.write_access(access)?;
             home.write_settings(&directions)
         });
@@ -44,23 +50,41 @@ impl Postgres {
     pub(super) async fn loaded(&self, stamp: &str) -> Result<Client> {
         let begun = Instant::now();
         while begun.elapsed() < LOAD {
-            let client = match self.connect(false).await {
+            match self.try_loaded(stamp, begun.elapsed() > SOON).await {
+                Ok(Some(client)) => return Ok(client),
                 // Clients took all places, those for superusers too. They end.
-                Err(error) if session::is_crowded(&error) => None,
-                client => Some(client?),
-            };
-            if let Some(client) = client {
-                let sql = "SELECT current_setting('qluster.stamp', true)";
-                let row = one(&client, PATIENCE, "tell its settings", sql).await?;
-                if cell::<Option<&str>>(&row, 0)? == Some(stamp) {
-                    // It makes room for the next.
-                    drop(client);
-                    return self.connect(false).await;
-                }
+                Err(error) if !session::is_crowded(&error) => return Err(error),
+                Ok(None) | Err(_) => {}
             }
             tokio::time::sleep(STEP).await;
         }
         Err(Error::Unanswered { attempted: "load its settings", within: begun.elapsed() })
+    }
+
+    /// `late`: what keeps it from loading them is looked for.
+    async fn try_loaded(&self, stamp: &str, late: bool) -> Result<Option<Client>> {
+        let client = self.connect(false).await?;
+        let sql = "SELECT current_setting('qluster.stamp', true), current_setting('synchronous_standby_names'),
+                          current_setting('primary_conninfo')";
+        let row = one(&client, PATIENCE, "tell its settings", sql).await?;
+        if cell::<Option<&str>>(&row, 0)? != Some(stamp) {
+            if late {
+                drift::check(&client).await?;
+            }
+            return Ok(None);
+        }
+        // What is read after our file undoes ours, while the stamp shows.
+        let directions = self.home.directions();
+        let conninfo = directions.primary().map_or(String::new(), |primary| self.home.own.conninfo(primary));
+        let wanted = [("synchronous_standby_names", directions.sync_names()), ("primary_conninfo", &conninfo)];
+        for (index, (name, value)) in wanted.into_iter().enumerate() {
+            if cell::<&str>(&row, index + 1)? != value {
+                return Err(Error::Unfit(undone(name)));
+            }
+        }
+        // It makes room for the next.
+        drop(client);
+        self.connect(false).await.map(Some)
     }
 
     /// Shuts clients out of a standby that is about to be promoted under `rule`: none is left after, and none can come.
@@ -128,17 +152,27 @@ impl Postgres {
         if session.report(PATIENCE).await?.in_recovery {
             return Err(Error::Unfit("it is no primary yet".into()));
         }
-        let stamp = self.direct(&turn, directions, Some(Access::Open)).await?;
+        let stamp = self.direct(&turn, directions.clone(), Some(Access::Open)).await?;
         let client = self.loaded(&stamp).await?;
         // A file with an error is not loaded, and what was in force before, which lets nobody in, stays so.
-        let sql =
-            "SELECT max(format('line %s: %s', line_number, error)) FROM pg_hba_file_rules WHERE error IS NOT NULL";
-        let row = one(&client, PATIENCE, "check who may connect", sql).await?;
-        if let Some(error) = cell::<Option<&str>>(&row, 0)? {
-            let file = self.home.own.hba_file.display();
-            return Err(Error::Unfit(format!("pg_hba.conf has an error ({file}, {error})")));
+        if let Some(Refused { error, replaceable }) = self.judge_access(&turn, &client).await? {
+            let error = format!("pg_hba.conf has an error ({}, {error})", self.home.own.hba_file.display());
+            if !replaceable {
+                return Err(Error::Unfit(error));
+            }
+            let stamp = self.direct(&turn, directions, Some(Access::Open)).await?;
+            let client = self.loaded(&stamp).await?;
+            if self.judge_access(&turn, &client).await?.is_some() {
+                return Err(Error::Unfit(error));
+            }
+            tracing::warn!(error, "clients are let in by the last rules that had none");
         }
         *lock(&self.admits) = pid;
         Ok(())
     }
+}
+
+/// That a setting of ours does not count.
+pub(super) fn undone(name: &str) -> String {
+    format!("something sets {name} after qluster does: take it out of PostgreSQL's settings (ALTER SYSTEM, too)")
 }

@@ -8,6 +8,14 @@ const HEAD: &str = "# Written by qluster, and overwritten. Your own lines belong
 /// Says in the file that it is the closed form.
 const SHUT: &str = "# Clients are shut out until the cluster lets them in.\n";
 
+/// Begins what is the user's.
+const USERS: &str = "# From pg_hba.conf:\n";
+
+/// What of the text of an open `hba_file` is the user's.
+pub(super) fn users_part(hba: &str) -> Option<&str> {
+    hba.split_once(USERS).map(|(_, users)| users)
+}
+
 /// Whether clients may connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
@@ -55,7 +63,7 @@ pub(super) fn hba(superusers: &[&str], with_password: bool, access: Access, user
         text += &format!("local {database} {ROLE} reject\nhost {database} {ROLE} all reject\n");
     }
     match access {
-        Access::Open => text + "# From pg_hba.conf:\n" + users,
+        Access::Open => text + USERS + users,
         Access::Closed => {
             for database in ["all", "replication"] {
                 text += &format!("local {database} all reject\nhost {database} all all reject\n");
@@ -94,7 +102,8 @@ mod tests {
         let text = hba(&["postgres"], false, Access::Open, "local all all peer\n");
         assert!(text.contains("host replication qluster 127.0.0.0/8 trust\n"), "{text}");
         assert!(text.contains("local postgres \"postgres\" peer map=qluster\n"), "{text}");
-        assert!(text.ends_with("local all all peer\n"), "{text}");
+        assert_eq!(users_part(&text), Some("local all all peer\n"), "{text}");
+        assert_eq!(users_part(&hba(&["postgres"], false, Access::Closed, "local all all peer\n")), None);
         assert!(!text.contains("0.0.0.0/0"), "{text}");
     }
 

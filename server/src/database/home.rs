@@ -21,8 +21,20 @@ use super::staging::{self, Contents};
 const SETTINGS: &str = "qluster.conf";
 const STANDBY: &str = "standby.signal";
 
-/// The line that makes PostgreSQL read our settings, last so that they count.
+/// What PostgreSQL is started with in place of `postgresql.conf`: whoever replaces that, or adds to its end, would
+/// undo our settings at the next reload. In the data directory, as relative paths are taken from where it is.
+const MAIN: &str = "qluster_main.conf";
+const MAIN_TEXT: &str = "# Written by qluster, and overwritten. Your own settings belong into postgresql.conf.
+include_if_exists = 'postgresql.conf'
+include = 'qluster.conf'
+";
+
+/// The line that makes whoever reads `postgresql.conf` alone, such as pg_rewind, read our settings, last so that they
+/// count.
 const INCLUDE: &str = "include_if_exists = 'qluster.conf'";
+
+/// The last of the user's rules on who may connect that PostgreSQL took.
+const GOOD_RULES: &str = "qluster_hba.good";
 
 /// The log is put aside at a start when it is larger.
 const LOG_LIMIT: u64 = 16 << 20;
@@ -85,9 +97,19 @@ impl Home {
         self.data_dir.join(SETTINGS)
     }
 
+    /// The configuration file that PostgreSQL is started with.
+    pub(super) fn main_file(&self) -> PathBuf {
+        self.data_dir.join(MAIN)
+    }
+
     /// The log of PostgreSQL.
     pub(super) fn log_file(&self) -> PathBuf {
         self.run_dir.join("postgresql.log")
+    }
+
+    /// The user's rules on who may connect that PostgreSQL did not take.
+    fn refused_rules(&self) -> PathBuf {
+        self.run_dir.join("pg_hba.refused")
     }
 
     /// Exists while pg_rewind changes the data directory. Not inside of it: pg_rewind removes what the source lacks.
@@ -184,6 +206,7 @@ impl Home {
         *lock(&self.floors) = None;
         self.include_settings()?;
         self.write_settings(directions)?;
+        self.files.write(&self.main_file(), MAIN_TEXT, 0o600)?;
         // A standby has no clients that could see too much.
         self.write_access(Some(Access::Open))?;
         self.write_passfile()?;
@@ -271,7 +294,7 @@ impl Home {
     }
 
     /// Makes `postgresql.conf` include our settings last.
-    fn include_settings(&self) -> Result<()> {
+    pub(super) fn include_settings(&self) -> Result<()> {
         let path = self.data_dir.join("postgresql.conf");
         let text = match self.files.read(&path)? {
             Some(text) => text,
@@ -331,10 +354,40 @@ impl Home {
         if accounts.database.name != accounts.agent {
             names.push(&accounts.database.name);
         }
-        let hba = hba::hba(&superusers, self.password.is_some(), access, &self.users_access("pg_hba.conf")?);
+        let hba = hba::hba(&superusers, self.password.is_some(), access, &self.users_rules()?);
         let ident = hba::ident(&accounts.agent, &names, &superusers, &self.users_access("pg_ident.conf")?);
         let changed = self.files.write(&self.own.hba_file, &hba, 0o600)?;
         Ok(self.files.write(&self.own.ident_file, &ident, 0o600)? || changed)
+    }
+
+    /// The user's `pg_hba.conf`; where PostgreSQL refused that as it is now, the last one that it took.
+    fn users_rules(&self) -> Result<String> {
+        let rules = self.users_access("pg_hba.conf")?;
+        if self.files.read(&self.refused_rules())?.as_ref() == Some(&rules)
+            && let Some(good) = self.files.read(&self.data_dir.join(GOOD_RULES))?
+        {
+            return Ok(good);
+        }
+        Ok(rules)
+    }
+
+    /// Keeps the user's rules, as they were written last: PostgreSQL takes them.
+    pub(super) fn keep_rules(&self) -> Result<()> {
+        let hba = self.files.read(&self.own.hba_file)?.unwrap_or_default();
+        if let Some(rules) = hba::users_part(&hba) {
+            self.files.write(&self.data_dir.join(GOOD_RULES), rules, 0o600)?;
+        }
+        Ok(())
+    }
+
+    /// Takes note that PostgreSQL does not take the user's rules, as they were written last, and tells whether others
+    /// are kept, to be written next.
+    pub(super) fn refuse_rules(&self) -> Result<bool> {
+        let hba = self.files.read(&self.own.hba_file)?.unwrap_or_default();
+        let good = self.files.read(&self.data_dir.join(GOOD_RULES))?;
+        let Some(rules) = hba::users_part(&hba) else { return Ok(false) };
+        self.files.write(&self.refused_rules(), rules, 0o600)?;
+        Ok(good.is_some_and(|good| good != rules))
     }
 
     /// The user's file of this name: in the data directory, or beside the packaged configuration.

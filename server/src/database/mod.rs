@@ -13,9 +13,9 @@
 //! - `home`: its directories and files; `files`, `conf`, `settings`, `hba`, `control`, `staging`: what they hold.
 //! - `account`, `programs`, `process`: who runs what, and which processes there are.
 //! - `session`: asking it. `start`: starting and stopping it.
-//! - `replication`, `rewind`, `clone`: the operations of the trait. `gate`: who gets in, and that settings are loaded.
-//!   `sync`, `hold`: the sync rule, and what it holds. `slots`: WAL for standbys. `monitor`, `disk`, `lacking`: its status,
-//!   and restarts.
+//! - `replication`, `rewind`, `clone`: the operations of the trait. `gate`, `access`: who gets in, and that settings are
+//!   loaded. `sync`, `hold`: the sync rule, and what it holds. `slots`: WAL for standbys. `monitor`, `disk`, `lacking`: its
+//!   status, and restarts. `drift`: what others did to our settings.
 //! - `guarded`: its guard, and what that needs.
 //!
 //! # Who gets in
@@ -35,11 +35,13 @@
 //! One operation at a time changes anything: whoever does holds the *turn*, and lends it to what goes on blocking when
 //! the operation's future is dropped. Only the demote ladder takes no turn: it must not wait.
 
+mod access;
 mod account;
 mod clone;
 mod conf;
 mod control;
 mod disk;
+mod drift;
 mod error;
 mod files;
 mod gate;
@@ -126,8 +128,12 @@ pub struct Postgres {
     rebuilding: Mutex<Option<Option<u8>>>,
     /// Why it is unfit, where the monitor found that out.
     trouble: Mutex<Option<String>>,
+    /// Why PostgreSQL would load no settings.
+    faulty: Mutex<Option<String>>,
     /// The sync rule that is in force, and the postmaster where it is, once that is known.
     in_force: Mutex<Option<(i32, String)>>,
+    /// Whether another rule than was told was in force, so that commits may have waited for nobody.
+    drifted: AtomicBool,
     /// The last priority that the rule in between used which was set last.
     priorities: Mutex<usize>,
     /// The postmaster that is known to let clients in.
@@ -164,7 +170,9 @@ impl Postgres {
             held: AtomicBool::new(false),
             rebuilding: Mutex::default(),
             trouble: Mutex::default(),
+            faulty: Mutex::default(),
             in_force: Mutex::default(),
+            drifted: AtomicBool::new(false),
             priorities: Mutex::default(),
             admits: Mutex::default(),
             full: Mutex::default(),

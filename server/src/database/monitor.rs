@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use qluster_consensus::database::{DatabaseRole, DatabaseStatus};
 
 use super::Postgres;
+use super::drift::Drift;
 use super::error::Error;
 use super::home::lock;
 use super::process;
@@ -21,7 +22,7 @@ use super::staging::Contents;
 /// Between two questions to PostgreSQL.
 const POLL: Duration = Duration::from_millis(250);
 
-/// Between two looks at the user's access files, in polls.
+/// Between two looks at the user's files, in polls.
 const ACCESS: u32 = 8;
 
 /// Who ran for this long is not one that keeps dying.
@@ -82,38 +83,27 @@ impl Postgres {
     async fn watch(&self, pid: i32) {
         let mut ended = pin!(process::ended(pid));
         let mut access = None;
+        let mut drift = Drift::default();
         let mut count = 0;
         loop {
             tokio::select! {
                 () = &mut ended => return,
                 () = self.observe() => {}
             }
+            self.keep_rule(&mut drift).await;
             if count % ACCESS == 0 {
                 let changed = self.home.access_changed();
                 // Also at first: they may have changed while no agent ran.
-                if access.replace(changed) != Some(changed) {
-                    self.reload_access().await;
+                if access != Some(changed) && self.reload_access().await {
+                    access = Some(changed);
                 }
+                self.look_at_settings().await;
             }
             count += 1;
             tokio::select! {
                 () = &mut ended => return,
                 () = tokio::time::sleep(POLL) => {}
             }
-        }
-    }
-
-    /// Takes over what the user changed about who may connect.
-    async fn reload_access(&self) {
-        let Ok(turn) = self.turn.clone().try_lock_owned() else { return };
-        let turn = Arc::new(turn);
-        let reloaded = match self.blocking(&turn, |home| home.write_access(None)).await {
-            Ok(true) => self.reload().await,
-            Ok(false) => Ok(()),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = reloaded {
-            tracing::warn!(error = error.chain(), "cannot take over pg_hba.conf");
         }
     }
 
@@ -214,6 +204,8 @@ impl Postgres {
         status.lsn = report.lsn;
         status.timeline = report.timeline;
         if let (true, directions) = (report.in_recovery, self.home.directions()) {
+            // Of a primary it is logged: with what it has loaded it serves on.
+            status.unfit = lock(&self.faulty).clone();
             status.replayed = report.replayed;
             let primary = directions.primary();
             status.follows = primary.map(|primary| (primary.node, primary.term));

@@ -1,8 +1,8 @@
 //! The processes of a database: which there are, waiting for them to end, and ending them.
 //!
 //! They are told by their working directory, which is the data directory for the postmaster, its backends, a single-user
-//! server and the programs that the agent runs on it, and by their program. So backends that outlive their postmaster
-//! are found as well. A zombie is dead: it holds nothing and serves nobody, and who reaps it may take seconds.
+//! server and the programs that the agent runs on it, and by the name of their program. So backends that outlive their
+//! postmaster are found as well. Not by its path: an upgrade may move the programs while they run. A zombie is dead: it holds nothing and serves nobody, and who reaps it may take seconds.
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -64,18 +64,25 @@ fn state(stat: &str) -> Option<char> {
     stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
-/// The processes that work in `data_dir` (canonical) and run one of `programs` (canonical as well). Others may work
-/// there, too: an administrator's.
+/// The processes that work in `data_dir` (canonical) and run a program with the name of one of `programs`, and the
+/// postmaster with its children, by whatever name. Others may work there, too: an administrator's.
 pub(super) fn all_of(data_dir: &Path, programs: &[PathBuf]) -> Vec<i32> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let postmaster = postmaster(data_dir);
+    let family: Vec<i32> = postmaster.map_or(Vec::new(), |pid| [vec![pid], children(pid)].concat());
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let runs_one = |pid: &i32| {
-        let Ok(exe) = std::fs::read_link(format!("/proc/{pid}/exe")) else { return false };
-        // So reads a program that was replaced by an upgrade.
-        let path = exe.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map_or(exe.as_path(), Path::new);
-        programs.iter().any(|program| program == path)
+    let is_one = |pid: &i32| {
+        let runs_one = || std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| is_named(&exe, programs));
+        family.contains(pid) || runs_one()
     };
-    pids.filter(|&pid| works_in(pid, data_dir)).filter(runs_one).collect()
+    pids.filter(|&pid| works_in(pid, data_dir)).filter(is_one).collect()
+}
+
+/// Whether a `/proc/…/exe` has the name of one of `programs`.
+fn is_named(exe: &Path, programs: &[PathBuf]) -> bool {
+    // So reads a program that was replaced by an upgrade.
+    let path = exe.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map_or(exe, Path::new);
+    path.file_name().is_some_and(|name| programs.iter().any(|program| program.file_name() == Some(name)))
 }
 
 /// How often a process has gone to sleep by itself.
@@ -206,6 +213,22 @@ mod tests {
         assert_eq!(PidFile::parse(whole), Some(expected));
         for (text, pid) in [("4711", Some(4711)), ("-5\n/x\n", Some(-5)), ("", None), ("x\n", None), ("\0\n", None)] {
             assert_eq!(PidFile::parse(text).map(|file| file.pid), pid, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_program_is_told_by_its_name_wherever_it_is_by_now() {
+        let programs: Vec<PathBuf> = vec!["/opt/pg/bin/postgres".into(), "/opt/pg/bin/pg_rewind".into()];
+        for (exe, expected) in [
+            ("/opt/pg/bin/postgres", true),
+            ("/opt/pg-15.4/bin/postgres", true),
+            ("/opt/pg-15.4/bin/postgres (deleted)", true),
+            ("/usr/bin/pg_rewind", true),
+            ("/usr/bin/psql", false),
+            ("/opt/postgres/psql", false),
+            ("/", false),
+        ] {
+            assert_eq!(is_named(Path::new(exe), &programs), expected, "{exe}");
         }
     }
 

@@ -50,11 +50,17 @@ impl Programs {
         self.dir.join(self.renamed.get(name).map_or(name, String::as_str))
     }
 
-    /// Those that work on a data directory, as the kernel names them.
+    /// Those that work on a data directory, by the names that they are known by, and as the kernel names them.
     pub(super) fn on_data(&self) -> Vec<PathBuf> {
         let names = ["postgres", "initdb", "pg_rewind", "pg_basebackup"];
-        let paths = names.map(|name| self.path(name));
-        paths.into_iter().map(|path| path.canonicalize().unwrap_or(path)).collect()
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for path in names.map(|name| self.path(name)) {
+            // A link may have another name than what it leads to.
+            let canonical = path.canonicalize().ok().filter(|canonical| canonical.file_name() != path.file_name());
+            paths.extend(canonical);
+            paths.push(path);
+        }
+        paths
     }
 }
 

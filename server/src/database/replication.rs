@@ -11,7 +11,7 @@ use super::error::{Error, Result};
 use super::hba::Access;
 use super::session::{self, PATIENCE, Session, cell, one, within};
 use super::settings::{Directions, ROLE};
-use super::{Postgres, process};
+use super::{Postgres, drift, process};
 
 /// Between two looks at what takes milliseconds.
 pub(super) const STEP: Duration = Duration::from_millis(3);
@@ -22,6 +22,9 @@ const BETWEEN_CHECKPOINTS: Duration = Duration::from_secs(2);
 
 /// The event that a standby which has reached the end of its WAL, and has no receiver, waits in.
 pub(super) const AT_END: &str = "RecoveryRetrieveRetryInterval";
+
+/// A standby that still has other directions after this time may not be able to load ours.
+const UNLOADED: Duration = Duration::from_millis(500);
 
 impl Postgres {
     pub(super) async fn do_fence(&self, deadline: Duration) -> Result<Lsn> {
@@ -86,8 +89,13 @@ impl Postgres {
     /// nothing and goes to sleep again. It is woken a few times, as it may have been just about to sleep.
     async fn end_of_wal(&self, session: &Session) -> Result<Lsn> {
         let mut since: Option<(Lsn, i32, u64)> = None;
+        let mut look_at = Instant::now() + UNLOADED;
         loop {
             let now = session::recovery(&session.client).await?;
+            if !now.conninfo.is_empty() && Instant::now() > look_at {
+                drift::check(&session.client).await?;
+                look_at = Instant::now() + UNLOADED;
+            }
             if !now.in_recovery {
                 return Err(Error::Unfit("it is a primary, which it was not told to be".into()));
             }

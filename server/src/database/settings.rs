@@ -150,10 +150,7 @@ impl Own {
         set("wal_sender_timeout", "5s");
         set("wal_receiver_timeout", "5s");
         set("primary_conninfo", &directions.primary().map_or(String::new(), |primary| self.conninfo(primary)));
-        match directions {
-            Directions::Leads(rule) => set("synchronous_standby_names", rule),
-            _ => set("synchronous_standby_names", NOBODY),
-        }
+        set("synchronous_standby_names", directions.sync_names());
         // A primary that is away is tried again this often, which is also logged.
         set("wal_retrieve_retry_interval", "1s");
         if matches!(directions, Directions::Fenced) {
@@ -267,6 +264,14 @@ impl Directions {
         match self {
             Self::Follows(primary) => Some(primary),
             _ => None,
+        }
+    }
+
+    /// The value of `synchronous_standby_names`.
+    pub(super) fn sync_names(&self) -> &str {
+        match self {
+            Self::Leads(rule) => rule,
+            _ => NOBODY,
         }
     }
 

@@ -89,6 +89,9 @@ impl Postgres {
         let errors = log.try_clone().map_err(Error::file("open", &home.log_file()))?;
         let mut command = home.files.accounts.command(&program);
         command.arg("-D").arg(&home.data_dir).current_dir(&home.data_dir).stdout(log).stderr(errors);
+        let mut config_file = std::ffi::OsString::from("config_file=");
+        config_file.push(home.main_file());
+        command.arg("-c").arg(config_file);
         let mut child = command.spawn().map_err(|source| Error::Spawn { program, source })?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let pid = pid.ok_or_else(|| Error::Ended { log: home.log_tail() })?;
@@ -182,6 +185,10 @@ impl Postgres {
         }
         self.epoch.fetch_add(1, Ordering::SeqCst);
         process::end_at(&home.data_dir, &home.programs.on_data(), deadline).await?;
+        // Whoever is told that it ended has another one promoted.
+        if let Some(pid) = home.pid() {
+            return Err(Error::Unfit(format!("process {pid} of the database is still there")));
+        }
         self.ended();
         Ok(())
     }

@@ -6,6 +6,7 @@
 //! standbys, which gives each a priority that it has by no other rule; what a sender then acknowledges is held as the
 //! new rule asks, since the first of its standbys are some of them.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use qluster_consensus::database::SyncRule;
@@ -122,8 +123,9 @@ impl Postgres {
 
     /// Waits until all senders have loaded a rule that is at least as strict.
     async fn go_between(&self, turn: &Turn, session: &Session, rule: &SyncRule) -> Result<()> {
+        let drifted = self.drifted.load(Ordering::SeqCst);
         let undefined = match self.home.directions() {
-            Directions::Leads(before) => may_be_undefined(&before),
+            Directions::Leads(before) => drifted || may_be_undefined(&before),
             _ => true,
         };
         let between = Between::new(rule, &senders(session).await?, *lock(&self.priorities));
@@ -137,6 +139,7 @@ impl Postgres {
             // checkpoint that is asked for now.
             let done = client.batch_execute("CHECKPOINT").await;
             done.map_err(|source| Error::Query { attempted: "checkpoint", source })?;
+            self.drifted.store(false, Ordering::SeqCst);
         }
         let begun = Instant::now();
         loop {

@@ -3,8 +3,9 @@
 //! It waits in a single `poll`, on a timer that counts the time in which the machine was suspended. It allocates next
 //! to nothing and says nothing before it has acted: the agent's log may be what everything else hangs on.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -62,8 +63,12 @@ struct Duty {
     runtime: tokio::runtime::Runtime,
     watch: Watch,
     watchdog: Option<Watchdog>,
+    /// Gets a byte for each SIGTERM.
+    terminations: UnixStream,
     /// Whether the guards of earlier agents are gone.
     relieved: bool,
+    /// The watchdogs that those may have left armed.
+    left: Vec<PathBuf>,
     /// A part of a frame.
     heard: Vec<u8>,
 }
@@ -83,7 +88,9 @@ impl Duty {
             runtime: tokio::runtime::Builder::new_current_thread().enable_time().build()?,
             watch: Watch::default(),
             watchdog: None,
+            terminations: terminations()?,
             relieved: false,
+            left: Vec::new(),
             heard: Vec::new(),
         })
     }
@@ -116,17 +123,22 @@ impl Duty {
     /// Takes in what the agent has said, and tells whether that was anything; waits for it, or for the timer.
     fn listen(&mut self, wait: bool) -> std::io::Result<bool> {
         let stdin = std::io::stdin();
-        let mut fds = [PollFd::new(&self.timer, PollFlags::IN), PollFd::new(&stdin, PollFlags::IN)];
+        let mut fds = [&self.timer as &dyn AsFd, &self.terminations, &stdin]
+            .map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN));
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         // An end of the input that was seen would be seen for ever.
-        let watched = if self.watch.is_alone() { &mut fds[..1] } else { &mut fds[..] };
+        let watched = if self.watch.is_alone() { &mut fds[..2] } else { &mut fds[..] };
         match rustix::event::poll(watched, (!wait).then_some(&now)) {
             Ok(_) => {}
             // It went on after it was stopped: it is looked at again.
             Err(rustix::io::Errno::INTR) => return Ok(true),
             Err(error) => return Err(error.into()),
         }
-        if self.watch.is_alone() || fds[1].revents().is_empty() {
+        let [_, terminated, heard] = fds.map(|fd| !fd.revents().is_empty());
+        if terminated && self.terminations.read(&mut [0; 16])? > 0 {
+            self.watch.terminate(self.clock.now());
+        }
+        if self.watch.is_alone() || !heard {
             return Ok(false);
         }
         let mut bytes = [0; 128 * LENGTH];
@@ -157,11 +169,24 @@ impl Duty {
             Ok(()) => Reply::Ready(ask),
             Err(reason) => Reply::Refused(ask, reason),
         });
+        self.release();
+    }
+
+    /// Disarms what earlier guards have left and this one does not kick: it would reset a machine that is well.
+    fn release(&mut self) {
+        for device in std::mem::take(&mut self.left) {
+            if self.watchdog.as_ref().is_some_and(|own| own.is(&device)) {
+                continue;
+            }
+            if let Err(error) = Watchdog::release(&device) {
+                note(&error);
+            }
+        }
     }
 
     fn relieve(&mut self) -> Result<(), GuardError> {
         if !self.relieved {
-            others::relieve(&self.arguments.data_dir)?;
+            self.left = others::relieve(&self.arguments.data_dir)?;
             self.relieved = true;
         }
         Ok(())
@@ -230,6 +255,23 @@ impl Duty {
             }
         }
     }
+}
+
+/// Has SIGTERM end no process: what is returned gets a byte for each one.
+fn terminations() -> std::io::Result<UnixStream> {
+    let (reader, mut writer) = UnixStream::pair()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let entered = runtime.enter();
+    let mut signals = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    drop(entered);
+    // A thread, as the guard itself waits in a poll of its own.
+    let forward = async move {
+        while signals.recv().await.is_some() {
+            let _ = writer.write_all(b"t");
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(move || runtime.block_on(forward))?;
+    Ok(reader)
 }
 
 /// Tells the agent, unless it is gone.

@@ -46,7 +46,7 @@ pub struct GuardConfig {
     pub data_dir: PathBuf,
     /// Where the guard works: the same directory for each guard of this database, and for nobody else's.
     pub run_dir: PathBuf,
-    /// Programs that work on the database, as the kernel names them.
+    /// Programs that work on the database. Only their names count.
     pub programs: Vec<PathBuf>,
     /// Whether it kicks a watchdog.
     pub watchdog: WatchdogSettings,

@@ -3,24 +3,30 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
-use super::COMMAND;
 use super::error::GuardError;
+use super::{COMMAND, WatchdogMode};
 use crate::database;
 
 /// A killed process is gone after this time, unless the kernel holds it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Ends the other guards of the database in `data_dir`, and waits until they have: what they hold is free then.
+/// Ends the other guards of the database in `data_dir`, and waits until they have: what they hold is free then. Answers
+/// with the watchdogs that they may have left armed.
 ///
 /// Only for a guard that was told a deadline, since they know of earlier ones.
-pub(super) fn relieve(data_dir: &Path) -> Result<(), GuardError> {
+pub(super) fn relieve(data_dir: &Path) -> Result<Vec<PathBuf>, GuardError> {
+    let mut watchdogs = Vec::new();
     for pid in find(data_dir) {
+        // Not to be read any more once it has ended.
+        let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        watchdogs.extend(watchdog(&cmdline));
         let failed = |source| GuardError::Earlier { pid, source };
         let Some(target) = Pid::from_raw(pid) else { continue };
         match rustix::process::kill_process(target, Signal::KILL) {
@@ -35,7 +41,7 @@ pub(super) fn relieve(data_dir: &Path) -> Result<(), GuardError> {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-    Ok(())
+    Ok(watchdogs)
 }
 
 /// The other guards. They are told by what they are and not by a file that says so: it could be old, or somebody
@@ -62,6 +68,14 @@ fn is_guard(cmdline: &[u8], data_dir: &Path) -> bool {
     words.next() == Some(COMMAND.as_bytes()) && words.next().map(OsStr::from_bytes) == Some(data_dir.as_os_str())
 }
 
+/// The watchdog that a guard uses, if any, by its `/proc/…/cmdline`.
+fn watchdog(cmdline: &[u8]) -> Option<PathBuf> {
+    let mut words = cmdline.split(|&byte| byte == 0).skip(3);
+    let mode = words.next().and_then(|mode| WatchdogMode::from_str(std::str::from_utf8(mode).ok()?, false).ok())?;
+    let device = words.next().filter(|device| !device.is_empty())?;
+    (mode != WatchdogMode::Off).then(|| OsStr::from_bytes(device).into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +90,19 @@ mod tests {
             (b"", false),
         ] {
             assert_eq!(is_guard(cmdline, Path::new("/data")), expected, "{}", String::from_utf8_lossy(cmdline));
+        }
+    }
+
+    #[test]
+    fn its_watchdog_is_told_by_what_it_was_started_with() {
+        for (cmdline, expected) in [
+            (&b"qluster-server\0guard\0/data\0off\0/dev/watchdog\0/bin/postgres\0"[..], None),
+            (b"qluster-server\0guard\0/data\0automatic\0/dev/watchdog\0/bin/postgres\0", Some("/dev/watchdog")),
+            (b"qluster-server\0guard\0/data\0required\0/dev/watchdog1\0", Some("/dev/watchdog1")),
+            (b"qluster-server\0guard\0/data\0odd\0/dev/watchdog\0", None),
+            (b"qluster-server\0guard\0/data\0", None),
+        ] {
+            assert_eq!(watchdog(cmdline).as_deref(), expected.map(Path::new), "{}", String::from_utf8_lossy(cmdline));
         }
     }
 }

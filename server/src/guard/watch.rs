@@ -69,6 +69,15 @@ impl Watch {
         self.alone = true;
     }
 
+    /// The guard is to go: whoever stops all of the agent's processes would leave nobody to end the database, or to kick
+    /// the watchdog.
+    pub(super) fn terminate(&mut self, now: Instant) {
+        self.alone = true;
+        if let Some(serve) = &mut self.serve {
+            serve.until = serve.until.min(now);
+        }
+    }
+
     pub(super) fn is_alone(&self) -> bool {
         self.alone
     }
@@ -145,6 +154,21 @@ mod tests {
         ] {
             assert_eq!(watch.step(at(now)), expected, "{watch:?} at {now}");
         }
+    }
+
+    #[test]
+    fn a_guard_that_is_to_go_ends_the_database_first() {
+        let mut watch = guarding();
+        watch.terminate(at(1100));
+        assert_eq!(watch.step(at(1100)), Step::End(at(250)));
+        watch.failed(at(1200));
+        assert_eq!(watch.step(at(1300)), Step::Wait(Some(at(2200))));
+        assert_eq!(watch.step(at(2200)), Step::End(at(250)));
+        watch.ended();
+        assert_eq!(watch.step(at(2300)), Step::Exit);
+        let mut idle = Watch::default();
+        idle.terminate(at(0));
+        assert_eq!(idle.step(at(0)), Step::Exit);
     }
 
     #[test]

@@ -47,26 +47,42 @@ impl Watchdog {
         node_timeout: Duration,
         strict: bool,
     ) -> Result<(Self, Option<WatchdogError>), WatchdogError> {
-        let failed = |source| WatchdogError::Open { device: device.to_owned(), source };
-        let about = std::fs::metadata(device).map_err(failed)?;
-        let traits = if about.file_type().is_fifo() {
-            Traits::default()
-        } else {
-            let (major, minor) = (rustix::fs::major(about.rdev()), rustix::fs::minor(about.rdev()));
-            let known = about.file_type().is_char_device().then(|| traits(Path::new("/sys"), (major, minor)));
-            known.flatten().ok_or_else(|| WatchdogError::Odd { device: device.to_owned() })?
-        };
+        let traits = look_at(device)?;
         // Before it is opened, since that arms it.
         let doubt = judge(device, traits, node_timeout);
         let doubt = match doubt {
             Err(error @ WatchdogError::Slow { .. }) if !strict => Some(error),
             other => other.map(|()| None)?,
         };
-        let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-        let file = OpenOptions::new().write(true).custom_flags(flags).open(device).map_err(failed)?;
-        let mut watchdog = Self { device: device.to_owned(), file };
+        let mut watchdog = Self::open(device)?;
         watchdog.kick()?;
         Ok((watchdog, doubt))
+    }
+
+    fn open(device: &Path) -> Result<Self, WatchdogError> {
+        let failed = |source| WatchdogError::Open { device: device.to_owned(), source };
+        let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+        let file = OpenOptions::new().write(true).custom_flags(flags).open(device).map_err(failed)?;
+        Ok(Self { device: device.to_owned(), file })
+    }
+
+    /// Whether it is this device.
+    pub(super) fn is(&self, device: &Path) -> bool {
+        self.device == device
+    }
+
+    /// Disarms a watchdog that a killed process may have left armed, unless another holds it.
+    pub(super) fn release(device: &Path) -> Result<(), WatchdogError> {
+        // One that cannot be disarmed was not armed, and is not by opening it now.
+        if look_at(device)?.forever {
+            return Ok(());
+        }
+        match Self::open(device) {
+            Ok(watchdog) => watchdog.disarm(),
+            // By another of its names.
+            Err(WatchdogError::Open { source, .. }) if source.kind() == std::io::ErrorKind::ResourceBusy => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Has it start counting anew.
@@ -83,6 +99,18 @@ impl Watchdog {
         let failed = |source| WatchdogError::Kick { device: self.device.clone(), source };
         self.file.write_all(bytes).map_err(failed)
     }
+}
+
+/// What is known of a device; anything that is no watchdog is refused.
+fn look_at(device: &Path) -> Result<Traits, WatchdogError> {
+    let failed = |source| WatchdogError::Open { device: device.to_owned(), source };
+    let about = std::fs::metadata(device).map_err(failed)?;
+    if about.file_type().is_fifo() {
+        return Ok(Traits::default());
+    }
+    let (major, minor) = (rustix::fs::major(about.rdev()), rustix::fs::minor(about.rdev()));
+    let known = about.file_type().is_char_device().then(|| traits(Path::new("/sys"), (major, minor)));
+    known.flatten().ok_or_else(|| WatchdogError::Odd { device: device.to_owned() })
 }
 
 /// The longest useful timeout in seconds. It counts from the last kick, which may be a moment before the lease ends:
