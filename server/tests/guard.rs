@@ -233,7 +233,8 @@ async fn an_agent_that_comes_back_without_a_majority_does_not_prolong_the_lease(
     node_timeout(&one, "3s").await;
     one.serves().await;
     let postmaster = one.postmaster();
-    let log = || std::fs::read_to_string(one.daemon.dir.join("log")).unwrap();
+    let path = one.daemon.dir.join("log");
+    let log = || std::fs::read_to_string(&path).unwrap();
     let before = log().len();
     two.daemon.kill();
     one.daemon.kill();
