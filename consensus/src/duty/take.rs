@@ -1,0 +1,200 @@
+//! Taking a term up: recruiting a majority of the voters, and becoming the announced leader.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{Duty, DutyError, RETRY, chain};
+use crate::clock::Instant;
+use crate::command::Change;
+use crate::database::DatabaseRole;
+use crate::handover;
+use crate::model::{NodeId, NodeRole, Term};
+use crate::recruit::{Choice, Recruiting, choose, is_majority};
+use crate::state::Lead;
+use crate::store::Repair;
+use crate::transport::Promise;
+
+/// A voter whose database has to be stopped and started before it promises takes so long.
+const FENCED: Duration = Duration::from_secs(5);
+/// An operator's word that commits may be lost counts for so long: by then the node is elected, or cannot be.
+const WORD: Duration = Duration::from_secs(30);
+/// After so many node time-outs without a leader the cluster is told why.
+const PATIENCE: u32 = 3;
+
+/// An operator's word that this node may lead although others may have more.
+#[derive(Clone)]
+pub(super) struct Accepted {
+    actor: String,
+    until: Instant,
+    /// Who had led last: once another does, there is nothing to accept any more.
+    lead: Option<Lead>,
+}
+
+/// An elected node that is not the announced leader yet.
+#[derive(Clone, Copy)]
+pub(super) struct Waits {
+    term: Term,
+    since: Instant,
+    /// Whether the cluster was told why.
+    told: bool,
+}
+
+impl Duty {
+    /// Takes an operator's word that this node may lead although others may have more. A rewind that was not begun is
+    /// not needed any more: what the database has is what counts.
+    pub(super) fn accept_loss(&mut self, actor: String) -> Result<(), DutyError> {
+        let Some(status) = self.local.status() else {
+            return Err(DutyError::Refused("it has no database".into()));
+        };
+        if self.record.borrow().repair == Some(Repair::Clone) {
+            return Err(DutyError::Refused(
+                "its database needs a clone: there is nothing that it could lead with".into(),
+            ));
+        }
+        if status.role != DatabaseRole::Standby || status.unfit.is_some() {
+            let unfit = status.unfit.map(|reason| format!(": {reason}")).unwrap_or_default();
+            return Err(DutyError::Refused(format!("its database is {}{unfit}", status.role)));
+        }
+        self.keep(|record| record.repair = None)?;
+        let lead = self.core.machine().read(|applied| applied.state.lead);
+        self.accepted = Some(Accepted { actor, until: self.core.clock().now() + WORD, lead });
+        Ok(())
+    }
+
+    /// Recruits a majority of the voters and becomes the announced leader of `term`, or hands leadership to the node
+    /// with the furthest database.
+    pub(super) async fn take_lead(&mut self, term: Term) -> Result<(), DutyError> {
+        let core = self.core().clone();
+        let me = core.id();
+        let voters = core.voters();
+        let nodes = core.machine().read(|applied| applied.state.nodes.clone());
+        let last_lead = core.machine().read(|applied| applied.state.lead);
+        let mut promises = BTreeMap::new();
+
+        // Asked while the own database is fenced; whoever is still being asked when this ends is asked no more.
+        let others = voters.iter().flatten().filter(|&&voter| voter != me).collect::<BTreeSet<_>>();
+        let mut recruiting = Recruiting::begin(&core, others.into_iter().filter_map(|voter| nodes.get(voter)), term);
+        // A primary that is elected again, nobody else having led in between, goes on serving.
+        let serves = self.local.status().is_some_and(|status| status.role == DatabaseRole::Primary);
+        let goes_on = serves && last_lead.is_none_or(|lead| lead.node == me);
+        if goes_on {
+            self.keep(|record| record.promise = term)?;
+            promises.insert(me, Promise { position: self.local.position(), unfit: None });
+        } else {
+            match self.promise(term).await {
+                Ok(promise) => drop(promises.insert(me, promise)),
+                Err(error) => recruiting.refused(me, chain(&error)),
+            }
+        }
+        while !is_majority(&voters, |voter| promises.contains_key(&voter)) {
+            let waited = self.waits_since(term);
+            // Whoever has more and is slow to be fenced is waited for.
+            if waited >= FENCED.max(core.config().leader_voting_timeout.get())
+                && promises.contains_key(&me)
+                && let Some(actor) = self.loss_is_accepted()
+            {
+                return self.lead_with_loss(term, actor, promises.len(), voters[0].len()).await;
+            }
+            let why = recruiting.why();
+            let reason = format!(
+                "elected in term {term}, with the promises of {} of {} voters: {why}",
+                promises.len(),
+                voters[0].len()
+            );
+            self.tell_nobody_leads(term, reason.clone()).await?;
+            if !promises.contains_key(&me) && waited >= RETRY {
+                // The own database may be fit by now.
+                return Err(DutyError::Refused(reason));
+            }
+            let heartbeat = core.config().heartbeat_interval.get();
+            match tokio::time::timeout(heartbeat, recruiting.next()).await {
+                Ok(Some((node, promise))) => drop(promises.insert(node, promise)),
+                Ok(None) => tokio::time::sleep(heartbeat).await,
+                Err(_) => {}
+            }
+        }
+        let may_lead = |node: NodeId| nodes.get(&node).is_some_and(|node| node.votes() && node.role == NodeRole::Voter);
+        let mut choice = choose(me, &promises, may_lead);
+        while !goes_on && matches!(choice, Choice::Unfit(..) | Choice::Nobody) {
+            // Another may have as much, and be fit.
+            let left = core.config().leader_voting_timeout.get().saturating_sub(self.waits_since(term));
+            let Ok(Some((node, promise))) = tokio::time::timeout(left, recruiting.next()).await else { break };
+            promises.insert(node, promise);
+            choice = choose(me, &promises, may_lead);
+        }
+        // Whoever goes on serving has all WAL that its standbys have, though its last look at it is older.
+        if goes_on || choice == Choice::Me {
+            let cause = format!("elected in term {term}, by {} of {} voters", promises.len(), voters[0].len());
+            self.write(Change::Lead { node: me, term, lossy: false }, cause).await?;
+            self.accepted = None;
+            return Ok(());
+        }
+        let reason = match choice {
+            Choice::Other(node) => {
+                tracing::info!(%node, %term, "leadership goes to the node with the furthest database");
+                return Ok(handover::transfer(&core, node).await?);
+            }
+            Choice::Unfit(node, reason) => {
+                format!("elected in term {term}; node {node} has the furthest database, which is not fit: {reason}")
+            }
+            Choice::Me | Choice::Nobody => {
+                format!("elected in term {term}; none of the voters that answer may lead: {}", recruiting.why())
+            }
+        };
+        if promises.contains_key(&me)
+            && let Some(actor) = self.loss_is_accepted()
+        {
+            return self.lead_with_loss(term, actor, promises.len(), voters[0].len()).await;
+        }
+        self.tell_nobody_leads(term, reason.clone()).await?;
+        Err(DutyError::Refused(reason))
+    }
+
+    /// For how long this node has been trying to take the lead of `term`.
+    fn waits_since(&mut self, term: Term) -> Duration {
+        let now = self.core.clock().now();
+        match self.waits {
+            Some(Waits { term: known, since, .. }) if known == term => now.saturating_sub(since),
+            _ => {
+                self.waits = Some(Waits { term, since: now, told: false });
+                Duration::ZERO
+            }
+        }
+    }
+
+    /// Tells people why nobody leads; after a while the cluster, too, once a term.
+    async fn tell_nobody_leads(&mut self, term: Term, reason: String) -> Result<(), DutyError> {
+        let late = self.waits_since(term) >= PATIENCE * self.core.config().node_timeout.get();
+        self.tell(Some(reason.clone()));
+        if late && let Some(waits) = self.waits.as_mut().filter(|waits| !waits.told) {
+            waits.told = true;
+            self.write(Change::NobodyLeads { node: self.core.id() }, reason).await?;
+        }
+        Ok(())
+    }
+
+    /// Who has accepted that commits may be lost where this node leads, if somebody has.
+    fn loss_is_accepted(&self) -> Option<String> {
+        let Accepted { actor, until, lead } = self.accepted.as_ref()?;
+        let last = self.core.machine().read(|applied| applied.state.lead);
+        (self.core.clock().now() < *until && last == *lead).then(|| actor.clone())
+    }
+
+    /// Becomes the announced leader of `term` although others may have acknowledged commits that this node lacks.
+    async fn lead_with_loss(
+        &mut self,
+        term: Term,
+        actor: String,
+        promised: usize,
+        voters: usize,
+    ) -> Result<(), DutyError> {
+        let cause = format!(
+            "acknowledged commits may be lost by this, which {actor} has accepted: elected in term {term}, with the \
+             promises of {promised} of {voters} voters"
+        );
+        tracing::warn!(cause, "leads");
+        self.write(Change::Lead { node: self.core.id(), term, lossy: true }, cause).await?;
+        self.accepted = None;
+        Ok(())
+    }
+}
