@@ -241,8 +241,9 @@ async fn an_agent_that_comes_back_without_a_majority_does_not_prolong_the_lease(
     one.run();
     until("the end of the primary", async || one.postmaster() != postmaster).await;
     // The new agent itself may wait for its majority a little longer.
-    let log = log().split_off(before);
-    assert!(log.contains("the guard has ended the primary"), "{log}");
+    let log = || log().split_off(before);
+    until("the word of the guard", async || log().contains("the guard has ended the primary")).await;
+    let log = log();
     assert!(!log.contains("the primary is demoted"), "{log}");
 }
 

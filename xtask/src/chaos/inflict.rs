@@ -188,9 +188,14 @@ pub(crate) fn inflict(world: &mut World, fault: Fault) -> Result<Inflicted> {
 }
 
 impl Inflicted {
-    /// Whether its end takes a cluster that works, so that the others must end first.
-    pub(crate) fn ends_last(&self) -> bool {
-        matches!(self.undo, Undo::Upgrade(_) | Undo::RemoveSpare | Undo::Rejoin(_))
+    /// When it ends among others: after all those whose end it needs. Bringing a node back takes a cluster that works;
+    /// the spare node counts on all others being there.
+    pub(crate) fn ends(&self) -> u8 {
+        match self.undo {
+            Undo::RemoveSpare => 2,
+            Undo::Upgrade(_) | Undo::Rejoin(_) => 1,
+            _ => 0,
+        }
     }
 
     /// Ends the fault.

@@ -89,7 +89,7 @@ fn round(world: &mut World, faults: Vec<Fault>, all: bool) -> Result<Round> {
     let rest = faults.iter().map(|&fault| lasts(fault, &mut world.random)).max().unwrap_or_default();
     pause(rest)?;
     let whom: Vec<String> = inflicted.iter().map(tell).collect();
-    inflicted.sort_by_key(Inflicted::ends_last);
+    inflicted.sort_by_key(Inflicted::ends);
     for one in inflicted {
         let fault = one.fault;
         one.end(world).with_context(|| format!("ending: {fault}"))?;
