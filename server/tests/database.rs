@@ -725,6 +725,8 @@ async fn a_sync_rule_is_in_force_when_it_is_set_also_where_only_its_count_change
         assert_eq!(std::fs::read_to_string(&conf).unwrap(), before);
         assert!(!write.is_finished());
         one.postgres.set_sync_rule(rule(1, &[2, 3], 1)).await.unwrap();
+        // Waiters are released when a standby says something, which it does at once where there is something to write.
+        one.execute("INSERT INTO t VALUES (3)").await;
         tokio::time::timeout(PATIENCE, write).await.unwrap().unwrap().unwrap();
     }
 
