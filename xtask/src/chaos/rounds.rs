@@ -58,7 +58,8 @@ fn rounds(world: &mut World, options: &Chaos, report: &mut Report) -> Result<()>
         let faults: Vec<Fault> = std::iter::repeat_with(draw).take(options.together as usize).flatten().collect();
         count += options.together;
         let names = faults.iter().map(Fault::to_string).collect::<Vec<_>>().join(" + ");
-        let round = round(world, faults, report.rounds.len() % FULL_AUDIT == FULL_AUDIT - 1);
+        let all = report.rounds.len() % FULL_AUDIT == FULL_AUDIT - 1;
+        let round = round(world, faults, all, options.sabotage.is_some());
         let round = round.with_context(|| format!("fault {count}, {names}"))?;
         failed |= round.lost + round.overtaken > 0;
         report.rounds.push(round);
@@ -72,7 +73,7 @@ fn rounds(world: &mut World, options: &Chaos, report: &mut Report) -> Result<()>
     Ok(())
 }
 
-fn round(world: &mut World, faults: Vec<Fault>, all: bool) -> Result<Round> {
+fn round(world: &mut World, faults: Vec<Fault>, all: bool, sabotaged: bool) -> Result<Round> {
     pause(CALM)?;
     let start = Instant::now();
     let mut inflicted: Vec<Inflicted> = Vec::new();
@@ -95,10 +96,21 @@ fn round(world: &mut World, faults: Vec<Fault>, all: bool) -> Result<Round> {
         one.end(world).with_context(|| format!("ending: {fault}"))?;
     }
     let healed = Instant::now();
-    let recovered = world.recover(healed)?;
+    let recovered = world.recover(healed);
+    // What a sabotaged cluster loses may also keep it from being well again: it is looked for all the same.
+    let (lost, overtaken) = match &recovered {
+        Err(_) if !sabotaged => (0, 0),
+        _ => (world.audit(all)?, world.late()),
+    };
+    let recovered = match recovered {
+        Err(error) if lost + overtaken > 0 => {
+            world.journal.tell(format!("it is not well again: {error:#}"));
+            healed.elapsed()
+        }
+        recovered => recovered?,
+    };
     let gap = world.ledger.with_acks(|acks| gap(acks, start, healed + recovered));
     note_first_ack(world, healed);
-    let (lost, overtaken) = (world.audit(all)?, world.late());
     world.journal.tell(format!(
         "{}: gap {:.1} s, well {:.1} s after its end, {lost} lost, {overtaken} late",
         whom.join(" + "),
