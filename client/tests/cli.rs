@@ -1,0 +1,528 @@
+//! The command line against nodes that answer from a script: what it prints is held against the files in `golden/`.
+//!
+//! `QLUSTER_UPDATE=1 cargo test -p qluster-client --features cli --test cli` writes those files; look at what changed.
+
+#![allow(clippy::unwrap_used)] // Helpers are tests too.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+/// What the cluster is like.
+#[derive(Clone, Copy, Debug, Default)]
+struct World {
+    /// Node 3 is gone.
+    lost: bool,
+    /// Nobody leads.
+    leaderless: bool,
+    /// No node has a database.
+    bare: bool,
+    /// The nodes are of a version without `/status`.
+    old: bool,
+    /// Requests without this token are refused.
+    token: Option<&'static str>,
+}
+
+/// Nodes that answer until the test ends.
+struct Nodes {
+    ports: [u16; 3],
+    seen: Arc<Mutex<Vec<(String, String)>>>,
+}
+
+impl Nodes {
+    fn new(world: World) -> Self {
+        let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let ports = [0, 1, 2].map(|index: usize| listeners[index].local_addr().unwrap().port());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        for (id, listener) in (1..).zip(listeners) {
+            if id == 3 && world.lost {
+                continue; // Dropped: connections are refused.
+            }
+            let seen = seen.clone();
+            std::thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    let seen = seen.clone();
+                    std::thread::spawn(move || {
+                        serve(stream, |line, token| answer(world, ports, id, line, token), &seen)
+                    });
+                }
+            });
+        }
+        Self { ports, seen }
+    }
+
+    /// What was asked that changes something: the first line, and the body without what is null.
+    fn changes(&self) -> Vec<String> {
+        let seen = self.seen.lock().unwrap();
+        let changes = seen.iter().filter(|(line, _)| !line.starts_with("GET"));
+        let whole = changes.map(|(line, body)| {
+            let body: Option<serde_json::Map<String, Value>> = serde_json::from_str(body).ok();
+            let given = body.into_iter().flatten().filter(|(_, value)| !value.is_null());
+            let given = given.map(|(name, value)| format!(" {name}={value}")).collect::<String>();
+            self.masked(&format!("{line}{given}"))
+        });
+        whole.collect()
+    }
+
+    /// A text without what differs from run to run. Ports of the system's choice have as many digits as these.
+    fn masked(&self, text: &str) -> String {
+        let ports = self.ports.iter().zip(["10001", "10002", "10003"]);
+        ports.fold(text.to_owned(), |text, (port, name)| text.replace(&port.to_string(), name))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_qluster"));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"QLUSTER_")) {
+            command.env_remove(name);
+        }
+        let [one, two, _] = self.ports;
+        command.env("QLUSTER_ADDRESS", format!("http://127.0.0.1:{one},http://127.0.0.1:{two}"));
+        command.env_remove("NO_COLOR").env_remove("COLUMNS").args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+}
+
+fn serve(stream: TcpStream, answer: impl Fn(&str, Option<&str>) -> (u16, Value), seen: &Mutex<Vec<(String, String)>>) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut writer = stream;
+    loop {
+        let (mut first, mut length, mut token) = (String::new(), 0, None);
+        if reader.read_line(&mut first).unwrap_or(0) == 0 {
+            return;
+        }
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+            match name.to_ascii_lowercase().as_str() {
+                "content-length" => length = value.parse().unwrap(),
+                "authorization" => token = value.strip_prefix("Bearer ").map(str::to_owned),
+                _ => {}
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).unwrap();
+        let line = first.trim_end().trim_end_matches(" HTTP/1.1").to_owned();
+        let body = String::from_utf8(body).unwrap();
+        seen.lock().unwrap().push((line.clone(), body));
+        let (status, body) = answer(&line, token.as_deref());
+        let body = body.to_string();
+        let head =
+            format!("HTTP/1.1 {status} -\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+        if writer.write_all((head + &body).as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+/// What node `id` answers.
+fn answer(world: World, ports: [u16; 3], id: usize, line: &str, token: Option<&str>) -> (u16, Value) {
+    let refuse = |status: u16, code: &str, message: &str| {
+        let leader = (status == 417).then(|| leader(world, ports));
+        (status, json!({"message": message, "error-code": code, "request-id": "1", "leader": leader}))
+    };
+    match (world.token, token) {
+        (Some(_), None) => return refuse(401, "unauthenticated", "no credential was given"),
+        (Some(wanted), Some(given)) if wanted != given => return refuse(401, "unauthenticated", "the token is wrong"),
+        (Some("read"), _) if !line.starts_with("GET") => return refuse(403, "forbidden", "this needs the token admin"),
+        _ => {}
+    }
+    let leaderless = "no majority: of 3 voters, this node reaches 1, itself included";
+    let path = line.split(' ').nth(1).unwrap().split('?').next().unwrap();
+    match (line.split(' ').next().unwrap(), path) {
+        ("GET", "/map") => (200, map(world, ports)),
+        ("GET", "/status") if world.old => (404, json!({"message": "Not Found", "request_id": "1"})),
+        ("GET", "/status") => (200, status(world, id)),
+        (_, "/leader") if world.leaderless => refuse(530, "no-leader", leaderless),
+        ("GET", "/leader") => (200, leader(world, ports)),
+        ("POST", "/leader") if line.contains("node=3") => {
+            refuse(412, "precondition-failed", "node 3 is not fit: its database does not stream")
+        }
+        ("POST", "/leader") => {
+            (200, json!({"id": 2, "term": 8, "ip": "127.0.0.1", "api-port": ports[1], "db-port": 5442}))
+        }
+        ("GET", "/config") => (200, config()),
+        ("POST", "/config") if line.contains("config") => {
+            let mut config = config();
+            config["node-timeout"] = json!("2s");
+            (200, config)
+        }
+        ("POST", "/node") => (200, node(world, 4, 8084, "listener", "up", None)),
+        ("PATCH", _) => (200, node(world, 3, ports[2], "voter", "up", None)),
+        ("POST", _) => {
+            (200, node(world, 3, ports[2], "voter", "down", Some("declared down: its database has problems")))
+        }
+        ("DELETE", _) => (200, node(world, 3, ports[2], "voter", "up", None)),
+        ("GET", "/events") => (200, events()),
+        ("GET", "/sql/readonly") => (200, readonly()),
+        ("GET", "/db-config") => (200, db_config()),
+        _ => refuse(404, "not-found", "there is no such path"),
+    }
+}
+
+fn leader(world: World, ports: [u16; 3]) -> Value {
+    let db_port = (!world.bare).then_some(5441);
+    json!({"id": 1, "term": 7, "ip": "127.0.0.1", "api-port": ports[0], "db-port": db_port})
+}
+
+fn node(world: World, id: u16, api_port: u16, role: &str, state: &str, reason: Option<&str>) -> Value {
+    let db_port = (!world.bare && role == "voter").then_some(5440 + id);
+    json!({"id": id, "ip": "127.0.0.1", "db-port": db_port, "api-port": api_port, "role": role, "upgrade-to": "voter",
+        "state": state, "reason": reason})
+}
+
+fn config() -> Value {
+    json!({"node-timeout": "1s", "pre-voting-timeout": "500ms", "leader-voting-timeout": "1s",
+        "heartbeat-interval": "200ms", "replication-factor": 2, "quorum-replication": true,
+        "replication-retry-interval": "500ms", "autoremove-enabled": false, "autoremove-minimum": 3})
+}
+
+fn map(world: World, ports: [u16; 3]) -> Value {
+    let third = match world.lost {
+        true => node(world, 3, ports[2], "voter", "unreachable", Some("node 1 does not reach it: no answer for 1s")),
+        false => node(world, 3, ports[2], "voter", "up", None),
+    };
+    let nodes = json!({"1": node(world, 1, ports[0], "voter", "up", None),
+        "2": node(world, 2, ports[1], "voter", "up", None), "3": third});
+    let reason = "no majority: of 3 voters, this node reaches 1, itself included";
+    json!({"leader": (!world.leaderless).then_some(1), "reason": world.leaderless.then_some(reason), "nodes": nodes,
+        "config": config(), "term": 7, "index": 42})
+}
+
+fn status(world: World, id: usize) -> Value {
+    let database = |id: usize, role: &str, lag: Option<u64>, unfit: Option<&str>| {
+        let standby = role == "standby";
+        let whole = json!({"role": role, "unfit": unfit, "lsn": "16/B374D848", "replayed": standby.then_some("16/B374D848"),
+            "lag": lag, "wal-term": 7, "timeline": 3, "follows": standby.then_some(1),
+            "streaming": standby && unfit.is_none(), "progress": null});
+        let database = if world.bare { Value::Null } else { whole };
+        json!({"id": id, "applied-index": 42, "sees": [], "database": database, "note": null})
+    };
+    let full = "its disk is full: 12 MB are left, and 48 MB are needed";
+    let all = [
+        database(1, if world.leaderless { "standby" } else { "primary" }, (!world.leaderless).then_some(0), None),
+        database(2, "standby", (!world.leaderless).then_some(16_777_216), None),
+        database(3, "standby", None, Some(full)),
+    ];
+    let heard = all.into_iter().zip(1..).filter(|(_, of)| *of != 3 || !world.lost);
+    let nodes: serde_json::Map<String, Value> = heard.map(|(node, of)| (of.to_string(), node)).collect();
+    json!({"node": id, "nodes": nodes})
+}
+
+fn events() -> Value {
+    let event = |index: u64, kind: &str, node: Option<u64>, cause: &str, actor: &str| {
+        json!({"index": index, "time": format!("2026-01-31T12:00:{index:02}.123Z"), "term": 7, "kind": kind, "node": node,
+            "cause": cause, "actor": actor})
+    };
+    json!([
+        event(1, "cluster-created", None, "bootstrap", "node 1"),
+        event(2, "leader-elected", Some(1), "elected in term 7", "node 1"),
+        event(9, "config-changed", None, "node-timeout: 1s", "operator at 10.0.0.9"),
+    ])
+}
+
+fn readonly() -> Value {
+    json!([{"database": "shop", "algorithm": "pg_query-fingerprint", "version": "3", "postgresql": 15, "generation": 12,
+        "hashes": ["50fde20626009aba"]}])
+}
+
+fn db_config() -> Value {
+    let setting = |name: &str, value: &str, unit: Option<&str>, pending: bool| json!({"name": name, "value": value, "unit": unit, "source": "configuration file", "pending-restart": pending});
+    let settings = [setting("port", "5441", None, false), setting("shared_buffers", "16384", Some("8kB"), true)];
+    json!({"version": "15.4", "system-identifier": "7286543210123456789", "settings": settings})
+}
+
+// ---- what is printed ----
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).with_extension("txt")
+}
+
+/// Holds what commands print, and how they end, against a file.
+fn check(name: &str, world: World, commands: &[&[&str]]) {
+    let nodes = Nodes::new(world);
+    let mut text = String::new();
+    for arguments in commands {
+        let output = nodes.run(arguments);
+        text.push_str(&format!("$ qluster {}\n", arguments.join(" ")));
+        text.push_str(&nodes.masked(&String::from_utf8(output.stdout).unwrap()));
+        text.push_str(&nodes.masked(&String::from_utf8(output.stderr).unwrap()));
+        text.push_str(&format!("[exit code {}]\n\n", output.status.code().unwrap()));
+    }
+    let file = golden(name);
+    if std::env::var_os("QLUSTER_UPDATE").is_some_and(|value| value == "1") {
+        std::fs::write(&file, &text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(text == expected, "not as in {}, which QLUSTER_UPDATE=1 writes:\n{text}", file.display());
+}
+
+const WELL: World = World { lost: false, leaderless: false, bare: false, old: false, token: None };
+
+#[test]
+fn the_status_tells_who_leads_and_why_a_node_is_not_fit() {
+    check("status", WELL, &[&["status"], &["status", "--color", "always"]]);
+    check("status-lost", World { lost: true, ..WELL }, &[&["status"]]);
+    check("status-leaderless", World { leaderless: true, lost: true, ..WELL }, &[&["status"], &["switchover"]]);
+    check("status-bare", World { bare: true, ..WELL }, &[&["status"], &["connect"]]);
+    check("status-old", World { old: true, ..WELL }, &[&["status"]]);
+}
+
+#[test]
+fn answers_are_printed_for_programs_too() {
+    check(
+        "formats",
+        WELL,
+        &[
+            &["status", "-o", "json"],
+            &["leader", "-o", "yaml"],
+            &["map", "--json"],
+            &["events", "-o", "json"],
+            &["config", "get", "node-timeout", "-o", "yaml"],
+        ],
+    );
+}
+
+#[test]
+fn reads_are_printed_as_tables() {
+    check(
+        "reads",
+        WELL,
+        &[
+            &["leader"],
+            &["map"],
+            &["events"],
+            &["events", "--kind", "leader-elected,node-added"],
+            &["events", "--limit", "1"],
+            &["config", "get"],
+            &["config", "get", "node-timeout"],
+            &["config", "get", "node-timeuot"],
+            &["readonly"],
+            &["db-config"],
+            &["db-config", "port", "--node", "2"],
+            &["db-config", "prot"],
+            &["connect", "--print"],
+            &["connect", "--print", "--node", "9"],
+        ],
+    );
+}
+
+#[test]
+fn changes_say_what_they_did() {
+    check(
+        "changes",
+        WELL,
+        &[
+            &["config", "set", "node-timeout=2s"],
+            &["config", "set", "node-timeout=5"],
+            &["config", "set", "node-timeuot=5s"],
+            &["switchover", "--yes"],
+            &["switchover", "3", "--yes"],
+            &["switchover", "1", "--yes"],
+            &["switchover", "9", "--yes"],
+            &["node", "add", "127.0.0.1", "--role", "voter", "--api-port", "8084"],
+            &["node", "upgrade", "3"],
+            &["node", "down", "3", "--yes"],
+            &["node", "remove", "3", "--yes"],
+        ],
+    );
+}
+
+#[test]
+fn what_hurts_is_asked_for_and_not_done_where_there_is_nobody_to_ask() {
+    let commands: [&[&str]; 5] = [
+        &["switchover"],
+        &["switchover", "2", "--accept-data-loss"],
+        &["node", "down", "1"],
+        &["node", "remove", "3"],
+        &["config", "set", "quorum-replication=false"],
+    ];
+    check("asks", WELL, &commands);
+    let nodes = Nodes::new(WELL);
+    for arguments in commands {
+        assert_eq!(nodes.run(arguments).status.code(), Some(7), "{arguments:?}");
+    }
+    assert_eq!(nodes.changes(), [] as [&str; 0]);
+    // With --yes it is done, at the node that it has to be asked of.
+    for arguments in commands {
+        let mut arguments = arguments.to_vec();
+        arguments.push("--yes");
+        let output = nodes.run(&arguments);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+    assert_eq!(
+        nodes.changes(),
+        [
+            "POST /leader?node=2",
+            "POST /leader?accept-data-loss=true&node=2",
+            "POST /node-down/1",
+            "DELETE /node/3",
+            "POST /config quorum-replication=false",
+        ]
+    );
+}
+
+#[test]
+fn help_lists_the_commands_and_the_exit_codes() {
+    check("help", WELL, &[&["--help"], &["switchover", "--help"], &["swichover"]]);
+}
+
+// ---- how it is called ----
+
+#[test]
+fn settings_are_edited_in_the_user_s_editor() {
+    let nodes = Nodes::new(WELL);
+    let edit = |editor: &str, more: &[&str]| {
+        let mut arguments = vec!["config", "edit"];
+        arguments.extend(more);
+        nodes.command(&arguments).env_remove("VISUAL").env("EDITOR", editor).output().unwrap()
+    };
+    let output = edit("sed -i 's/^node-timeout: 1s/node-timeout: 2s/'", &["--yes"]);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "node-timeout: 1s -> 2s\n");
+    assert_eq!(nodes.changes(), ["POST /config node-timeout=\"2s\""]);
+    // Unchanged, not agreed to, no settings, an editor that fails: nothing is sent.
+    for (editor, more, code) in [
+        ("true", &["--yes"][..], 0),
+        ("sed -i 's/^node-timeout: 1s/node-timeout: 2s/'", &[], 7),
+        ("sed -i 's/^node-timeout: 1s/node-timeuot: 2s/'", &["--yes"], 2),
+        ("false", &["--yes"], 2),
+    ] {
+        let output = edit(editor, more);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+    }
+    assert_eq!(nodes.changes().len(), 1);
+}
+
+#[test]
+fn a_token_is_sent_from_its_file_and_a_refusal_says_what_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, token: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, format!("{token}\n")).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (right, wrong) = (file("right", "read"), file("wrong", "raed"));
+    let nodes = Nodes::new(World { token: Some("read"), ..WELL });
+    for (arguments, code, said) in [
+        (vec!["leader"], 6, "hint: name a file with a token"),
+        (vec!["leader", "--token-file", &wrong], 6, "the token is wrong"),
+        (vec!["leader", "--token-file", &right], 0, ""),
+        (vec!["status", "--token-file", &right], 0, ""),
+        (vec!["node", "down", "3", "--yes", "--token-file", &right], 6, "hint: changes need the token `admin`"),
+        (vec!["leader", "--token-file", "/nowhere/token"], 1, "cannot read /nowhere/token"),
+    ] {
+        let output = nodes.run(&arguments);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
+        assert!(error.contains(said), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn a_context_stands_for_addresses_and_credentials() {
+    let dir = tempfile::tempdir().unwrap();
+    let (contexts, token) = (dir.path().join("contexts.yaml"), dir.path().join("token"));
+    std::fs::write(&token, "read").unwrap();
+    let nodes = Nodes::new(World { token: Some("read"), ..WELL });
+    let run = |arguments: &[&str]| {
+        let mut command = nodes.command(arguments);
+        command.env_remove("QLUSTER_ADDRESS").env("QLUSTER_CONTEXTS", &contexts).current_dir(dir.path());
+        let output = command.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        (output.status.code().unwrap(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let (code, text) = run(&["context", "set", "shop"]);
+    assert!(code == 2 && text.contains("a new context needs the address"), "{text}");
+    let address = format!("http://127.0.0.1:{}", nodes.ports[0]);
+    // A file that is named from here is found from anywhere.
+    assert_eq!(run(&["context", "set", "shop", "--address", &address, "--token-file", "token"]).0, 0);
+    assert_eq!(run(&["context", "set", "test", "--address", "http://10.255.255.1:8080"]).0, 0);
+    let (_, text) = run(&["context", "list"]);
+    assert!(text.lines().any(|line| line.starts_with("*  shop") && line.contains(token.to_str().unwrap())), "{text}");
+    assert_eq!(run(&["leader"]).0, 0);
+    assert_eq!(run(&["context", "use", "test"]).0, 0);
+    assert_eq!(run(&["leader", "--context", "shop"]).0, 0);
+    // Its token is for its own addresses only.
+    assert_eq!(run(&["leader", "--address", &address]).0, 6);
+    assert_eq!(run(&["context", "remove", "test"]).0, 0);
+    let (code, text) = run(&["leader", "--context", "test"]);
+    assert!(code == 2 && text.contains("hint: there are: shop"), "{text}");
+}
+
+#[test]
+fn where_no_node_answers_it_says_what_to_try() {
+    let nodes = Nodes::new(WELL);
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = nodes.run(&["status", "--address", &format!("http://{gone}"), "--timeout", "200ms"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(4), "{error}");
+    assert!(
+        error.contains("Connection refused") && error.contains("hint: is qluster-server running there?"),
+        "{error}"
+    );
+    let leaderless = Nodes::new(World { leaderless: true, ..WELL });
+    let output = leaderless.run(&["leader", "--timeout", "200ms"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(4) && error.contains("no majority"), "{error}");
+    assert!(error.contains("hint: qluster status says which nodes"), "{error}");
+    for (address, code) in [("http://", 2), ("ftp://127.0.0.1", 2)] {
+        assert_eq!(nodes.run(&["status", "--address", address]).status.code(), Some(code), "{address}");
+    }
+}
+
+#[test]
+fn an_authority_that_is_none_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ca.pem");
+    std::fs::write(&file, "no certificate\n").unwrap();
+    let output = Nodes::new(WELL).run(&["leader", "--ca-file", file.to_str().unwrap()]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(2) && error.contains("holds no certificate"), "{error}");
+}
+
+#[test]
+fn colour_is_for_terminals() {
+    let nodes = Nodes::new(WELL);
+    let coloured = |command: &mut Command| command.output().unwrap().stdout.contains(&0x1b);
+    assert!(!coloured(&mut nodes.command(&["status"])));
+    assert!(!coloured(&mut nodes.command(&["status", "--color", "never"])));
+    assert!(coloured(&mut nodes.command(&["status", "--color", "always"])));
+    // What is said outright counts more than the environment.
+    assert!(coloured(nodes.command(&["status", "--color", "always"]).env("NO_COLOR", "1")));
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_error() {
+    let nodes = Nodes::new(WELL);
+    let mut child = nodes.command(&["db-config"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn completions_and_manual_pages_know_every_command() {
+    let nodes = Nodes::new(WELL);
+    for shell in ["bash", "zsh", "fish"] {
+        let output = nodes.run(&["completion", shell]);
+        let script = String::from_utf8(output.stdout).unwrap();
+        for command in ["status", "watch", "switchover", "db-config", "context"] {
+            assert!(script.contains(command), "{shell} does not know {command}");
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    assert!(nodes.run(&["man", dir.path().to_str().unwrap()]).status.success());
+    let page = std::fs::read_to_string(dir.path().join("qluster-switchover.1")).unwrap();
+    assert!(page.contains("accept\\-data\\-loss"), "{page}");
+    assert!(std::fs::read_to_string(dir.path().join("qluster.1")).unwrap().contains("Exit codes"));
+    let output = nodes.run(&["man", "/nowhere"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
