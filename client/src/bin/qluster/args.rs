@@ -26,20 +26,13 @@ const OUTPUT: &str = "Output";
 #[derive(Debug, clap::Args)]
 pub(crate) struct Global {
     /// Address of a node such as http://10.0.0.1:8080; several with commas, or repeated. No context is used then,
-    /// unless one is named
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_name = "URL",
-        value_delimiter = ',',
-        env = "QLUSTER_ADDRESS",
-        hide_env_values = true
-    )]
+    /// unless one is named. [env: QLUSTER_ADDRESS]
+    #[arg(short, long, global = true, value_name = "URL", value_delimiter = ',')]
     #[arg(help_heading = CLUSTER, value_hint = ValueHint::Url)]
     pub(crate) address: Vec<String>,
-    /// A cluster of the contexts' file [default: its current one; without any, http://127.0.0.1:8080]
-    #[arg(short, long, global = true, value_name = "NAME", env = "QLUSTER_CONTEXT", hide_env_values = true, help_heading = CLUSTER)]
+    /// A cluster of the contexts' file [default: its current one; without any, http://127.0.0.1:8080] [env:
+    /// QLUSTER_CONTEXT]
+    #[arg(short, long, global = true, value_name = "NAME", help_heading = CLUSTER)]
     pub(crate) context: Option<String>,
     /// The contexts' file [default: ~/.config/qluster/contexts.yaml]
     #[arg(long, global = true, value_name = "FILE", env = "QLUSTER_CONTEXTS", hide_env_values = true, help_heading = CLUSTER)]

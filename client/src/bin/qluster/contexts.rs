@@ -91,27 +91,31 @@ impl Contexts {
     }
 }
 
-/// What is asked, and how: what was given on the command line or in the environment, then the context. An address that
-/// is given stands for itself: a context's token is not for it, unless the context is named as well.
-pub(crate) fn resolve(global: &Global) -> Result<Context, Failure> {
-    let needed = global.context.is_some() || global.address.is_empty();
-    let mut context = if needed {
-        let path = match path(global) {
-            // Without a home, and with nothing named, there are none.
-            Err(_) if global.context.is_none() => return Ok(given(global, Context::default())),
-            path => path?,
-        };
-        let contexts = Contexts::load(&path)?;
-        match global.context.as_ref().or(contexts.current_context.as_ref()) {
-            Some(name) => contexts.get(name)?.clone().beside(&path),
-            None => Context::default(),
-        }
-    } else {
-        Context::default()
-    };
-    if needed && global.context.is_none() && context.addresses.is_empty() {
-        context.addresses = vec![LOCAL.into()];
+/// What is asked, and how. What is typed counts more than `environment`, and that more than the file. An address that is
+/// given stands for itself: a context's token is not for it, unless the context is named beside it.
+pub(crate) fn resolve(global: &Global, environment: impl Fn(&str) -> Option<String>) -> Result<Context, Failure> {
+    let set = |name| environment(name).filter(|value| !value.is_empty());
+    let typed = global.context.is_some() || !global.address.is_empty();
+    let addresses = set("QLUSTER_ADDRESS").filter(|_| !typed);
+    if let Some(addresses) = addresses {
+        let addresses = addresses.split(',').map(|address| address.trim().to_owned()).collect();
+        return Ok(given(global, Context { addresses, ..Context::default() }));
     }
+    if global.context.is_none() && !global.address.is_empty() {
+        return Ok(given(global, Context::default()));
+    }
+    let local = || Context { addresses: vec![LOCAL.into()], ..Context::default() };
+    let name = global.context.clone().or_else(|| set("QLUSTER_CONTEXT"));
+    let path = match path(global) {
+        // Without a home there are none.
+        Err(_) if name.is_none() => return Ok(given(global, local())),
+        path => path?,
+    };
+    let contexts = Contexts::load(&path)?;
+    let context = match name.as_ref().or(contexts.current_context.as_ref()) {
+        Some(name) => contexts.get(name)?.clone().beside(&path),
+        None => local(),
+    };
     Ok(given(global, context))
 }
 
@@ -119,8 +123,6 @@ pub(crate) fn resolve(global: &Global) -> Result<Context, Failure> {
 pub(crate) fn given(global: &Global, mut context: Context) -> Context {
     if !global.address.is_empty() {
         context.addresses = global.address.clone();
-    } else if context.addresses.is_empty() {
-        context.addresses = vec![LOCAL.into()];
     }
     let Credentials { token_file, ca_file, cert_file, key_file } = global.credentials.clone();
     context.token_file = token_file.or(context.token_file);
@@ -161,12 +163,17 @@ contexts:
 ";
 
     fn resolved(arguments: &[&str]) -> Result<Context, Failure> {
+        resolved_in(&[], arguments)
+    }
+
+    fn resolved_in(environment: &[(&str, &str)], arguments: &[&str]) -> Result<Context, Failure> {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("contexts.yaml");
         std::fs::write(&file, FILE).unwrap();
         let file = file.to_str().unwrap();
         let arguments = ["qluster", "--contexts", file].into_iter().chain(arguments.iter().copied()).chain(["leader"]);
-        let context = resolve(&Args::parse_from(arguments).global);
+        let set = |name: &str| environment.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).to_owned());
+        let context = resolve(&Args::parse_from(arguments).global, set);
         context.map(|mut context| {
             context.token_file = context.token_file.map(|file| file.strip_prefix(dir.path()).unwrap_or(&file).into());
             context
@@ -192,6 +199,22 @@ contexts:
     }
 
     #[test]
+    fn what_is_typed_counts_more_than_the_environment_and_that_more_than_the_file() {
+        let (address, context) =
+            (("QLUSTER_ADDRESS", "http://10.5.5.5:8080,http://10.5.5.6:8080"), ("QLUSTER_CONTEXT", "test"));
+        let first = |environment: &[_], arguments: &[_]| {
+            let context = resolved_in(environment, arguments).unwrap();
+            (context.addresses[0].clone(), context.token_file.is_some())
+        };
+        let shop = ("https://10.0.0.1:8080".into(), true);
+        assert_eq!(first(&[address, context], &[]), ("http://10.5.5.5:8080".into(), false));
+        assert_eq!(first(&[context], &[]), ("http://10.0.1.1:8080".into(), false));
+        assert_eq!(first(&[address, context], &["--context", "shop"]), shop);
+        assert_eq!(first(&[address], &["--address", "http://10.9.9.9:8080"]), ("http://10.9.9.9:8080".into(), false));
+        assert_eq!(first(&[("QLUSTER_ADDRESS", "")], &[]), shop);
+    }
+
+    #[test]
     fn an_unknown_context_is_refused_with_those_that_there_are() {
         let Err(Failure::Usage { message, hint }) = resolved(&["--context", "shoop"]) else { panic!() };
         assert_eq!(message, "there is no context `shoop`");
@@ -203,7 +226,7 @@ contexts:
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("none.yaml");
         let args = Args::parse_from(["qluster", "--contexts", file.to_str().unwrap(), "leader"]);
-        assert_eq!(resolve(&args.global).unwrap().addresses, [LOCAL]);
+        assert_eq!(resolve(&args.global, |_| None).unwrap().addresses, [LOCAL]);
     }
 
     #[test]

@@ -137,23 +137,30 @@ fn hint(error: &Error) -> Option<&'static str> {
         (_, Some(ErrorCode::Unavailable)) => "the node's log says more; another node may answer: --address URL",
         (_, Some(ErrorCode::NotFound)) => "this node's version does not have that: are all nodes upgraded?",
         (Error::Address { .. }, _) => "an address has the form http://10.0.0.1:8080, or https:// with TLS",
-        (Error::Deadline { cause, .. }, None) => match &**cause {
-            Cause::Connect(source) if is_about_certificates(source) => {
-                "the node's certificate is not trusted: name the authority with --ca-file FILE"
-            }
-            Cause::Connect(_) => {
-                "is qluster-server running there? Name the address of a node with --address URL, or a context with \
-                 --context NAME"
-            }
-            _ => "the node is slow or frozen; name others with --address URL, or wait longer with --timeout",
-        },
+        (Error::Deadline { cause, .. }, None) => unreached(cause),
         (Error::Refused { .. }, None) => "is this the address of a qluster-server's API? http or https?",
         _ => return None,
     })
 }
 
-fn is_about_certificates(error: &dyn std::error::Error) -> bool {
-    chain(error).contains("certificate")
+/// What to do where there was no answer.
+fn unreached(cause: &Cause) -> &'static str {
+    let text = chain(cause);
+    match cause {
+        // TLS ends a connection with an alert, of which the library tells in words only.
+        _ if text.contains("CertificateRequired") => {
+            "the node asks for a certificate of yours: --cert-file FILE --key-file FILE"
+        }
+        Cause::Connect(_) if text.contains("certificate") => {
+            "the node's certificate is not trusted: name the authority with --ca-file FILE"
+        }
+        Cause::Connect(_) => {
+            "is qluster-server running there? Name the address of a node with --address URL, or a context with \
+             --context NAME"
+        }
+        Cause::Lost(_) => "the node was stopped, or it speaks TLS: try https:// in the address",
+        _ => "the node is slow or frozen; name others with --address URL, or wait longer with --timeout",
+    }
 }
 
 /// An error with all its causes, in a line.

@@ -31,7 +31,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     if matches!(command, Command::Map { json: true }) {
         out.format = Format::Json;
     }
-    let session = Session::new(contexts::resolve(&global)?, command.changes(), out, global.yes)?;
+    let session =
+        Session::new(contexts::resolve(&global, |name| std::env::var(name).ok())?, command.changes(), out, global.yes)?;
     match command {
         Command::Status => status::run(&session).await,
         Command::Watch { interval } => watch::run(&session, interval.get()).await,
