@@ -489,6 +489,26 @@ fn an_authority_that_is_none_is_refused() {
 }
 
 #[test]
+fn a_watch_that_nobody_looks_at_prints_what_changed() {
+    let nodes = Nodes::new(WELL);
+    let mut watch = nodes.command(&["watch", "-o", "json", "--interval", "10ms"]);
+    let mut watch = watch.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let status: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(status["leader"], 1);
+    // It looks again and again, and nothing changes.
+    let looks = || nodes.seen.lock().unwrap().iter().filter(|(line, _)| line == "GET /status").count();
+    let begun = std::time::Instant::now();
+    while looks() < 12 {
+        assert!(begun.elapsed().as_secs() < 30, "it does not look again");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    assert_eq!(lines.count(), 0);
+}
+
+#[test]
 fn colour_is_for_terminals() {
     let nodes = Nodes::new(WELL);
     let coloured = |command: &mut Command| command.output().unwrap().stdout.contains(&0x1b);

@@ -61,7 +61,7 @@ pub(crate) struct Credentials {
     #[arg(long, global = true, value_name = "FILE", env = "QLUSTER_TOKEN_FILE", hide_env_values = true, help_heading = CLUSTER)]
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) token_file: Option<PathBuf>,
-    /// A file with the certificates (PEM) of the authorities to trust, beside the system's
+    /// A file with the certificates (PEM) of the authorities to trust, in place of the system's
     #[arg(long, global = true, value_name = "FILE", env = "QLUSTER_CA_FILE", hide_env_values = true, help_heading = CLUSTER)]
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) ca_file: Option<PathBuf>,

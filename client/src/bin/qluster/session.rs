@@ -31,7 +31,7 @@ impl Session {
         if let Some(file) = &context.token_file {
             builder = builder.token(token(file)?);
         }
-        let trusted = context.ca_file.as_deref().map(certificates).transpose()?.unwrap_or_default();
+        let trusted = context.ca_file.as_deref().map(certificates).transpose()?;
         let identity = match (&context.cert_file, &context.key_file) {
             (Some(cert), Some(key)) => Some(identity(cert, key)?),
             (None, None) => None,
@@ -40,12 +40,14 @@ impl Session {
                 return Err(Failure::usage(message, "a certificate needs its key: give both, or neither"));
             }
         };
-        let builder = builder.http(move |http| {
-            let http = http.tls_certs_merge(trusted.clone());
-            match &identity {
-                Some(identity) => http.identity(identity.clone()),
-                None => http,
+        let builder = builder.http(move |mut http| {
+            if let Some(trusted) = &trusted {
+                http = http.tls_certs_only(trusted.clone());
             }
+            if let Some(identity) = &identity {
+                http = http.identity(identity.clone());
+            }
+            http
         });
         Ok(Self { cluster: builder.build()?, out, yes })
     }
