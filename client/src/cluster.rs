@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use crate::error::{AfterChange, AfterRead};
 use crate::generated::{self, types::DbConfig};
 use crate::model::{
-    self, ClusterInfo, ClusterMap, Config, ConfigUpdate, Event, Leader, LogIndex, Node, NodeId, NodeRole, Port,
-    ReadonlyStatements,
+    self, ClusterInfo, ClusterMap, ClusterStatus, Config, ConfigUpdate, Event, Leader, LogIndex, Node, NodeId,
+    NodeRole, Port, ReadonlyStatements,
 };
 use crate::{Cause, Error};
 
@@ -223,6 +223,16 @@ impl ClusterClient {
         self.ask_map(Some((index, wait))).await
     }
 
+    /// The cluster's map as the node at `address` knows it.
+    pub async fn map_at(&self, address: &str) -> Result<ClusterMap, Error> {
+        self.read_at("GET /map", address, |node| async move { node.map().send().await }).await
+    }
+
+    /// How the nodes are, as the node at `address` heard it: their databases, positions in the WAL, lag.
+    pub async fn status_at(&self, address: &str) -> Result<ClusterStatus, Error> {
+        self.read_at("GET /status", address, |node| async move { node.status().send().await }).await
+    }
+
     /// What a previously added node needs to start.
     pub async fn info(&self) -> Result<ClusterInfo, Error> {
         Ok(self.read("GET /info", Duration::ZERO, |node| async move { node.info().send().await }).await?.0)
@@ -251,6 +261,33 @@ impl ClusterClient {
         let mut nodes = self.nodes();
         nodes.leader = nodes.leader.take().map(|old| address_of(&leader, &old));
         drop(nodes);
+        Ok(leader)
+    }
+
+    /// Makes `node` the leader although acknowledged commits may be lost by it: only where nobody can lead otherwise.
+    /// Asks that node itself, once.
+    pub async fn switch_over_with_loss(&self, node: NodeId) -> Result<Leader, Error> {
+        let operation = "POST /leader";
+        let (map, teller) =
+            self.read("GET /map", Duration::ZERO, |node| async move { node.map().send().await }).await?;
+        // Of a node that is not there, any other says so.
+        let address = map.nodes.get(&node).map_or(teller.clone(), |node| beside(node.api_address(), &teller));
+        let target = node;
+        let send = |node: generated::Client| async move {
+            node.leader_post().node(target).accept_data_loss(true).send().await
+        };
+        let within = self.inner.deadline;
+        let leader = attempt(&self.inner.changes, &address, within, &send).await.map_err(|cause| {
+            let (after, address) = (cause.after_change(), address.clone());
+            match after {
+                AfterChange::Unconfirmed => Error::Unconfirmed { operation, address, cause: cause.into() },
+                AfterChange::Elsewhere => {
+                    Error::Deadline { operation, address, within, attempts: 1, cause: cause.into() }
+                }
+                _ => Error::Refused { operation, address, cause: cause.into() },
+            }
+        })?;
+        self.nodes().leader = Some(address_of(&leader, &address));
         Ok(leader)
     }
 

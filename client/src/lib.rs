@@ -29,6 +29,7 @@
 //! # Features
 //!
 //! - `tls`: `https` addresses.
+//! - `cli`: the command line, `qluster`. The library is the same without it.
 
 #![deny(missing_docs)]
 

@@ -14,4 +14,8 @@ fn the_client_pulls_in_no_raft_no_server_and_no_code_generation() {
     for forbidden in ["openraft", "redb", "dropshot", "qluster_server", "progenitor", "progenitor_impl", "typify"] {
         assert!(!names.contains(forbidden), "the client depends on {forbidden}");
     }
+    // They are for the command line, and that is a feature.
+    for forbidden in ["clap", "comfy_table", "crossterm", "serde_norway", "rustls"] {
+        assert!(!names.contains(forbidden), "without its features the client depends on {forbidden}");
+    }
 }

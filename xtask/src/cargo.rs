@@ -60,34 +60,52 @@ pub(crate) fn succeeds(mut command: Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Builds the daemon and tells where it is.
-pub(crate) fn build_server(release: bool) -> Result<PathBuf> {
-    build(release, &["--bin=qluster-server"])
+/// With the command line, which a user of the client alone does not build. Everything that is built for the workspace is
+/// built with it: other features would build most dependencies a second time.
+pub(crate) const FEATURES: &str = "--features=qluster-client/cli";
+/// The same with the daemon's switches for tests of faults.
+pub(crate) const FEATURES_WITH_FAULTS: &str = "--features=qluster-client/cli,qluster-server/faults";
+
+/// The daemon and the command line.
+pub(crate) struct Programs {
+    pub(crate) server: PathBuf,
+    pub(crate) cli: PathBuf,
+}
+
+/// Builds the daemon and the command line, and tells where they are.
+pub(crate) fn build_programs(release: bool) -> Result<Programs> {
+    let messages = build(release, &[FEATURES, "--bin=qluster-server", "--bin=qluster"])?;
+    let find = |name| executable(&messages, name).context("looking for programs in what `cargo build` said");
+    Ok(Programs { server: find("qluster-server")?, cli: find("qluster")? })
 }
 
 /// The same of the daemon with switches for tests of faults.
 pub(crate) fn build_server_with_faults(release: bool) -> Result<PathBuf> {
-    build(release, &["--bin=qluster-server-faults", "--features=qluster-server/faults"])
+    let name = "qluster-server-faults";
+    let messages = build(release, &[FEATURES_WITH_FAULTS, "--bin", name])?;
+    executable(&messages, name).context("looking for the program in what `cargo build` said")
 }
 
-fn build(release: bool, what: &[&str]) -> Result<PathBuf> {
-    // For the whole workspace, though one program is wanted: cargo then chooses the same features of dependencies as
+/// What cargo says of it, as JSON.
+fn build(release: bool, what: &[&str]) -> Result<String> {
+    // For the whole workspace, though a program or two are wanted: cargo then chooses the same features of dependencies as
     // for the tests, and builds none of them a second time.
     let mut command = cargo(&["build", "--workspace", "--locked", "--message-format=json-render-diagnostics"]);
     command.args(what);
     if release {
         command.arg("--release");
     }
-    executable(&output(command)?).context("looking for the program in what `cargo build` said")
+    output(command)
 }
 
-/// The program that cargo's JSON messages tell of.
-fn executable(messages: &str) -> Result<PathBuf> {
+/// The program of this name that cargo's JSON messages tell of.
+fn executable(messages: &str, name: &str) -> Result<PathBuf> {
     let mut paths = messages.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         Some(PathBuf::from(message.get("executable")?.as_str()?))
     });
-    paths.next_back().context("expected a message with `executable`, found none")
+    let found = paths.find(|path| path.file_name().is_some_and(|file| file == name));
+    found.with_context(|| format!("expected a message with the `executable` {name}, found none"))
 }
 
 /// A command as one would type it.
@@ -102,12 +120,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_program_is_the_last_executable_that_cargo_names() {
+    fn programs_are_found_by_name_among_the_executables_that_cargo_names() {
         let messages = r#"{"reason":"compiler-artifact","executable":null}
+{"reason":"compiler-artifact","executable":"/x/target/debug/qluster"}
 {"reason":"compiler-artifact","executable":"/x/target/debug/qluster-server"}
 {"reason":"build-finished","success":true}"#;
-        assert_eq!(executable(messages).unwrap(), Path::new("/x/target/debug/qluster-server"));
-        assert!(executable("").is_err());
+        for name in ["qluster", "qluster-server"] {
+            assert_eq!(executable(messages, name).unwrap(), Path::new("/x/target/debug").join(name));
+        }
+        assert!(executable(messages, "server").is_err());
+        assert!(executable("", "qluster").is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use crate::cargo::{cargo, run};
+use crate::cargo::{FEATURES, cargo, run};
 
 /// Tells those tests to write.
 const UPDATE: &str = "QLUSTER_UPDATE";
@@ -19,7 +19,7 @@ pub(crate) fn client(check: bool) -> Result<()> {
 
 fn test(name: &str, check: bool) -> Result<()> {
     // `--workspace` finds the one test of that name, and builds dependencies with the same features as all tests do.
-    let mut command = cargo(&["test", "--workspace", "--locked", "--test", name]);
+    let mut command = cargo(&["test", "--workspace", FEATURES, "--locked", "--test", name]);
     if check {
         command.env_remove(UPDATE);
     } else {

@@ -7,6 +7,7 @@ mod args;
 mod bench;
 mod cargo;
 mod chaos;
+mod cli;
 mod cluster;
 mod demo;
 mod deps;

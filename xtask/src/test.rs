@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::cargo::{cargo, run as run_command, succeeds};
-use crate::{args, chaos, demo, deps, generated, install, interrupt};
+use crate::cargo::{FEATURES, FEATURES_WITH_FAULTS, cargo, run as run_command, succeeds};
+use crate::{args, chaos, cli, demo, deps, generated, install, interrupt};
 
 /// A step: its name on the command line, and what it does.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     ("install", install::all),
     ("fmt", || run_command(cargo(&["fmt", "--all", "--check"])).context("run `cargo fmt --all`")),
     ("deps", deps::run),
@@ -19,9 +19,10 @@ const STEPS: [Step; 12] = [
     ("openapi", || generated::openapi(true)),
     ("client", || generated::client(true)),
     ("tests", all_tests),
-    ("doctests", || run_command(cargo(&["test", "--workspace", "--locked", "--doc"]))),
+    ("doctests", || run_command(cargo(&["test", "--workspace", FEATURES, "--locked", "--doc"]))),
     ("docs", docs),
     ("package", package),
+    ("cli", cli::run),
     ("demo", || demo::run(&args::Demo { release: false, keep: None, check: Some(1) })),
     ("chaos", faults),
 ];
@@ -91,9 +92,9 @@ fn summary(outcomes: &[Outcome], steps: usize) -> String {
 
 /// With and without the switches for tests of faults: none of their code may be in the daemon otherwise.
 fn clippy() -> Result<()> {
-    run_command(cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny=warnings"]))?;
-    let faults = "--features=qluster-server/faults";
-    run_command(cargo(&["clippy", "--workspace", "--all-targets", "--locked", faults, "--", "--deny=warnings"]))
+    [FEATURES, FEATURES_WITH_FAULTS].into_iter().try_for_each(|features| {
+        run_command(cargo(&["clippy", "--workspace", "--all-targets", "--locked", features, "--", "--deny=warnings"]))
+    })
 }
 
 /// All tests but those in documentation: by nextest, which runs them side by side, where it is installed.
@@ -101,8 +102,8 @@ fn all_tests() -> Result<()> {
     let mut nextest = Command::new("cargo-nextest");
     nextest.args(["nextest", "--version"]);
     run_command(match succeeds(nextest) {
-        true => cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]),
-        false => cargo(&["test", "--workspace", "--locked", "--all-targets", "--no-fail-fast"]),
+        true => cargo(&["nextest", "run", "--workspace", FEATURES, "--locked", "--no-fail-fast"]),
+        false => cargo(&["test", "--workspace", FEATURES, "--locked", "--all-targets", "--no-fail-fast"]),
     })
 }
 
@@ -122,7 +123,7 @@ fn faults() -> Result<()> {
 }
 
 fn docs() -> Result<()> {
-    let mut command = cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
+    let mut command = cargo(&["doc", "--workspace", FEATURES, "--no-deps", "--locked"]);
     command.env("RUSTDOCFLAGS", "--deny=warnings");
     run_command(command)
 }

@@ -12,7 +12,7 @@ use crate::{cargo, install};
 /// Measures an idle cluster, then the write gaps of `rounds` faults of each kind, and prints a table.
 pub(crate) fn run(rounds: u32) -> Result<()> {
     let bin_dir = install::postgresql()?;
-    let server = cargo::build_server(true)?;
+    let server = cargo::build_programs(true)?.server;
     let rows = Cluster::with(&server, &bin_dir, None, |cluster| {
         let mut rows = idle::measure(cluster)?;
         rows.extend(gaps::measure(cluster, rounds)?);

@@ -1,0 +1,97 @@
+//! What a command works with: the cluster, and where its answer goes.
+
+use std::path::Path;
+use std::time::Duration;
+
+use qluster_client::model::{ClusterMap, Node, NodeId};
+use qluster_client::reqwest::{Certificate, Identity};
+use qluster_client::{ClusterClient, Error};
+
+use crate::contexts::Context;
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// For answers that a healthy cluster gives at once.
+const READ: Duration = Duration::from_secs(10);
+/// For changes: a primary that is handed over writes out what is dirty first.
+const CHANGE: Duration = Duration::from_secs(30);
+
+/// What a command works with.
+pub(crate) struct Session {
+    pub(crate) cluster: ClusterClient,
+    pub(crate) out: Output,
+    /// Nothing is asked: it was agreed to.
+    pub(crate) yes: bool,
+}
+
+impl Session {
+    pub(crate) fn new(context: Context, changes: bool, out: Output, yes: bool) -> Result<Self, Failure> {
+        let timeout = context.timeout.map_or(if changes { CHANGE } else { READ }, |timeout| timeout.get());
+        let mut builder = ClusterClient::builder(&context.addresses).deadline(timeout);
+        if let Some(file) = &context.token_file {
+            builder = builder.token(token(file)?);
+        }
+        let trusted = context.ca_file.as_deref().map(certificates).transpose()?;
+        let identity = match (&context.cert_file, &context.key_file) {
+            (Some(cert), Some(key)) => Some(identity(cert, key)?),
+            (None, None) => None,
+            _ => {
+                let message = "of `cert-file` and `key-file`, only one is given";
+                return Err(Failure::usage(message, "a certificate needs its key: give both, or neither"));
+            }
+        };
+        let builder = builder.http(move |mut http| {
+            if let Some(trusted) = &trusted {
+                http = http.tls_certs_only(trusted.clone());
+            }
+            if let Some(identity) = &identity {
+                http = http.identity(identity.clone());
+            }
+            http
+        });
+        Ok(Self { cluster: builder.build()?, out, yes })
+    }
+}
+
+/// A node of the map.
+pub(crate) fn node(map: &ClusterMap, id: NodeId) -> Result<&Node, Failure> {
+    map.nodes.get(&id).ok_or_else(|| {
+        let ids: Vec<_> = map.nodes.keys().map(NodeId::to_string).collect();
+        Failure::refused(format!("node {id} is not part of the cluster"), format!("there are: {}", ids.join(", ")))
+    })
+}
+
+fn token(file: &Path) -> Result<String, Failure> {
+    let text = read(file)?;
+    let token = String::from_utf8_lossy(&text).trim().to_owned();
+    if token.is_empty() {
+        return Err(Failure::usage(
+            format!("{} is empty", file.display()),
+            "expected a token: a line, and nothing beside it",
+        ));
+    }
+    Ok(token)
+}
+
+fn certificates(file: &Path) -> Result<Vec<Certificate>, Failure> {
+    let found = Certificate::from_pem_bundle(&read(file)?).map_err(Error::Setup)?;
+    if found.is_empty() {
+        let hint = "expected PEM: -----BEGIN CERTIFICATE-----";
+        return Err(Failure::usage(format!("{} holds no certificate", file.display()), hint));
+    }
+    Ok(found)
+}
+
+fn identity(cert: &Path, key: &Path) -> Result<Identity, Failure> {
+    let mut pem = read(cert)?;
+    pem.push(b'\n');
+    pem.extend(read(key)?);
+    Identity::from_pem(&pem).map_err(|error| {
+        let files = format!("{} and {}", cert.display(), key.display());
+        Failure::usage(format!("{files} are no certificate and its key: {error}"), "expected PEM in both")
+    })
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(file).map_err(|source| Failure::file(format!("read {}", file.display()), source))
+}
