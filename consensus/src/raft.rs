@@ -192,6 +192,9 @@ impl Core {
         let shared = &self.0;
         let _one_at_a_time = shared.rebuilds.lock().await;
         shared.rebuilding.send_replace(true);
+        // A rebuild for other settings may follow the one by which the term was given up: resumed, it would be led
+        // without a lease, and its heartbeats would keep everybody from standing.
+        let keep_leading = keep_leading && !self.is_given_up(self.seat().term);
         let rebuilt = async {
             self.raft().shutdown().await.map_err(|error| self.failed("being stopped", error))?;
             let config = shared.machine.read(|applied| applied.state.config.clone());
@@ -340,6 +343,11 @@ impl Core {
     pub(crate) fn end_lease(&self, term: Term) {
         let mut leases = lock(&self.0.context.leases);
         leases.handed_over = leases.handed_over.max(Some(term.0));
+    }
+
+    /// Whether the lease of this node as the leader of `term` was ended for good.
+    fn is_given_up(&self, term: Term) -> bool {
+        lock(&self.0.context.leases).handed_over >= Some(term.0)
     }
 
     /// Makes this node stand for election at once, where it may.
