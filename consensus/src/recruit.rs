@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use crate::durability::majority;
 use crate::model::{Node, NodeId, Term};
 use crate::raft::{Core, lock};
+use crate::state::{Lead, Promoted};
 use crate::transport::{PeerRequest, PeerResponse, Promise};
 
 /// The voters that are being asked for their promises. Dropped, nobody is asked any more.
@@ -83,6 +84,18 @@ pub(crate) fn is_majority(voters: &[BTreeSet<NodeId>], promised: impl Fn(NodeId)
     voters.iter().all(|set| set.iter().filter(|&&voter| promised(voter)).count() >= majority(set.len()))
 }
 
+/// Whether the node that led last is among those who promised, with the whole WAL of its lead: it has all that was ever
+/// acknowledged. What was, before its term, it had when it was chosen; in its term nothing is acknowledged without it,
+/// and it is fenced; and in terms before, nothing is any more since it was promoted. So where the others that are left
+/// cannot promise, as their databases have to be rebuilt from a primary, nobody has to wait for them.
+pub(crate) fn is_whole(lead: Option<Lead>, promoted: Option<&Promoted>, promises: &BTreeMap<NodeId, Promise>) -> bool {
+    let (Some(lead), Some(promoted)) = (lead, promoted) else { return false };
+    let newest = (promoted.node, promoted.term) == (lead.node, lead.term);
+    let wrote = promoted.history.0.last().map(|start| start.term);
+    let position = promises.get(&lead.node).and_then(|promise| promise.position);
+    newest && position.is_some_and(|position| Some(position.term) == wrote)
+}
+
 /// Who is to be the primary.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
@@ -114,7 +127,7 @@ pub(crate) fn choose(me: NodeId, promises: &BTreeMap<NodeId, Promise>, may_lead:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Lsn, Term, WalPosition};
+    use crate::model::{Lsn, Term, WalHistory, WalPosition, WalStart};
 
     fn at(term: u64, lsn: u64) -> Option<WalPosition> {
         Some(WalPosition { term: Term(term), lsn: Lsn(lsn) })
@@ -154,6 +167,33 @@ mod tests {
         ] {
             let promises = (1..).map(NodeId).zip(promises).collect();
             assert_eq!(choose(NodeId(1), &promises, |_| true), expected, "{promises:?}");
+        }
+    }
+
+    #[test]
+    fn who_led_last_has_everything_as_long_as_it_has_the_wal_of_its_lead() {
+        let lead = |node, term| Some(Lead { node: NodeId(node), term: Term(term) });
+        let promoted = |node, term, wrote: &[u64]| {
+            let starts = wrote.iter().map(|&term| WalStart { term: Term(term), lsn: Lsn(term * 10) }).collect();
+            Some(Promoted { node: NodeId(node), term: Term(term), timeline: 2, history: WalHistory(starts) })
+        };
+        for (lead, promoted, position, expected) in [
+            (lead(2, 5), promoted(2, 5, &[3, 5]), at(5, 60), true),
+            // It went on serving when it was elected again.
+            (lead(2, 5), promoted(2, 5, &[3]), at(3, 60), true),
+            // Its WAL is not what it was.
+            (lead(2, 5), promoted(2, 5, &[3, 5]), at(3, 49), false),
+            // It was never promoted, so a majority's promises are all that is known.
+            (lead(2, 6), promoted(2, 5, &[3, 5]), at(5, 60), false),
+            (lead(2, 6), None, at(5, 60), false),
+            // Another led after it.
+            (lead(3, 6), promoted(3, 6, &[3, 5, 6]), at(5, 60), false),
+            // It has no database.
+            (lead(2, 5), promoted(2, 5, &[]), None, false),
+            (None, None, at(0, 0), false),
+        ] {
+            let promises = BTreeMap::from([(NodeId(2), Promise { position, unfit: None })]);
+            assert_eq!(is_whole(lead, promoted.as_ref(), &promises), expected, "{lead:?} {promoted:?} {position:?}");
         }
     }
 

@@ -9,7 +9,7 @@ use crate::command::Change;
 use crate::database::DatabaseRole;
 use crate::handover;
 use crate::model::{NodeId, NodeRole, Term};
-use crate::recruit::{Choice, Recruiting, choose, is_majority};
+use crate::recruit::{Choice, Recruiting, choose, is_majority, is_whole};
 use crate::state::Lead;
 use crate::store::Repair;
 use crate::transport::Promise;
@@ -68,7 +68,9 @@ impl Duty {
         let me = core.id();
         let voters = core.voters();
         let nodes = core.machine().read(|applied| applied.state.nodes.clone());
-        let last_lead = core.machine().read(|applied| applied.state.lead);
+        let (last_lead, last_promoted) =
+            core.machine().read(|applied| (applied.state.lead, applied.state.promoted.clone()));
+        let begun = core.clock().now();
         let mut promises = BTreeMap::new();
 
         // Asked while the own database is fenced; whoever is still being asked when this ends is asked no more.
@@ -86,7 +88,9 @@ impl Duty {
                 Err(error) => recruiting.refused(me, chain(&error)),
             }
         }
-        while !is_majority(&voters, |voter| promises.contains_key(&voter)) {
+        while !is_majority(&voters, |voter| promises.contains_key(&voter))
+            && !is_whole(last_lead, last_promoted.as_ref(), &promises)
+        {
             let waited = self.waits_since(term);
             // Whoever has more and is slow to be fenced is waited for.
             if waited >= FENCED.max(core.config().leader_voting_timeout.get())
@@ -102,8 +106,8 @@ impl Duty {
                 voters[0].len()
             );
             self.tell_nobody_leads(term, reason.clone()).await?;
-            if !promises.contains_key(&me) && waited >= RETRY {
-                // The own database may be fit by now.
+            if !promises.contains_key(&me) && core.clock().now().saturating_sub(begun) >= RETRY {
+                // The own database may be fit by now. Each try waits as long for the others: they may be enough.
                 return Err(DutyError::Refused(reason));
             }
             let heartbeat = core.config().heartbeat_interval.get();

@@ -345,6 +345,7 @@ impl Databases {
                     kept_for: Mutex::default(),
                     deaf: Mutex::default(),
                     broken: Mutex::default(),
+                    unrewindable: Mutex::default(),
                 })
             })
             .clone()
@@ -385,6 +386,8 @@ pub struct ModelDatabase {
     deaf: Mutex<bool>,
     /// Why it cannot be fenced.
     broken: Mutex<Option<String>>,
+    /// Whether a rewind fails, as it does while its primary cannot be reached.
+    unrewindable: Mutex<bool>,
 }
 
 impl ModelDatabase {
@@ -420,6 +423,11 @@ impl ModelDatabase {
     /// Cannot be fenced any more.
     pub fn break_down(&self, reason: &str) {
         *self.broken.lock().unwrap() = Some(reason.to_owned());
+    }
+
+    /// Cannot be rewound, or can be again.
+    pub fn set_unrewindable(&self, unrewindable: bool) {
+        *self.unrewindable.lock().unwrap() = unrewindable;
     }
 
     /// Says that it is not fit, or that it is again.
@@ -563,6 +571,10 @@ impl Database for ModelDatabase {
     }
 
     fn rewind(&self, primary: Primary) -> Done<()> {
+        if *self.unrewindable.lock().unwrap() {
+            let (attempted, reason) = ("rewind the database".to_owned(), "its primary is not reached".to_owned());
+            return futures::future::ready(Err(DatabaseError::Unfit { attempted, reason })).boxed();
+        }
         let theirs = self.all.of(primary.node).wal.lock().unwrap().clone();
         let mut mine = self.wal.lock().unwrap();
         let common = mine.iter().zip(&theirs).take_while(|(mine, theirs)| mine == theirs).count();

@@ -536,6 +536,34 @@ async fn nobody_leads_without_enough_promises_and_an_operator_may_accept_what_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_led_last_leads_again_though_the_only_other_voter_has_to_be_rewound() {
+    let mut cluster = Harness::with_databases(3).await;
+    let diverged = cluster.leader().await.id;
+    cluster.write_acknowledged(10).await;
+    cluster.isolate(diverged);
+    // Nobody ever hears of it.
+    cluster.database(diverged).insert();
+    cluster.database(diverged).set_unrewindable(true);
+    eventually("another leads", || others(diverged).iter().any(|id| cluster.database(*id).admits())).await;
+    cluster.heal();
+    let last = cluster.leader().await.id;
+    cluster.write_acknowledged(10).await;
+    let note = || cluster.node(diverged).reports().into_iter().find(|report| report.node == diverged)?.note;
+    eventually("it cannot be rewound", || note().is_some_and(|note| note.contains("not reached"))).await;
+
+    let gone = others(diverged).into_iter().find(|id| *id != last).unwrap();
+    cluster.kill_with_database(gone).await;
+    cluster.kill_with_database(last).await;
+    cluster.restart(last).await;
+    cluster.serving(last).await;
+    assert_eq!(cluster.leader().await.id, last);
+    assert!(!cluster.database(last).admits(), "nobody else holds what is written");
+    cluster.database(diverged).set_unrewindable(false);
+    eventually("clients are let in", || cluster.database(last).admits()).await;
+    assert_eq!(cluster.database(diverged).rows(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_switchover_whose_target_lacks_the_last_of_the_wal_leaves_the_leader() {
     let cluster = Harness::with_databases(3).await;
     let leader = cluster.leader().await.id;
