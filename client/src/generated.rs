@@ -296,6 +296,7 @@ Whatever is not 200 has a body of the schema `Error`:
 | 412 | `precondition-failed` | this node, or the node addressed, is not in the state that this needs | after the reason is gone |
 | 417 | `not-leader` | only the leader does this, and this node is not it; the body says who is | yes, at the leader |
 | 420 | `unconfirmed` | the change is in the leader's log but was not confirmed in time: it may still take effect | look first |
+| 429 | `too-many-requests` | too many wrong credentials came from this address | yes, shortly |
 | 500 | `internal` | a defect or a failing disk | no |
 | 530 | `no-leader` | the cluster has no leader now | yes, shortly |
 | 531 | `unavailable` | this node's consensus is starting, stopping or has stopped, or its database does not answer | yes, elsewhere |
@@ -655,14 +656,14 @@ pub mod builder {
                         ),
                     )
                 }
-                403u16 => {
+                412u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
                         ),
                     )
                 }
-                412u16 => {
+                429u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
@@ -801,6 +802,13 @@ pub mod builder {
                         ),
                     )
                 }
+                429u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
                 500u16 => {
                     Err(
                         Error::ErrorResponse(
@@ -880,14 +888,14 @@ pub mod builder {
                         ),
                     )
                 }
-                403u16 => {
+                412u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
                         ),
                     )
                 }
-                412u16 => {
+                429u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
@@ -1023,7 +1031,7 @@ pub mod builder {
                         ),
                     )
                 }
-                403u16 => {
+                429u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
@@ -1095,14 +1103,14 @@ pub mod builder {
                         ),
                     )
                 }
-                403u16 => {
+                412u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
                         ),
                     )
                 }
-                412u16 => {
+                429u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
@@ -1174,20 +1182,6 @@ pub mod builder {
             let response = result?;
             match response.status().as_u16() {
                 200u16 => ResponseValue::from_response(response).await,
-                401u16 => {
-                    Err(
-                        Error::ErrorResponse(
-                            ResponseValue::from_response(response).await?,
-                        ),
-                    )
-                }
-                403u16 => {
-                    Err(
-                        Error::ErrorResponse(
-                            ResponseValue::from_response(response).await?,
-                        ),
-                    )
-                }
                 412u16 => {
                     Err(
                         Error::ErrorResponse(
@@ -1281,14 +1275,14 @@ pub mod builder {
                         ),
                     )
                 }
-                403u16 => {
+                412u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
                         ),
                     )
                 }
-                412u16 => {
+                429u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
@@ -1434,6 +1428,13 @@ pub mod builder {
                         ),
                     )
                 }
+                429u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
                 500u16 => {
                     Err(
                         Error::ErrorResponse(
@@ -1556,14 +1557,14 @@ pub mod builder {
                         ),
                     )
                 }
-                403u16 => {
+                412u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
                         ),
                     )
                 }
-                412u16 => {
+                429u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
@@ -1734,6 +1735,13 @@ pub mod builder {
                         ),
                     )
                 }
+                429u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
                 500u16 => {
                     Err(
                         Error::ErrorResponse(
@@ -1874,6 +1882,13 @@ pub mod builder {
                         ),
                     )
                 }
+                429u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
                 500u16 => {
                     Err(
                         Error::ErrorResponse(
@@ -2008,6 +2023,13 @@ pub mod builder {
                     )
                 }
                 420u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                429u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
@@ -2186,6 +2208,13 @@ pub mod builder {
                         ),
                     )
                 }
+                429u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
                 500u16 => {
                     Err(
                         Error::ErrorResponse(
@@ -2257,7 +2286,7 @@ pub mod builder {
                         ),
                     )
                 }
-                403u16 => {
+                429u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
@@ -2329,14 +2358,14 @@ pub mod builder {
                         ),
                     )
                 }
-                403u16 => {
+                412u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
                         ),
                     )
                 }
-                412u16 => {
+                429u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,

@@ -21,6 +21,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::body::WholeBody;
+use crate::security::Allowed;
 use crate::status::ApiError;
 
 /// So many events are told at most, and where it is not said how many.
@@ -37,7 +38,10 @@ pub trait QlusterApi {
     /// That is: it was elected, its lease holds, and the first entry of its term is applied. No two nodes answer 200
     /// at once.
     #[endpoint { method = GET, path = "/is-leader" }]
-    async fn is_leader(rqctx: RequestContext<Self::Context>) -> Result<HttpResponseOk<Leader>, ApiError>;
+    async fn is_leader(
+        rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
+    ) -> Result<HttpResponseOk<Leader>, ApiError>;
 
     /// Returns the cluster map and settings
     ///
@@ -46,16 +50,23 @@ pub trait QlusterApi {
     #[endpoint { method = GET, path = "/map" }]
     async fn map(
         rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
         query: Query<WaitQuery>,
     ) -> Result<HttpResponseOk<ClusterMap>, ApiError>;
 
     /// Returns the cluster information needed to start a previously added node
     #[endpoint { method = GET, path = "/info" }]
-    async fn info(rqctx: RequestContext<Self::Context>) -> Result<HttpResponseOk<ClusterInfo>, ApiError>;
+    async fn info(
+        rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
+    ) -> Result<HttpResponseOk<ClusterInfo>, ApiError>;
 
     /// Get cluster configuration
     #[endpoint { method = GET, path = "/config" }]
-    async fn config_get(rqctx: RequestContext<Self::Context>) -> Result<HttpResponseOk<Config>, ApiError>;
+    async fn config_get(
+        rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
+    ) -> Result<HttpResponseOk<Config>, ApiError>;
 
     /// Update cluster configuration
     ///
@@ -64,6 +75,7 @@ pub trait QlusterApi {
     #[endpoint { method = POST, path = "/config", request_body_max_bytes = 65536 }]
     async fn config_post(
         rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
         body: WholeBody<ConfigUpdate>,
     ) -> Result<HttpResponseOk<Config>, ApiError>;
 
@@ -71,11 +83,17 @@ pub trait QlusterApi {
     ///
     /// Asks the running PostgreSQL of this node.
     #[endpoint { method = GET, path = "/db-config" }]
-    async fn db_config(rqctx: RequestContext<Self::Context>) -> Result<HttpResponseOk<DbConfig>, ApiError>;
+    async fn db_config(
+        rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
+    ) -> Result<HttpResponseOk<DbConfig>, ApiError>;
 
     /// Get leader addresses
     #[endpoint { method = GET, path = "/leader" }]
-    async fn leader_get(rqctx: RequestContext<Self::Context>) -> Result<HttpResponseOk<Leader>, ApiError>;
+    async fn leader_get(
+        rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
+    ) -> Result<HttpResponseOk<Leader>, ApiError>;
 
     /// Change leader
     ///
@@ -84,6 +102,7 @@ pub trait QlusterApi {
     #[endpoint { method = POST, path = "/leader" }]
     async fn leader_post(
         rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
         query: Query<NewLeaderQuery>,
     ) -> Result<HttpResponseOk<Leader>, ApiError>;
 
@@ -93,6 +112,7 @@ pub trait QlusterApi {
     #[endpoint { method = POST, path = "/node" }]
     async fn node_add(
         rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
         query: Query<AddNodeQuery>,
     ) -> Result<HttpResponseOk<Node>, ApiError>;
 
@@ -103,6 +123,7 @@ pub trait QlusterApi {
     #[endpoint { method = PATCH, path = "/node/{node}" }]
     async fn node_upgrade(
         rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
         path: Path<NodePath>,
         query: Query<UpgradeNodeQuery>,
     ) -> Result<HttpResponseOk<Node>, ApiError>;
@@ -114,6 +135,7 @@ pub trait QlusterApi {
     #[endpoint { method = DELETE, path = "/node/{node}" }]
     async fn node_remove(
         rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
         path: Path<NodePath>,
     ) -> Result<HttpResponseOk<Node>, ApiError>;
 
@@ -123,6 +145,7 @@ pub trait QlusterApi {
     #[endpoint { method = POST, path = "/node-down/{node}" }]
     async fn node_down(
         rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
         path: Path<NodePath>,
     ) -> Result<HttpResponseOk<Node>, ApiError>;
 
@@ -130,13 +153,14 @@ pub trait QlusterApi {
     #[endpoint { method = GET, path = "/sql/readonly" }]
     async fn sql_readonly(
         rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
     ) -> Result<HttpResponseHeaders<HttpResponseOk<ReadonlyStatements>, ETag>, ApiError>;
 
     /// Human-readable cluster and rpc events
     ///
     /// Text, a line an event, newest last.
     #[endpoint { method = GET, path = "/rpc" }]
-    async fn rpc(rqctx: RequestContext<Self::Context>) -> Result<Response<Body>, ApiError>;
+    async fn rpc(rqctx: RequestContext<Self::Context>, allowed: Allowed) -> Result<Response<Body>, ApiError>;
 
     /// Cluster events
     ///
@@ -145,6 +169,7 @@ pub trait QlusterApi {
     #[endpoint { method = GET, path = "/events" }]
     async fn events(
         rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
         query: Query<EventsQuery>,
     ) -> Result<HttpResponseOk<Vec<Event>>, ApiError>;
 
