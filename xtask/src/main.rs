@@ -9,6 +9,7 @@ mod cargo;
 mod chaos;
 mod cluster;
 mod demo;
+mod deny;
 mod deps;
 mod generated;
 mod http;

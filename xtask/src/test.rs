@@ -6,15 +6,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::{cargo, run as run_command, succeeds};
-use crate::{args, chaos, demo, deps, generated, install, interrupt};
+use crate::{args, chaos, demo, deny, deps, generated, install, interrupt};
+
+/// The client's feature that its users turn on for `https`.
+const TLS: &str = "--features=qluster-client/tls";
 
 /// A step: its name on the command line, and what it does.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 12] = [
-    ("install", install::all),
+const STEPS: [Step; 13] = [
+    ("install", install::for_tests),
     ("fmt", || run_command(cargo(&["fmt", "--all", "--check"])).context("run `cargo fmt --all`")),
     ("deps", deps::run),
+    ("deny", deny::run),
     ("clippy", clippy),
     ("openapi", || generated::openapi(true)),
     ("client", || generated::client(true)),
@@ -91,9 +95,10 @@ fn summary(outcomes: &[Outcome], steps: usize) -> String {
 
 /// With and without the switches for tests of faults: none of their code may be in the daemon otherwise.
 fn clippy() -> Result<()> {
-    run_command(cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny=warnings"]))?;
+    let usual = ["clippy", "--workspace", "--all-targets", "--locked", TLS];
+    run_command(cargo(&[&usual[..], &["--", "--deny=warnings"]].concat()))?;
     let faults = "--features=qluster-server/faults";
-    run_command(cargo(&["clippy", "--workspace", "--all-targets", "--locked", faults, "--", "--deny=warnings"]))
+    run_command(cargo(&[&usual[..], &[faults, "--", "--deny=warnings"]].concat()))
 }
 
 /// All tests but those in documentation: by nextest, which runs them side by side, where it is installed.
@@ -101,8 +106,8 @@ fn all_tests() -> Result<()> {
     let mut nextest = Command::new("cargo-nextest");
     nextest.args(["nextest", "--version"]);
     run_command(match succeeds(nextest) {
-        true => cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]),
-        false => cargo(&["test", "--workspace", "--locked", "--all-targets", "--no-fail-fast"]),
+        true => cargo(&["nextest", "run", "--workspace", "--locked", TLS, "--no-fail-fast"]),
+        false => cargo(&["test", "--workspace", "--locked", TLS, "--all-targets", "--no-fail-fast"]),
     })
 }
 
