@@ -57,6 +57,8 @@ pub struct ClusterClientBuilder {
     wait: model::Duration,
     backoff: Backoff,
     configure: Option<Configure>,
+    #[cfg(feature = "tls")]
+    tls: crate::tls::Tls,
 }
 
 impl ClusterClientBuilder {
@@ -100,7 +102,22 @@ impl ClusterClientBuilder {
         self
     }
 
-    /// Changes the HTTP clients: trusted certificates, a client certificate, a proxy. It is called for each of the
+    /// Trusts nodes whose certificate is from one of these authorities, in PEM, and no others. Without it, those are
+    /// trusted that the platform trusts.
+    #[cfg(feature = "tls")]
+    pub fn ca_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.tls.authorities = Some(pem.into());
+        self
+    }
+
+    /// The caller's own certificate, for nodes that want one, and its key: both in PEM, one after the other.
+    #[cfg(feature = "tls")]
+    pub fn identity(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.tls.identity = Some(pem.into());
+        self
+    }
+
+    /// Changes the HTTP clients: a proxy, for instance. It is called for each of the
     /// two: one for reads and one for changes.
     pub fn http(
         mut self,
@@ -122,7 +139,7 @@ impl ClusterClientBuilder {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        let http = || {
+        let http = || -> Result<reqwest::ClientBuilder, Error> {
             let builder = reqwest::Client::builder()
                 .default_headers(headers.clone())
                 .connect_timeout(self.connect)
@@ -136,13 +153,15 @@ impl ClusterClientBuilder {
                 .tcp_keepalive_retries(3)
                 // Nodes are near; a proxy in between would hide whether a request was sent.
                 .no_proxy();
-            match &self.configure {
+            #[cfg(feature = "tls")]
+            let builder = self.tls.apply(builder)?;
+            Ok(match &self.configure {
                 Some(configure) => configure(builder),
                 None => builder,
-            }
+            })
         };
-        let reads = http().build().map_err(Error::Setup)?;
-        let changes = http().pool_max_idle_per_host(0).build().map_err(Error::Setup)?;
+        let reads = http()?.build().map_err(Error::Setup)?;
+        let changes = http()?.pool_max_idle_per_host(0).build().map_err(Error::Setup)?;
         let nodes = Mutex::new(Nodes { seeds, ..Nodes::default() });
         let Self { deadline, attempt, wait, backoff, .. } = self;
         Ok(ClusterClient { inner: Arc::new(Inner { deadline, attempt, wait, backoff, reads, changes, nodes }) })
@@ -178,6 +197,8 @@ impl ClusterClient {
             wait: model::Duration::from_millis(5_000),
             backoff: Backoff { next: Duration::from_millis(50), longest: Duration::from_secs(1) },
             configure: None,
+            #[cfg(feature = "tls")]
+            tls: crate::tls::Tls::default(),
         }
     }
 

@@ -23,6 +23,16 @@ pub enum Error {
     /// The token cannot be sent.
     #[error("the token has characters that a header cannot hold")]
     Token,
+    /// The certificates of the authorities, or the certificate and key of the caller, are none.
+    #[cfg(feature = "tls")]
+    #[error("{what} cannot be used")]
+    Certificate {
+        /// What was given.
+        what: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: reqwest::Error,
+    },
     /// The HTTP client could not be set up.
     #[error("the HTTP client could not be set up")]
     Setup(#[source] reqwest::Error),
@@ -193,7 +203,7 @@ impl Cause {
                 412 if error.leader.is_some() => AfterChange::Follow(error.leader.as_ref()),
                 // A defect may have struck before the change or after it.
                 420 | 500 => AfterChange::Unconfirmed,
-                530 => AfterChange::Wait,
+                429 | 530 => AfterChange::Wait,
                 531 => AfterChange::Elsewhere,
                 _ => AfterChange::Refused,
             },

@@ -296,6 +296,7 @@ Whatever is not 200 has a body of the schema `Error`:
 | 412 | `precondition-failed` | this node, or the node addressed, is not in the state that this needs | after the reason is gone |
 | 417 | `not-leader` | only the leader does this, and this node is not it; the body says who is | yes, at the leader |
 | 420 | `unconfirmed` | the change is in the leader's log but was not confirmed in time: it may still take effect | look first |
+| 429 | `too-many-requests` | too many wrong credentials came from this address | yes, shortly |
 | 500 | `internal` | a defect or a failing disk | no |
 | 530 | `no-leader` | the cluster has no leader now | yes, shortly |
 | 531 | `unavailable` | this node's consensus is starting, stopping or has stopped, or its database does not answer | yes, elsewhere |
@@ -669,14 +670,14 @@ pub mod builder {
                         ),
                     )
                 }
-                403u16 => {
+                412u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
                         ),
                     )
                 }
-                412u16 => {
+                429u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
@@ -815,6 +816,13 @@ pub mod builder {
                         ),
                     )
                 }
+                429u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
                 500u16 => {
                     Err(
                         Error::ErrorResponse(
@@ -894,14 +902,14 @@ pub mod builder {
                         ),
                     )
                 }
-                403u16 => {
+                412u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
                         ),
                     )
                 }
-                412u16 => {
+                429u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
@@ -1037,7 +1045,7 @@ pub mod builder {
                         ),
                     )
                 }
-                403u16 => {
+                429u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
@@ -1109,14 +1117,14 @@ pub mod builder {
                         ),
                     )
                 }
-                403u16 => {
+                412u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
                         ),
                     )
                 }
-                412u16 => {
+                429u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
@@ -1188,20 +1196,6 @@ pub mod builder {
             let response = result?;
             match response.status().as_u16() {
                 200u16 => ResponseValue::from_response(response).await,
-                401u16 => {
-                    Err(
-                        Error::ErrorResponse(
-                            ResponseValue::from_response(response).await?,
-                        ),
-                    )
-                }
-                403u16 => {
-                    Err(
-                        Error::ErrorResponse(
-                            ResponseValue::from_response(response).await?,
-                        ),
-                    )
-                }
                 412u16 => {
                     Err(
                         Error::ErrorResponse(
@@ -1295,14 +1289,14 @@ pub mod builder {
                         ),
                     )
                 }
-                403u16 => {
+                412u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
                         ),
                     )
                 }
-                412u16 => {
+                429u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
@@ -1448,6 +1442,13 @@ pub mod builder {
                         ),
                     )
                 }
+                429u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
                 500u16 => {
                     Err(
                         Error::ErrorResponse(
@@ -1570,14 +1571,14 @@ pub mod builder {
                         ),
                     )
                 }
-                403u16 => {
+                412u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
                         ),
                     )
                 }
-                412u16 => {
+                429u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
@@ -1748,6 +1749,13 @@ pub mod builder {
                         ),
                     )
                 }
+                429u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
                 500u16 => {
                     Err(
                         Error::ErrorResponse(
@@ -1888,6 +1896,13 @@ pub mod builder {
                         ),
                     )
                 }
+                429u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
                 500u16 => {
                     Err(
                         Error::ErrorResponse(
@@ -2022,6 +2037,13 @@ pub mod builder {
                     )
                 }
                 420u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                429u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
@@ -2200,6 +2222,13 @@ pub mod builder {
                         ),
                     )
                 }
+                429u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
                 500u16 => {
                     Err(
                         Error::ErrorResponse(
@@ -2271,7 +2300,7 @@ pub mod builder {
                         ),
                     )
                 }
-                403u16 => {
+                429u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
@@ -2343,14 +2372,14 @@ pub mod builder {
                         ),
                     )
                 }
-                403u16 => {
+                412u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
                         ),
                     )
                 }
-                412u16 => {
+                429u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
@@ -2429,14 +2458,14 @@ pub mod builder {
                         ),
                     )
                 }
-                403u16 => {
+                412u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
                         ),
                     )
                 }
-                412u16 => {
+                429u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,

@@ -28,8 +28,10 @@
 //!
 //! # Features
 //!
-//! - `tls`: `https` addresses.
+//! - `tls`: `https` addresses, with [`ClusterClientBuilder::ca_certificates`] and [`ClusterClientBuilder::identity`].
 //! - `cli`: the command line, `qluster`. The library is the same without it.
+//!
+//! Nodes that have tokens are given one by [`ClusterClientBuilder::token`].
 
 #![deny(missing_docs)]
 
@@ -39,6 +41,8 @@ mod error;
 #[allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 #[rustfmt::skip]
 pub mod generated;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use cluster::{ClusterClient, ClusterClientBuilder};
 pub use error::{Cause, Error};

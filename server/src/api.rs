@@ -21,6 +21,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::body::WholeBody;
+use crate::security::Allowed;
 use crate::status::ApiError;
 
 /// So many events are told at most, and where it is not said how many.
@@ -37,7 +38,10 @@ pub trait QlusterApi {
     /// That is: it was elected, its lease holds, and the first entry of its term is applied. No two nodes answer 200
     /// at once.
     #[endpoint { method = GET, path = "/is-leader" }]
-    async fn is_leader(rqctx: RequestContext<Self::Context>) -> Result<HttpResponseOk<Leader>, ApiError>;
+    async fn is_leader(
+        rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
+    ) -> Result<HttpResponseOk<Leader>, ApiError>;
 
     /// Returns the cluster map and settings
     ///
@@ -46,6 +50,7 @@ pub trait QlusterApi {
     #[endpoint { method = GET, path = "/map" }]
     async fn map(
         rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
         query: Query<WaitQuery>,
     ) -> Result<HttpResponseOk<ClusterMap>, ApiError>;
 
@@ -53,15 +58,24 @@ pub trait QlusterApi {
     ///
     /// As this node heard it from them lately, without asking anybody now. The leader is the best one to ask.
     #[endpoint { method = GET, path = "/status" }]
-    async fn status(rqctx: RequestContext<Self::Context>) -> Result<HttpResponseOk<ClusterStatus>, ApiError>;
+    async fn status(
+        rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
+    ) -> Result<HttpResponseOk<ClusterStatus>, ApiError>;
 
     /// Returns the cluster information needed to start a previously added node
     #[endpoint { method = GET, path = "/info" }]
-    async fn info(rqctx: RequestContext<Self::Context>) -> Result<HttpResponseOk<ClusterInfo>, ApiError>;
+    async fn info(
+        rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
+    ) -> Result<HttpResponseOk<ClusterInfo>, ApiError>;
 
     /// Get cluster configuration
     #[endpoint { method = GET, path = "/config" }]
-    async fn config_get(rqctx: RequestContext<Self::Context>) -> Result<HttpResponseOk<Config>, ApiError>;
+    async fn config_get(
+        rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
+    ) -> Result<HttpResponseOk<Config>, ApiError>;
 
     /// Update cluster configuration
     ///
@@ -70,6 +84,7 @@ pub trait QlusterApi {
     #[endpoint { method = POST, path = "/config", request_body_max_bytes = 65536 }]
     async fn config_post(
         rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
         body: WholeBody<ConfigUpdate>,
     ) -> Result<HttpResponseOk<Config>, ApiError>;
 
@@ -77,11 +92,17 @@ pub trait QlusterApi {
     ///
     /// Asks the running PostgreSQL of this node.
     #[endpoint { method = GET, path = "/db-config" }]
-    async fn db_config(rqctx: RequestContext<Self::Context>) -> Result<HttpResponseOk<DbConfig>, ApiError>;
+    async fn db_config(
+        rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
+    ) -> Result<HttpResponseOk<DbConfig>, ApiError>;
 
     /// Get leader addresses
     #[endpoint { method = GET, path = "/leader" }]
-    async fn leader_get(rqctx: RequestContext<Self::Context>) -> Result<HttpResponseOk<Leader>, ApiError>;
+    async fn leader_get(
+        rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
+    ) -> Result<HttpResponseOk<Leader>, ApiError>;
 
     /// Change leader
     ///
@@ -90,6 +111,7 @@ pub trait QlusterApi {
     #[endpoint { method = POST, path = "/leader" }]
     async fn leader_post(
         rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
         query: Query<NewLeaderQuery>,
     ) -> Result<HttpResponseOk<Leader>, ApiError>;
 
@@ -99,6 +121,7 @@ pub trait QlusterApi {
     #[endpoint { method = POST, path = "/node" }]
     async fn node_add(
         rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
         query: Query<AddNodeQuery>,
     ) -> Result<HttpResponseOk<Node>, ApiError>;
 
@@ -109,6 +132,7 @@ pub trait QlusterApi {
     #[endpoint { method = PATCH, path = "/node/{node}" }]
     async fn node_upgrade(
         rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
         path: Path<NodePath>,
         query: Query<UpgradeNodeQuery>,
     ) -> Result<HttpResponseOk<Node>, ApiError>;
@@ -120,6 +144,7 @@ pub trait QlusterApi {
     #[endpoint { method = DELETE, path = "/node/{node}" }]
     async fn node_remove(
         rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
         path: Path<NodePath>,
     ) -> Result<HttpResponseOk<Node>, ApiError>;
 
@@ -129,6 +154,7 @@ pub trait QlusterApi {
     #[endpoint { method = POST, path = "/node-down/{node}" }]
     async fn node_down(
         rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
         path: Path<NodePath>,
     ) -> Result<HttpResponseOk<Node>, ApiError>;
 
@@ -136,13 +162,14 @@ pub trait QlusterApi {
     #[endpoint { method = GET, path = "/sql/readonly" }]
     async fn sql_readonly(
         rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
     ) -> Result<HttpResponseHeaders<HttpResponseOk<ReadonlyStatements>, ETag>, ApiError>;
 
     /// Human-readable cluster and rpc events
     ///
     /// Text, a line an event, newest last.
     #[endpoint { method = GET, path = "/rpc" }]
-    async fn rpc(rqctx: RequestContext<Self::Context>) -> Result<Response<Body>, ApiError>;
+    async fn rpc(rqctx: RequestContext<Self::Context>, allowed: Allowed) -> Result<Response<Body>, ApiError>;
 
     /// Cluster events
     ///
@@ -151,6 +178,7 @@ pub trait QlusterApi {
     #[endpoint { method = GET, path = "/events" }]
     async fn events(
         rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
         query: Query<EventsQuery>,
     ) -> Result<HttpResponseOk<Vec<Event>>, ApiError>;
 

@@ -9,6 +9,7 @@ use qluster_consensus::model::Port;
 use serde::Deserialize;
 
 use crate::guard::{WatchdogMode, WatchdogSettings};
+use crate::security::{SecurityFile, SecurityOverrides, SecuritySettings};
 
 /// The API's port where none is given.
 const API: Port = Port::constant(8080);
@@ -53,6 +54,9 @@ pub struct Overrides {
     /// The watchdog [default: /dev/watchdog]
     #[arg(long, global = true, env = "QLUSTER_WATCHDOG_DEVICE", value_name = "FILE")]
     pub watchdog_device: Option<PathBuf>,
+    /// Credentials.
+    #[command(flatten)]
+    pub security: SecurityOverrides,
 }
 
 /// The file.
@@ -65,6 +69,7 @@ struct File {
     raft_dir: Option<PathBuf>,
     database: Option<DatabaseFile>,
     watchdog: WatchdogFile,
+    security: SecurityFile,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -99,6 +104,8 @@ pub struct Settings {
     pub database: Option<DatabaseSettings>,
     /// What resets the machine where a primary cannot be stopped.
     pub watchdog: WatchdogSettings,
+    /// Where its credentials are.
+    pub security: SecuritySettings,
 }
 
 /// The settings of a node's database.
@@ -162,11 +169,6 @@ impl Settings {
         if ip.is_unspecified() || ip.is_multicast() {
             return Err(ConfigError::Rule(format!("ip is {ip}, expected the address of this host, not of many")));
         }
-        if !is_served(ip) {
-            return Err(ConfigError::Rule(format!(
-                "ip is {ip}, but without credentials only loopback addresses are served, and this version has none yet"
-            )));
-        }
         let data_dir =
             overrides.data_dir.clone().or(file.data_dir).unwrap_or_else(|| PathBuf::from("/var/lib/qluster"));
         let section = file.database;
@@ -203,7 +205,11 @@ impl Settings {
             mode: overrides.watchdog.or(file.watchdog.mode).unwrap_or(usual.mode),
             device: absolute(device)?,
         };
-        Ok(Self { ip, api_port, data_dir, raft_dir, database, watchdog })
+        let security = SecuritySettings::combine(file.security, &overrides.security).map_err(ConfigError::Rule)?;
+        if let Some(reason) = security.forbid(ip, database.is_some()) {
+            return Err(ConfigError::Rule(reason));
+        }
+        Ok(Self { ip, api_port, data_dir, raft_dir, database, watchdog, security })
     }
 
     /// Where the REST API is.
@@ -215,15 +221,6 @@ impl Settings {
     pub fn store(&self) -> PathBuf {
         self.raft_dir.join("raft.redb")
     }
-}
-
-/// Whether nobody but this host, or a test, reaches what the node serves there.
-fn is_served(ip: IpAddr) -> bool {
-    #[cfg(feature = "faults")]
-    if crate::faults::network() {
-        return true;
-    }
-    ip.is_loopback()
 }
 
 fn read(path: &Path) -> Result<File, ConfigError> {
@@ -301,7 +298,8 @@ mod tests {
         for (yaml, overrides, expected) in [
             ("api-port: 8080", &Overrides::default(), "give --ip"),
             ("ip: 0.0.0.0", &Overrides::default(), "not of many"),
-            ("ip: 10.0.0.1", &Overrides::default(), "only loopback"),
+            ("ip: 10.0.0.1", &Overrides::default(), "--allow-unauthenticated-network"),
+            ("ip: 127.0.0.1\nsecurity: {token: x}", &Overrides::default(), "unknown field `token`"),
             ("ip: localhost", &Overrides::default(), "invalid IP address"),
             ("ip: 127.0.0.1\napi-port: 70000", &Overrides::default(), "a port from 1 to 65535"),
             ("ip: 127.0.0.1\napi-prot: 8080", &Overrides::default(), "unknown field `api-prot`"),

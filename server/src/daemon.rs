@@ -2,10 +2,10 @@
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use dropshot::{ConfigDropshot, HandlerTaskMode, HttpServer, ServerBuilder};
+use dropshot::{ConfigDropshot, ConfigTls, HandlerTaskMode, HttpServer, ServerBuilder};
 use qluster_consensus::clock::Clock;
 use qluster_consensus::cluster::{Cluster, Parts, StartError};
 use qluster_consensus::database::Database;
@@ -15,18 +15,22 @@ use uuid::Uuid;
 
 use crate::api::qluster_api_mod;
 use crate::config::Settings;
-use crate::database::{DatabaseConfig, Postgres};
+use crate::database::{DatabaseConfig, Passwords, Postgres};
 use crate::guard::Lease;
 use crate::handlers::{Api, Context};
 use crate::join::{self, JoinError};
 use crate::peer::WebSocketTransport;
 use crate::report;
+use crate::security::{Security, SecurityError};
 
 /// A request's body may be so large, in bytes; operations that take one say so themselves.
 const BODY: usize = 1024;
 
 /// Requests that are being answered when the node stops get so long.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// So often it is told at most that a client and this node could not agree on TLS.
+const BETWEEN_TLS_ERRORS: Duration = Duration::from_secs(10);
 
 /// How a node starts.
 #[derive(Clone, Debug)]
@@ -64,6 +68,9 @@ pub enum DaemonError {
         /// Why.
         reason: String,
     },
+    /// Credentials are missing or wrong.
+    #[error("the node's credentials cannot be used")]
+    Security(#[from] SecurityError),
     /// What is on the disk does not fit what was asked for.
     #[error("{0}")]
     Refused(String),
@@ -86,12 +93,14 @@ pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()
     for path in [&settings.data_dir, &settings.raft_dir] {
         std::fs::create_dir_all(path).map_err(|source| DaemonError::Directory { path: path.clone(), source })?;
     }
+    let security = Security::load(settings.security.clone(), settings.ip)?;
     let context = Arc::new(Context {
         member: OnceLock::new(),
         cluster: OnceLock::new(),
         database: OnceLock::new(),
         peers: Arc::default(),
         api_port: settings.api_port,
+        security: security.clone(),
     });
     // The API is there before the node is a member: whoever adds it can reach it, and learns what it lacks.
     let server = serve(&settings, context.clone())?;
@@ -99,12 +108,24 @@ pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()
     let ended = {
         let node = node(&settings, start, &context);
         tokio::pin!(node, stop);
+        let life = async {
+            tokio::select! {
+                () = &mut stop => Ok(()),
+                started = &mut node => match started {
+                    Ok(()) => { stop.await; Ok(()) }
+                    Err(error) => Err(error),
+                },
+            }
+        };
+        let server = &server;
+        let refresh = |tls| async move {
+            if let Err(reason) = server.refresh_tls(&ConfigTls::Dynamic(tls)).await {
+                tracing::error!(reason, "the new certificate is not in force");
+            }
+        };
         tokio::select! {
-            () = &mut stop => Ok(()),
-            started = &mut node => match started {
-                Ok(()) => { stop.await; Ok(()) }
-                Err(error) => Err(error),
-            },
+            ended = life => ended,
+            never = security.follow_changes(refresh) => match never {},
         }
     };
     tracing::info!("stops; the database goes on as it is");
@@ -135,8 +156,26 @@ fn serve(settings: &Settings, context: Arc<Context>) -> Result<HttpServer<Arc<Co
         default_handler_task_mode: HandlerTaskMode::Detached,
         ..ConfigDropshot::default()
     };
-    let log = slog::Logger::root(slog::Fuse(tracing_slog::TracingSlogDrain), slog::o!());
-    ServerBuilder::new(api, context, log).config(config).start().map_err(|error| failed(report::chain(&error)))
+    let log = slog::Logger::root(slog::Fuse(slog::Filter(tracing_slog::TracingSlogDrain, told_of())), slog::o!());
+    let tls = context.security.keys().tls.as_ref().map(|tls| ConfigTls::Dynamic(tls.server.clone()));
+    ServerBuilder::new(api, context, log).config(config).tls(tls).start().map_err(|error| failed(report::chain(&error)))
+}
+
+/// Which records of the HTTP server are told. That a client and this node could not agree on TLS it says each time, and
+/// some ask many times a second.
+fn told_of() -> impl Fn(&slog::Record) -> bool {
+    let last: Mutex<Option<Instant>> = Mutex::default();
+    move |record| {
+        if record.level() != slog::Level::Warning || !record.msg().to_string().starts_with("tls accept err") {
+            return true;
+        }
+        let (mut last, now) = (last.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        let due = last.is_none_or(|last| now.duration_since(last) >= BETWEEN_TLS_ERRORS);
+        if due {
+            *last = Some(now);
+        }
+        due
+    }
 }
 
 /// Makes the node a member where that is asked for, and starts it.
@@ -181,7 +220,7 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
             (store, identity)
         }
         (store, _, Start::Join { url, role }) => {
-            let url = join::address(url)?;
+            let url = join::address(url, context.security.has_tls())?;
             let has_database = role.has_database();
             if let Some(data) = data.filter(|data| has_database && !is_empty(data)) {
                 return Err(DaemonError::Refused(format!(
@@ -191,7 +230,7 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
                 )));
             }
             let store = store.map_or_else(|| Store::create(&path), Ok)?;
-            let identity = join::ask_for_a_place(url, settings, *role).await?;
+            let identity = join::ask_for_a_place(url, settings, *role, &context.security).await?;
             store.set_identity(&identity)?;
             tracing::info!(node = %identity.node, cluster = %identity.cluster, "this node was added");
             (store, identity)
@@ -210,7 +249,7 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
                 os_user: database.os_user.clone(),
                 programs: database.programs.clone(),
                 run_dir: settings.data_dir.join("run"),
-                replication_password: replication_password(),
+                replication_passwords: replication_passwords(&context.security, identity.cluster),
             })
             .await?;
             Some(postgres)
@@ -226,13 +265,14 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
         // Before anything can be promoted.
         guarded(postgres, settings);
         tokio::spawn(postgres.clone().run());
+        tokio::spawn(postgres.clone().keep_password());
         tokio::spawn(join::show_progress(postgres.clone()));
         let _ = context.database.set(postgres.clone());
     }
     let kept = database.clone();
     let parts = Parts {
         store,
-        transport: WebSocketTransport::new(identity, context.peers.clone()),
+        transport: WebSocketTransport::new(identity, context.security.clone(), context.peers.clone()),
         database: database.map(directed),
         clock: Clock::boottime(),
     };
@@ -258,16 +298,14 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
     if let Some(postgres) = kept {
         tokio::spawn(guard(postgres, cluster.clone()));
     }
-    tokio::spawn(join::ask_for_the_upgrade(cluster, db_port, settings.api_port));
+    tokio::spawn(join::ask_for_the_upgrade(cluster, db_port, settings.api_port, context.security.clone()));
     Ok(())
 }
 
-/// There are no credentials yet: standbys are let in from loopback only, except in tests.
-fn replication_password() -> Option<String> {
-    #[cfg(feature = "faults")]
-    return crate::faults::replication_password();
-    #[cfg(not(feature = "faults"))]
-    None
+/// By which standbys are let in, beyond loopback as well: where there is a secret.
+fn replication_passwords(security: &Arc<Security>, cluster: Uuid) -> Option<Passwords> {
+    let security = security.clone();
+    security.has_secret().then(|| Passwords::new(move || security.replication_passwords(cluster)))
 }
 
 /// Gives the database its guard.

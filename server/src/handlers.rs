@@ -22,6 +22,7 @@ use crate::body::WholeBody;
 use crate::database::Postgres;
 use crate::peer::{self, PeerLog};
 use crate::report;
+use crate::security::{Allowed, Security};
 use crate::status::ApiError;
 
 /// A long poll that does not say how long it waits, waits so long.
@@ -44,6 +45,8 @@ pub struct Context {
     pub peers: Arc<PeerLog>,
     /// The own port, which is the port of others where none is given.
     pub api_port: Port,
+    /// Who may do what.
+    pub security: Arc<Security>,
 }
 
 /// The API over a [`Context`].
@@ -54,11 +57,11 @@ type Ctx = RequestContext<Arc<Context>>;
 impl QlusterApi for Api {
     type Context = Arc<Context>;
 
-    async fn is_leader(ctx: Ctx) -> Result<HttpResponseOk<Leader>, ApiError> {
+    async fn is_leader(ctx: Ctx, _: Allowed) -> Result<HttpResponseOk<Leader>, ApiError> {
         answer(&ctx, cluster(&ctx).and_then(|cluster| Ok(cluster.is_leader()?)))
     }
 
-    async fn map(ctx: Ctx, query: Query<WaitQuery>) -> Result<HttpResponseOk<ClusterMap>, ApiError> {
+    async fn map(ctx: Ctx, _: Allowed, query: Query<WaitQuery>) -> Result<HttpResponseOk<ClusterMap>, ApiError> {
         let WaitQuery { after_index, wait } = query.into_inner();
         let told = async {
             let cluster = cluster(&ctx)?;
@@ -71,25 +74,29 @@ impl QlusterApi for Api {
         answer(&ctx, told.await)
     }
 
-    async fn status(ctx: Ctx) -> Result<HttpResponseOk<ClusterStatus>, ApiError> {
+    async fn status(ctx: Ctx, _: Allowed) -> Result<HttpResponseOk<ClusterStatus>, ApiError> {
         answer(&ctx, cluster(&ctx).and_then(|cluster| Ok(cluster.status()?)))
     }
 
-    async fn info(ctx: Ctx) -> Result<HttpResponseOk<ClusterInfo>, ApiError> {
+    async fn info(ctx: Ctx, _: Allowed) -> Result<HttpResponseOk<ClusterInfo>, ApiError> {
         let told = async { Ok(cluster(&ctx)?.info().await?) };
         answer(&ctx, told.await)
     }
 
-    async fn config_get(ctx: Ctx) -> Result<HttpResponseOk<Config>, ApiError> {
+    async fn config_get(ctx: Ctx, _: Allowed) -> Result<HttpResponseOk<Config>, ApiError> {
         answer(&ctx, cluster(&ctx).and_then(|cluster| Ok(cluster.config()?)))
     }
 
-    async fn config_post(ctx: Ctx, body: WholeBody<ConfigUpdate>) -> Result<HttpResponseOk<Config>, ApiError> {
+    async fn config_post(
+        ctx: Ctx,
+        _: Allowed,
+        body: WholeBody<ConfigUpdate>,
+    ) -> Result<HttpResponseOk<Config>, ApiError> {
         let told = async { Ok(cluster(&ctx)?.set_config(body.into_inner(), &actor(&ctx)).await?) };
         answer(&ctx, told.await)
     }
 
-    async fn db_config(ctx: Ctx) -> Result<HttpResponseOk<DbConfig>, ApiError> {
+    async fn db_config(ctx: Ctx, _: Allowed) -> Result<HttpResponseOk<DbConfig>, ApiError> {
         let told = async {
             cluster(&ctx)?;
             let none = || ApiError::new(ErrorCode::PreconditionFailed, "this node manages no database");
@@ -102,11 +109,15 @@ impl QlusterApi for Api {
         answer(&ctx, told.await)
     }
 
-    async fn leader_get(ctx: Ctx) -> Result<HttpResponseOk<Leader>, ApiError> {
+    async fn leader_get(ctx: Ctx, _: Allowed) -> Result<HttpResponseOk<Leader>, ApiError> {
         answer(&ctx, cluster(&ctx).and_then(|cluster| Ok(cluster.leader()?)))
     }
 
-    async fn leader_post(ctx: Ctx, query: Query<NewLeaderQuery>) -> Result<HttpResponseOk<Leader>, ApiError> {
+    async fn leader_post(
+        ctx: Ctx,
+        _: Allowed,
+        query: Query<NewLeaderQuery>,
+    ) -> Result<HttpResponseOk<Leader>, ApiError> {
         let told = async {
             let NewLeaderQuery { node, accept_data_loss } = query.into_inner();
             let switched = match accept_data_loss {
@@ -118,7 +129,7 @@ impl QlusterApi for Api {
         answer(&ctx, told.await)
     }
 
-    async fn node_add(ctx: Ctx, query: Query<AddNodeQuery>) -> Result<HttpResponseOk<Node>, ApiError> {
+    async fn node_add(ctx: Ctx, _: Allowed, query: Query<AddNodeQuery>) -> Result<HttpResponseOk<Node>, ApiError> {
         let AddNodeQuery { ip, role, api_port } = query.into_inner();
         let told = async {
             let api_port = api_port.unwrap_or(ctx.context().api_port);
@@ -129,6 +140,7 @@ impl QlusterApi for Api {
 
     async fn node_upgrade(
         ctx: Ctx,
+        _: Allowed,
         path: Path<NodePath>,
         query: Query<UpgradeNodeQuery>,
     ) -> Result<HttpResponseOk<Node>, ApiError> {
@@ -138,17 +150,20 @@ impl QlusterApi for Api {
         answer(&ctx, told.await)
     }
 
-    async fn node_remove(ctx: Ctx, path: Path<NodePath>) -> Result<HttpResponseOk<Node>, ApiError> {
+    async fn node_remove(ctx: Ctx, _: Allowed, path: Path<NodePath>) -> Result<HttpResponseOk<Node>, ApiError> {
         let told = async { Ok(cluster(&ctx)?.remove_node(path.into_inner().node, &actor(&ctx)).await?) };
         answer(&ctx, told.await)
     }
 
-    async fn node_down(ctx: Ctx, path: Path<NodePath>) -> Result<HttpResponseOk<Node>, ApiError> {
+    async fn node_down(ctx: Ctx, _: Allowed, path: Path<NodePath>) -> Result<HttpResponseOk<Node>, ApiError> {
         let told = async { Ok(cluster(&ctx)?.down_node(path.into_inner().node, DECLARED_DOWN, &actor(&ctx)).await?) };
         answer(&ctx, told.await)
     }
 
-    async fn sql_readonly(ctx: Ctx) -> Result<HttpResponseHeaders<HttpResponseOk<ReadonlyStatements>, ETag>, ApiError> {
+    async fn sql_readonly(
+        ctx: Ctx,
+        _: Allowed,
+    ) -> Result<HttpResponseHeaders<HttpResponseOk<ReadonlyStatements>, ETag>, ApiError> {
         let HttpResponseOk(statements) = answer(&ctx, cluster(&ctx).and_then(|cluster| Ok(cluster.readonly()?)))?;
         let json = serde_json::to_vec(&statements).map_err(|error| internal(&ctx, &error))?;
         let hash: String = Sha256::digest(json).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
@@ -156,7 +171,7 @@ impl QlusterApi for Api {
         Ok(HttpResponseHeaders::new(HttpResponseOk(statements), etag))
     }
 
-    async fn rpc(ctx: Ctx) -> Result<Response<Body>, ApiError> {
+    async fn rpc(ctx: Ctx, _: Allowed) -> Result<Response<Body>, ApiError> {
         let events = match ctx.context().cluster.get() {
             Some(cluster) => cluster.events(None, EVENTS as usize, Duration::ZERO).await,
             None => Vec::new(),
@@ -168,7 +183,7 @@ impl QlusterApi for Api {
             .map_err(|error| internal(&ctx, &error))
     }
 
-    async fn events(ctx: Ctx, query: Query<EventsQuery>) -> Result<HttpResponseOk<Vec<Event>>, ApiError> {
+    async fn events(ctx: Ctx, _: Allowed, query: Query<EventsQuery>) -> Result<HttpResponseOk<Vec<Event>>, ApiError> {
         let EventsQuery { after_index, limit, wait } = query.into_inner();
         let told = async {
             let limit = limit.map_or(EVENTS, |limit| limit.0);
@@ -189,6 +204,7 @@ impl QlusterApi for Api {
         let identity = context.cluster.get().map(Cluster::identity);
         let remote = ctx.request.remote_addr();
         let log = context.peers.clone();
+        let security = context.security.clone();
         let serve = move |from, request| match context.cluster.get() {
             Some(cluster) => cluster.serve(from, request),
             None => {
@@ -196,7 +212,7 @@ impl QlusterApi for Api {
                 Box::pin(std::future::ready(qluster_consensus::transport::PeerResponse::Failed(reason.into())))
             }
         };
-        peer::accept(upgraded, remote, identity, serve, log).await
+        peer::accept(upgraded, remote, identity, security, serve, log).await
     }
 }
 

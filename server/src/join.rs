@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -10,11 +11,13 @@ use qluster_consensus::database::{Database, DatabaseRole};
 use qluster_consensus::model::{ClusterInfo, Error, ErrorCode, Node, NodeRole, Port};
 use qluster_consensus::store::Identity;
 use reqwest::{Method, Url};
+use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 
 use crate::config::Settings;
 use crate::database::Postgres;
 use crate::report;
+use crate::security::Security;
 
 /// A node that wants to join tries for so long to be added: elections are over long before.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -60,12 +63,19 @@ pub enum JoinError {
 struct Asker {
     http: reqwest::Client,
     url: Url,
+    token: Option<SecretString>,
 }
 
 impl Asker {
-    fn new(url: Url) -> Result<Self, JoinError> {
-        let http = reqwest::Client::builder().timeout(REQUEST).no_proxy().build().map_err(JoinError::Client)?;
-        Ok(Self { http, url })
+    fn new(url: Url, security: &Security) -> Result<Self, JoinError> {
+        let mut builder = reqwest::Client::builder().timeout(REQUEST).no_proxy();
+        // Nodes do not redirect; whoever does is no node, and gets no token passed on.
+        builder = builder.redirect(reqwest::redirect::Policy::none());
+        if let Some(tls) = &security.keys().tls {
+            builder = builder.tls_backend_preconfigured(tls.client.as_ref().clone());
+        }
+        let http = builder.build().map_err(JoinError::Client)?;
+        Ok(Self { http, url, token: security.own_token() })
     }
 
     async fn ask<T: DeserializeOwned>(
@@ -78,7 +88,11 @@ impl Asker {
         url.set_path(path);
         let attempted = format!("cannot ask {method} {url}");
         let failed = |source| JoinError::Request { attempted: attempted.clone(), source };
-        let response = self.http.request(method.clone(), url.clone()).query(query).send().await.map_err(failed)?;
+        let mut request = self.http.request(method.clone(), url.clone()).query(query);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose_secret());
+        }
+        let response = request.send().await.map_err(failed)?;
         if response.status().is_success() {
             return response.json().await.map_err(failed);
         }
@@ -98,20 +112,28 @@ impl Asker {
     }
 }
 
-/// Reads the address of a node.
-pub fn address(given: &str) -> Result<Url, JoinError> {
+/// Reads the address of a node. All nodes of a cluster speak TLS, or none.
+pub fn address(given: &str, tls: bool) -> Result<Url, JoinError> {
     let wrong = |reason: String| JoinError::Address { given: given.into(), reason };
     let url: Url = given.parse().map_err(|error| wrong(format!("{error}")))?;
-    if url.scheme() != "http" || url.host().is_none() {
-        return Err(wrong("it is no http:// address with a host".into()));
-    }
-    Ok(url)
+    let reason = match (url.scheme(), url.host()) {
+        ("http", Some(_)) if tls => "this node speaks TLS, so the others do: give an https:// address",
+        ("https", Some(_)) if !tls => "this node was given no certificate: --tls-cert, --tls-key and --tls-ca",
+        ("http" | "https", Some(_)) => return Ok(url),
+        _ => "it is no http:// or https:// address with a host",
+    };
+    Err(wrong(reason.into()))
 }
 
 /// Asks the cluster that the node at `url` belongs to for a place, and returns it. A try that was not confirmed is
 /// repeated: a listener that never was upgraded is replaced by the next one from the same address.
-pub async fn ask_for_a_place(url: Url, settings: &Settings, role: NodeRole) -> Result<Identity, JoinError> {
-    let mut asker = Asker::new(url)?;
+pub async fn ask_for_a_place(
+    url: Url,
+    settings: &Settings,
+    role: NodeRole,
+    security: &Security,
+) -> Result<Identity, JoinError> {
+    let mut asker = Asker::new(url, security)?;
     let query =
         [("ip", settings.ip.to_string()), ("role", role.to_string()), ("api-port", settings.api_port.to_string())];
     let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -125,7 +147,11 @@ pub async fn ask_for_a_place(url: Url, settings: &Settings, role: NodeRole) -> R
                 asker.follow(error)
                     || matches!(
                         error.error_code,
-                        ErrorCode::NoLeader | ErrorCode::Superseded | ErrorCode::Unconfirmed | ErrorCode::Unavailable
+                        ErrorCode::NoLeader
+                            | ErrorCode::Superseded
+                            | ErrorCode::Unconfirmed
+                            | ErrorCode::Unavailable
+                            | ErrorCode::TooManyRequests
                     )
             }
             JoinError::Request { .. } => true,
@@ -142,7 +168,7 @@ pub async fn ask_for_a_place(url: Url, settings: &Settings, role: NodeRole) -> R
 }
 
 /// Asks the leader for the upgrade of this node until it has it, where it is still a listener that is to become more.
-pub async fn ask_for_the_upgrade(cluster: Cluster, db_port: Option<Port>, api_port: Port) {
+pub async fn ask_for_the_upgrade(cluster: Cluster, db_port: Option<Port>, api_port: Port, security: Arc<Security>) {
     let me = cluster.identity().node;
     let mut told = String::new();
     loop {
@@ -156,8 +182,8 @@ pub async fn ask_for_the_upgrade(cluster: Cluster, db_port: Option<Port>, api_po
             let db_port = db_port.unwrap_or(api_port);
             let query = [("db-port", db_port.to_string()), ("api-port", api_port.to_string())];
             let asked = async {
-                let url = address_of(address)?;
-                Asker::new(url)?.ask::<Node>(Method::PATCH, &format!("/node/{me}"), &query).await
+                let url = address_of(address, security.has_tls())?;
+                Asker::new(url, &security)?.ask::<Node>(Method::PATCH, &format!("/node/{me}"), &query).await
             };
             match asked.await {
                 Ok(node) => {
@@ -177,12 +203,13 @@ pub async fn ask_for_the_upgrade(cluster: Cluster, db_port: Option<Port>, api_po
     }
 }
 
-fn address_of(address: SocketAddr) -> Result<Url, JoinError> {
-    self::address(&format!("http://{address}"))
+fn address_of(address: SocketAddr, tls: bool) -> Result<Url, JoinError> {
+    let scheme = if tls { "https" } else { "http" };
+    self::address(&format!("{scheme}://{address}"), tls)
 }
 
 /// Shows how far the clone of the database is, until it is done: as a bar at a terminal, otherwise in the log.
-pub async fn show_progress(database: std::sync::Arc<Postgres>) {
+pub async fn show_progress(database: Arc<Postgres>) {
     let mut status = database.status();
     let bar = std::io::stderr().is_terminal().then(|| {
         let bar = ProgressBar::with_draw_target(Some(100), ProgressDrawTarget::stderr());
@@ -222,10 +249,18 @@ mod tests {
 
     #[test]
     fn an_address_that_is_none_is_refused_with_an_example() {
-        for given in ["", "10.0.0.1:8080", "https://10.0.0.1:8080", "http://", "ftp://host"] {
-            let error = address(given).unwrap_err().to_string();
+        for (given, tls) in [
+            ("", false),
+            ("10.0.0.1:8080", false),
+            ("https://10.0.0.1:8080", false),
+            ("http://10.0.0.1:8080", true),
+            ("http://", false),
+            ("ftp://host", false),
+        ] {
+            let error = address(given, tls).unwrap_err().to_string();
             assert!(error.contains("such as `http://10.0.0.1:8080`"), "{given}: {error}");
         }
-        assert!(address("http://10.0.0.1:8080").is_ok());
+        assert!(address("http://10.0.0.1:8080", false).is_ok());
+        assert!(address("https://10.0.0.1:8080", true).is_ok());
     }
 }

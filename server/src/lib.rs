@@ -7,6 +7,7 @@
 //! - [`peer`]: the channel on which the nodes talk to each other.
 //! - [`database`]: PostgreSQL, as consensus directs it. [`guard`]: the process that ends it where the agent cannot.
 //! - [`config`], [`daemon`], [`join`]: the node's settings, its start and end, and how it becomes a member.
+//! - [`security`]: who may do what: tokens, the cluster's secret, TLS.
 //! - [`report`]: what is told to people.
 //! - `faults`: switches for tests, in a program of their own.
 
@@ -23,4 +24,5 @@ pub mod join;
 pub mod openapi;
 pub mod peer;
 pub mod report;
+pub mod security;
 pub mod status;

@@ -11,6 +11,8 @@ use openapiv3::{
 };
 use qluster_consensus::model::ErrorCode;
 
+use crate::security::{Kind, Needs, needs};
+
 /// The head of the file, so that nobody edits it.
 const HEADER: &str = "# Generated from server/src/api.rs by `cargo xtask openapi`; do not edit.\n";
 
@@ -32,6 +34,9 @@ pub enum OpenapiError {
     /// An operation of the table is not in the trait.
     #[error("operation `{0}` is in the table of operations in openapi.rs, and not in api.rs")]
     Vanished(&'static str),
+    /// Nobody said what an operation of the trait needs.
+    #[error("operation `{0}` has no line in the table of what operations need in security/needs.rs")]
+    Unguarded(String),
     /// The document cannot be written as YAML.
     #[error("the description cannot be written as YAML")]
     Yaml(#[source] serde_norway::Error),
@@ -142,6 +147,7 @@ fn general(error: ErrorCode) -> (&'static str, &'static str) {
         ErrorCode::Unconfirmed => {
             ("the change is in the leader's log but was not confirmed in time: it may still take effect", "look first")
         }
+        ErrorCode::TooManyRequests => ("too many wrong credentials came from this address", "yes, shortly"),
         ErrorCode::Internal | ErrorCode::Other => ("a defect or a failing disk", "no"),
         ErrorCode::NoLeader => ("the cluster has no leader now", "yes, shortly"),
         ErrorCode::Unavailable => (
@@ -152,7 +158,7 @@ fn general(error: ErrorCode) -> (&'static str, &'static str) {
 }
 
 /// All errors that there are, in the order of their codes.
-const ERRORS: [ErrorCode; 11] = [
+const ERRORS: [ErrorCode; 12] = [
     ErrorCode::BadRequest,
     ErrorCode::Unauthenticated,
     ErrorCode::Forbidden,
@@ -161,10 +167,24 @@ const ERRORS: [ErrorCode; 11] = [
     ErrorCode::PreconditionFailed,
     ErrorCode::NotLeader,
     ErrorCode::Unconfirmed,
+    ErrorCode::TooManyRequests,
     ErrorCode::Internal,
     ErrorCode::NoLeader,
     ErrorCode::Unavailable,
 ];
+
+/// The kinds of tokens.
+const SCHEMES: [(Kind, &str); 2] = [
+    (Kind::Read, "A token of those that may read. A node at a loopback address may do without tokens."),
+    (Kind::Admin, "A token of those that may also change. A node at a loopback address may do without tokens."),
+];
+
+fn scheme(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Read => "read",
+        Kind::Admin => "admin",
+    }
+}
 
 /// The text of `openapi.yaml`.
 pub fn document() -> Result<String, OpenapiError> {
@@ -195,18 +215,17 @@ fn refine(document: &mut OpenAPI) -> Result<(), OpenapiError> {
     let components = document.components.get_or_insert_default();
     // The ranges' body: each operation has its own codes now.
     components.responses.clear();
-    components.security_schemes.insert(
-        "token".into(),
-        ReferenceOr::Item(SecurityScheme::HTTP {
-            scheme: "bearer".into(),
-            bearer_format: None,
-            description: Some("A token of one of two kinds: `read`, or `admin`, which changes need.".into()),
-            extensions: Default::default(),
-        }),
-    );
-    // The empty alternative: a node that is bound to the loopback address may do without.
-    document.security =
-        Some(vec![SecurityRequirement::from_iter([("token".into(), Vec::new())]), SecurityRequirement::new()]);
+    for (kind, text) in SCHEMES {
+        components.security_schemes.insert(
+            scheme(kind).into(),
+            ReferenceOr::Item(SecurityScheme::HTTP {
+                scheme: "bearer".into(),
+                bearer_format: None,
+                description: Some(text.into()),
+                extensions: Default::default(),
+            }),
+        );
+    }
 
     let components = components.clone();
     let mut missing: Vec<&str> = OPERATIONS.iter().map(|(id, ..)| *id).collect();
@@ -219,7 +238,8 @@ fn refine(document: &mut OpenAPI) -> Result<(), OpenapiError> {
             let Some((id, tag, class)) = OPERATIONS.iter().find(|(name, ..)| *name == id) else {
                 return Err(OpenapiError::Unlisted(id));
             };
-            refine_operation(operation, tag, *class);
+            let needs = needs(id).ok_or_else(|| OpenapiError::Unguarded((*id).into()))?;
+            refine_operation(operation, tag, *class, needs);
             if let Some(ReferenceOr::Item(body)) = &mut operation.request_body {
                 for content in body.content.values_mut() {
                     content.example = content.schema.as_ref().and_then(|schema| partial_example(schema, &components));
@@ -235,7 +255,7 @@ fn refine(document: &mut OpenAPI) -> Result<(), OpenapiError> {
     missing.first().map_or(Ok(()), |id| Err(OpenapiError::Vanished(id)))
 }
 
-fn refine_operation(operation: &mut Operation, tag: &str, class: Class) {
+fn refine_operation(operation: &mut Operation, tag: &str, class: Class, needs: Needs) {
     operation.tags = vec![tag.into()];
     for parameter in &mut operation.parameters {
         // A query string has no null: an optional parameter is left out.
@@ -246,7 +266,19 @@ fn refine_operation(operation: &mut Operation, tag: &str, class: Class) {
         }
     }
 
-    let mut errors = vec![ErrorCode::Unauthenticated, ErrorCode::Forbidden, ErrorCode::Internal];
+    let schemes = match needs {
+        Needs::Nothing | Needs::Secret => Vec::new(),
+        Needs::Token(Kind::Read) => vec![Kind::Read, Kind::Admin],
+        Needs::Token(Kind::Admin) => vec![Kind::Admin],
+    };
+    let requirement = |kind: &Kind| SecurityRequirement::from_iter([(scheme(*kind).into(), Vec::new())]);
+    operation.security = Some(schemes.iter().map(requirement).collect());
+
+    let mut errors = vec![ErrorCode::Internal];
+    if let Needs::Token(kind) = needs {
+        errors.extend([ErrorCode::Unauthenticated, ErrorCode::TooManyRequests]);
+        errors.extend((kind == Kind::Admin).then_some(ErrorCode::Forbidden));
+    }
     if operation.request_body.is_some() || !operation.parameters.is_empty() {
         errors.push(ErrorCode::BadRequest);
     }

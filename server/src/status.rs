@@ -9,6 +9,7 @@
 //! | 412 | `precondition-failed` | after the reason is gone |
 //! | 417 | `not-leader` | yes, at the leader that the body names |
 //! | 420 | `unconfirmed` | look first: the change may still take effect |
+//! | 429 | `too-many-requests` | yes, shortly |
 //! | 500 | `internal` | no |
 //! | 530 | `no-leader` | yes, shortly |
 //! | 531 | `unavailable` | yes, elsewhere |
@@ -66,10 +67,14 @@ impl From<ClusterError> for ApiError {
 }
 
 impl From<HttpError> for ApiError {
-    /// Errors of the framework: what it could not read (400; a body over the limit too), or a defect.
+    /// Errors of what comes before a handler: credentials, what cannot be read (400; a body over the limit too), or a
+    /// defect.
     fn from(error: HttpError) -> Self {
         let code = match error.status_code.as_u16() {
+            401 => ErrorCode::Unauthenticated,
+            403 => ErrorCode::Forbidden,
             404 => ErrorCode::NotFound,
+            429 => ErrorCode::TooManyRequests,
             400..=499 => ErrorCode::BadRequest,
             _ => ErrorCode::Internal,
         };

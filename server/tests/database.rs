@@ -6,15 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use qluster_consensus::database::{
     Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary, Promotion, SyncRule,
 };
 use qluster_consensus::model::{Lsn, NodeId, Port, Term};
-use qluster_server::database::{DatabaseConfig, Postgres};
+use qluster_server::database::{DatabaseConfig, Passwords, Postgres};
 use rustix::process::Signal;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
@@ -87,7 +87,7 @@ impl Node {
             os_user: None,
             programs: Default::default(),
             run_dir: ground.0.path().join(format!("node-{id}/run")),
-            replication_password: None,
+            replication_passwords: None,
         }
     }
 
@@ -560,7 +560,7 @@ async fn standbys_with_a_password_give_it() {
     let ground = Ground::new();
     let nodes = [1, 2].map(|id| {
         let mut config = Node::config(&ground, id);
-        config.replication_password = Some("it's a \\ secret: 'ö'".into());
+        config.replication_passwords = Some(Passwords::new(|| vec!["it's a \\ secret: 'ö'".into()]));
         config
     });
     let [one, two] = nodes;
@@ -581,6 +581,49 @@ async fn standbys_with_a_password_give_it() {
     assert!(!settings.contains("secret:"), "{settings}");
     let config = format!("host=127.0.0.1 port={} user=qluster dbname=postgres password=wrong", two.config.port);
     assert!(tokio_postgres::connect(&config, NoTls).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_password_of_standbys_is_replaced_while_they_stream() {
+    let ground = Ground::new();
+    let known = [1, 2].map(|_| Arc::new(Mutex::new(vec!["old"])));
+    let mut nodes = Vec::new();
+    for (id, known) in [1, 2].into_iter().zip(&known) {
+        let (mut config, known) = (Node::config(&ground, id), known.clone());
+        let now = move || known.lock().unwrap().iter().map(|&password| password.into()).collect();
+        config.replication_passwords = Some(Passwords::new(now));
+        let node = Node::open(config).await.watched();
+        tokio::spawn(node.postgres.clone().keep_password());
+        nodes.push(node);
+    }
+    let [one, two] = <[Node; 2]>::try_from(nodes).ok().unwrap();
+    one.postgres.initialize().await.unwrap();
+    one.postgres.fence(DEADLINE).await.unwrap();
+    let promotion = one.promote(1).await;
+    two.copy_from(one.as_primary(1, promotion)).await.unwrap();
+    two.streaming().await;
+
+    // The primary changes it first, and the standby, which knows both, finds that out when it connects anew.
+    *known[1].lock().unwrap() = vec!["old", "new"];
+    *known[0].lock().unwrap() = vec!["new", "old"];
+    let config = format!("host=127.0.0.1 port={} user=qluster dbname=postgres password=new", one.config.port);
+    let begun = Instant::now();
+    while tokio_postgres::connect(&config, NoTls).await.is_err() {
+        assert!(begun.elapsed() < PATIENCE, "the new password is not set");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let client = one.connect().await;
+    let reconnects = async || {
+        let pid = number(&client, "SELECT pid::bigint FROM pg_stat_replication").await;
+        client.batch_execute(&format!("SELECT pg_terminate_backend({pid})")).await.unwrap();
+        let another = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND pid <> ";
+        until_number(&client, &format!("{another}{pid}"), 1).await;
+    };
+    reconnects().await;
+
+    // Once the old one is no more known, nothing is amiss.
+    known.iter().for_each(|known| *known.lock().unwrap() = vec!["new"]);
+    reconnects().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

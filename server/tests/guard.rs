@@ -262,7 +262,7 @@ async fn nothing_is_promoted_without_a_guard() {
         os_user: None,
         programs: Default::default(),
         run_dir: dir.with_file_name("run"),
-        replication_password: None,
+        replication_passwords: None,
     };
     let postgres = Postgres::open(config).await.unwrap();
     postgres.guarded_with(Default::default());

@@ -103,7 +103,13 @@ fn every_operation_has_the_codes_that_were_agreed() {
     let document = document();
     for (method, path, codes) in AGREED.into_iter().chain(ADDED) {
         let operation = operation(&document, method, path);
-        let mut expected: BTreeSet<u16> = codes.iter().copied().chain([401, 403]).collect();
+        let mut expected: BTreeSet<u16> = codes.iter().copied().collect();
+        // What is refused for want of a credential.
+        expected.extend(match (path, method) {
+            ("/is-leader", _) => &[][..],
+            (_, "get") => &[401, 429],
+            _ => &[401, 403, 429],
+        });
         if operation.request_body.is_some() || !operation.parameters.is_empty() {
             expected.insert(400);
         }
@@ -122,6 +128,27 @@ fn every_operation_has_the_codes_that_were_agreed() {
         assert!(operation.summary.is_some(), "{method} {path}");
     }
     assert_eq!(document.operations().count(), AGREED.len() + ADDED.len());
+}
+
+/// Load balancers, which have no token, ask for these.
+const OPEN: [&str; 1] = ["/is-leader"];
+
+#[test]
+fn every_operation_says_which_tokens_it_takes() {
+    let document = document();
+    let schemes = &document.components.as_ref().unwrap().security_schemes;
+    assert_eq!(schemes.keys().collect::<Vec<_>>(), ["read", "admin"]);
+    assert!(document.security.is_none(), "each operation says so itself");
+    for (path, method, operation) in document.operations() {
+        let security = operation.security.as_ref().unwrap_or_else(|| panic!("{method} {path} says nothing"));
+        let taken: Vec<&str> = security.iter().flat_map(|one| one.keys().map(String::as_str)).collect();
+        let expected = match method {
+            _ if OPEN.contains(&path) => &[][..],
+            "get" => &["read", "admin"],
+            _ => &["admin"],
+        };
+        assert_eq!(taken, expected, "{method} {path}");
+    }
 }
 
 #[test]

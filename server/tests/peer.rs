@@ -14,6 +14,7 @@ use qluster_consensus::model::{NodeId, Term};
 use qluster_consensus::store::Identity;
 use qluster_consensus::transport::{PeerRequest, PeerResponse, Transport, TransportError};
 use qluster_server::peer::{PeerLog, VERSION, WebSocketTransport, accept};
+use qluster_server::security::{Security, SecuritySettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
@@ -38,6 +39,7 @@ trait PeerApi {
 
 struct Accepting {
     identity: Option<Identity>,
+    security: Arc<Security>,
     serve: Serve,
     log: Arc<PeerLog>,
 }
@@ -49,7 +51,8 @@ impl PeerApi for Accepting {
         let this = rqctx.context();
         let serve = this.serve.clone();
         let serve = move |from, request| serve(from, request);
-        accept(upgraded, rqctx.request.remote_addr(), this.identity, serve, this.log.clone()).await
+        let (remote, security) = (rqctx.request.remote_addr(), this.security.clone());
+        accept(upgraded, remote, this.identity, security, serve, this.log.clone()).await
     }
 }
 
@@ -62,9 +65,13 @@ struct Server {
 
 impl Server {
     fn start(address: SocketAddr, identity: Option<Identity>, serve: Serve) -> Self {
+        Self::protected(address, identity, Security::none(), serve)
+    }
+
+    fn protected(address: SocketAddr, identity: Option<Identity>, security: Arc<Security>, serve: Serve) -> Self {
         let log = Arc::new(PeerLog::default());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let context = Accepting { identity, serve, log: log.clone() };
+        let context = Accepting { identity, security, serve, log: log.clone() };
         let api = peer_api_mod::api_description::<Accepting>().unwrap();
         let config = dropshot::ConfigDropshot { bind_address: address, ..Default::default() };
         let discard = slog::Logger::root(slog::Discard, slog::o!());
@@ -113,7 +120,7 @@ fn notes(log: &PeerLog) -> Vec<String> {
 /// A client, and its log.
 fn dialer() -> (Arc<WebSocketTransport>, Arc<PeerLog>) {
     let log = Arc::new(PeerLog::default());
-    (WebSocketTransport::new(identity(ME), log.clone()), log)
+    (WebSocketTransport::new(identity(ME), Security::none(), log.clone()), log)
 }
 
 /// A small request that carries a number.
@@ -313,6 +320,47 @@ async fn strangers_are_refused_and_noted_once() {
         }
         assert_eq!(notes(&log), [format!("node 2 at {} refuses this node: {reason}", server.address)]);
         assert_eq!(server.notes(), [format!("refused node 1 at 127.0.0.1: {reason}")]);
+    }
+}
+
+/// What protects a node that knows these secrets.
+fn secured(secrets: &[&str]) -> Arc<Security> {
+    use std::os::unix::fs::PermissionsExt;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let text: String = secrets.iter().map(|secret| format!("{}\n", secret.repeat(32))).collect();
+    std::fs::write(file.path(), text).unwrap();
+    let settings = SecuritySettings { peer_secret_file: Some(file.path().into()), ..Default::default() };
+    Security::load(settings, [127, 0, 0, 1].into()).unwrap()
+}
+
+#[tokio::test]
+async fn nodes_talk_where_each_proves_a_secret_that_the_other_knows() {
+    for (dialing, accepting, expected) in [
+        (secured(&["a"]), secured(&["a"]), None),
+        (secured(&["a", "b"]), secured(&["b", "c"]), None),
+        (
+            secured(&["a"]),
+            secured(&["b"]),
+            Some("refuses this node: it does not know the secret of this node's cluster"),
+        ),
+        (Security::none(), secured(&["b"]), Some("refuses this node: it asks for the cluster's secret")),
+        (secured(&["a"]), Security::none(), Some("is not trusted: it does not prove that it knows")),
+    ] {
+        let serve = Arc::new(|_, request| echo(request));
+        let server = Server::protected(anywhere(), Some(identity(THEM)), accepting, serve);
+        let log = Arc::new(PeerLog::default());
+        let transport = WebSocketTransport::new(identity(ME), dialing, log.clone());
+        let answer = transport.call(THEM, server.address, number(3), PATIENCE).await;
+        match expected {
+            None => assert_eq!(answered(answer), 3),
+            Some(why) => {
+                unreachable_why(answer);
+                let notes = notes(&log);
+                assert!(notes.len() == 1 && notes[0].contains(why), "{notes:?}");
+                assert!(server.notes().iter().all(|note| !note.contains("connected")) || why.contains("not trusted"));
+            }
+        }
     }
 }
 

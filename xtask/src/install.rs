@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::cargo::{run, succeeds};
-use crate::postgres;
+use crate::{deny, postgres};
 
 /// Something to install.
 struct Need {
@@ -18,6 +18,16 @@ struct Need {
 
 const NEEDS: [Need; 1] =
     [Need { what: "the PostgreSQL server", package: "postgresql", is_there: || postgres::bin_dir().is_some() }];
+
+/// Installs what the tests need.
+pub(crate) fn for_tests() -> Result<()> {
+    all()?;
+    if !deny::is_there() {
+        println!("cargo-deny is missing: it is built, which takes minutes");
+        run(deny::install())?;
+    }
+    Ok(())
+}
 
 /// Installs what is missing, where this user may; otherwise names the command.
 pub(crate) fn all() -> Result<()> {

@@ -10,6 +10,7 @@ mod chaos;
 mod cli;
 mod cluster;
 mod demo;
+mod deny;
 mod deps;
 mod generated;
 mod http;

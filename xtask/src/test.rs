@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::{FEATURES, FEATURES_WITH_FAULTS, cargo, run as run_command, succeeds};
-use crate::{args, chaos, cli, demo, deps, generated, install, interrupt};
+use crate::{args, chaos, cli, demo, deny, deps, generated, install, interrupt};
 
 /// A step: its name on the command line, and what it does.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 13] = [
-    ("install", install::all),
+const STEPS: [Step; 14] = [
+    ("install", install::for_tests),
     ("fmt", || run_command(cargo(&["fmt", "--all", "--check"])).context("run `cargo fmt --all`")),
     ("deps", deps::run),
+    ("deny", deny::run),
     ("clippy", clippy),
     ("openapi", || generated::openapi(true)),
     ("client", || generated::client(true)),

@@ -46,6 +46,8 @@ pub enum ErrorCode {
     NotLeader,
     /// 420: the change was not confirmed in time and may still take effect.
     Unconfirmed,
+    /// 429: too many wrong credentials came from the caller's address.
+    TooManyRequests,
     /// 500: a defect or a failing disk.
     Internal,
     /// 530: the cluster has no leader now.
@@ -70,6 +72,7 @@ impl ErrorCode {
             ErrorCode::PreconditionFailed => 412,
             ErrorCode::NotLeader => 417,
             ErrorCode::Unconfirmed => 420,
+            ErrorCode::TooManyRequests => 429,
             ErrorCode::Internal | ErrorCode::Other => 500,
             ErrorCode::NoLeader => 530,
             ErrorCode::Unavailable => 531,

@@ -9,7 +9,7 @@ use super::disk;
 use super::error::{Error, Result};
 use super::programs;
 use super::rewind::{Rebuilding, percent};
-use super::session::{self, PATIENCE, cell, one};
+use super::session::{PATIENCE, cell, one};
 use super::settings::Directions;
 use super::staging::{self, Contents};
 use super::{Postgres, Turn};
@@ -76,7 +76,7 @@ impl Postgres {
 
     /// How large the primary's database is. One with tablespaces is refused: they would be copied to the same paths.
     async fn size_of(&self, primary: &Primary) -> Result<u64> {
-        let client = session::connect_primary(primary, self.home.password.as_deref()).await?;
+        let client = self.connect_to(primary).await?;
         let sql = "SELECT (SELECT sum(pg_database_size(oid))::bigint FROM pg_database),
                           (SELECT string_agg(spcname, ', ') FROM pg_tablespace WHERE pg_tablespace_location(oid) <> '')";
         let row = one(&client, Duration::from_secs(60), "report its size", sql).await?;

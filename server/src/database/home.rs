@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use qluster_consensus::model::Lsn;
+use secrecy::SecretString;
 
 use super::conf;
 use super::control::{ControlData, history_file, start_of_timeline};
@@ -12,6 +13,7 @@ use super::disk;
 use super::error::{Error, Result};
 use super::files::{self, Files, remove_file};
 use super::hba::{self, Access};
+use super::password::Passwords;
 use super::process;
 use super::programs::Programs;
 use super::settings::{Directions, Own, Rendering, conflicts};
@@ -47,7 +49,11 @@ pub(super) struct Home {
     pub(super) files: Files,
     pub(super) own: Own,
     pub(super) superusers: Vec<String>,
-    pub(super) password: Option<String>,
+    pub(super) passwords: Option<Passwords>,
+    /// The password that a primary took last.
+    pub(super) taken: Mutex<Option<SecretString>>,
+    /// The password that was set last, and the postmaster where it was.
+    pub(super) set: Mutex<Option<(i32, SecretString)>>,
     /// What the database was last told; also in `qluster.conf`.
     directions: Mutex<Directions>,
     /// The least sizes with which it starts as a standby, once they were asked for.
@@ -68,7 +74,7 @@ impl Home {
         programs: Programs,
         files: Files,
         own: Own,
-        password: Option<String>,
+        passwords: Option<Passwords>,
     ) -> Result<Self> {
         let mut superusers = vec!["postgres".to_owned()];
         if files.accounts.database.name != "postgres" {
@@ -81,7 +87,9 @@ impl Home {
             files,
             own,
             superusers,
-            password,
+            passwords,
+            taken: Mutex::new(None),
+            set: Mutex::new(None),
             directions: Mutex::new(Directions::Fenced),
             floors: Mutex::new(None),
             spawned: Mutex::new(None),
@@ -354,7 +362,7 @@ impl Home {
         if accounts.database.name != accounts.agent {
             names.push(&accounts.database.name);
         }
-        let hba = hba::hba(&superusers, self.password.is_some(), access, &self.users_rules()?);
+        let hba = hba::hba(&superusers, self.passwords.is_some(), access, &self.users_rules()?);
         let ident = hba::ident(&accounts.agent, &names, &superusers, &self.users_access("pg_ident.conf")?);
         let changed = self.files.write(&self.own.hba_file, &hba, 0o600)?;
         Ok(self.files.write(&self.own.ident_file, &ident, 0o600)? || changed)
@@ -403,14 +411,5 @@ impl Home {
     pub(super) fn access_changed(&self) -> [Option<std::time::SystemTime>; 2] {
         ["pg_hba.conf", "pg_ident.conf"]
             .map(|name| std::fs::metadata(self.data_dir.join(name)).and_then(|about| about.modified()).ok())
-    }
-
-    /// Writes the password of the replication role for libpq.
-    pub(super) fn write_passfile(&self) -> Result<()> {
-        if let (Some(path), Some(password)) = (&self.own.passfile, &self.password) {
-            let password = password.replace('\\', "\\\\").replace(':', "\\:");
-            self.files.write(path, &format!("*:*:*:{}:{password}\n", super::settings::ROLE), 0o600)?;
-        }
-        Ok(())
     }
 }

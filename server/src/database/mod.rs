@@ -51,6 +51,7 @@ mod hold;
 mod home;
 mod lacking;
 mod monitor;
+mod password;
 mod process;
 mod programs;
 mod replication;
@@ -84,6 +85,7 @@ use self::error::Result;
 use self::files::Files;
 pub(crate) use self::guarded::end_primary;
 use self::home::Home;
+pub use self::password::Passwords;
 pub(crate) use self::process::is_alive;
 use self::programs::Programs;
 use self::session::Session;
@@ -111,8 +113,8 @@ pub struct DatabaseConfig {
     pub programs: BTreeMap<String, String>,
     /// A directory of the agent's for the socket, the log and marks of PostgreSQL. Kept, and not shared.
     pub run_dir: PathBuf,
-    /// Password of the replication role. Without one, standbys are let in from loopback only.
-    pub replication_password: Option<String>,
+    /// Passwords of the replication role. Without them, standbys are let in from loopback only.
+    pub replication_passwords: Option<Passwords>,
 }
 
 /// The PostgreSQL of a node.
@@ -267,8 +269,9 @@ impl Postgres {
 }
 
 fn open_home(config: DatabaseConfig) -> Result<Home> {
-    let DatabaseConfig { node, ip, port, data_dir, bin_dir, os_user, programs, run_dir, replication_password } = config;
-    if replication_password.is_none() && !ip.is_loopback() {
+    let DatabaseConfig { node, ip, port, data_dir, bin_dir, os_user, programs, run_dir, replication_passwords } =
+        config;
+    if replication_passwords.is_none() && !ip.is_loopback() {
         return Err(Error::Unfit(format!(
             "standbys of {ip} need a password: without one they are let in from loopback only"
         )));
@@ -306,9 +309,9 @@ fn open_home(config: DatabaseConfig) -> Result<Home> {
         socket_dir,
         hba_file: data_dir.join("qluster_hba.conf"),
         ident_file: data_dir.join("qluster_ident.conf"),
-        passfile: replication_password.as_ref().map(|_| run_dir.join("pgpass")),
+        passfile: replication_passwords.as_ref().map(|_| run_dir.join("pgpass")),
     };
-    let home = Home::new(data_dir, run_dir, programs, files, own, replication_password)?;
+    let home = Home::new(data_dir, run_dir, programs, files, own, replication_passwords)?;
     match home.pid() {
         Some(pid) if !home.has_settings() => Err(Error::Unfit(format!(
             "the database in {} runs already (process {pid}), not under qluster: stop it, and what starts it",

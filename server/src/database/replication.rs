@@ -217,12 +217,8 @@ impl Postgres {
             );
         }
         sql += "END $$;";
-        if let Some(password) = &self.home.password {
-            // Hashed here, so that it is in no log.
-            let hash = postgres_protocol::password::scram_sha_256(password.as_bytes());
-            sql += &format!("ALTER ROLE {ROLE} PASSWORD '{hash}';");
-        }
-        within(Duration::from_secs(10), "create the replication role", session.client.batch_execute(&sql)).await
+        within(Duration::from_secs(10), "create the replication role", session.client.batch_execute(&sql)).await?;
+        self.set_first_password(session).await
     }
 
     pub(super) async fn do_follow(&self, primary: Primary) -> Result<()> {
@@ -237,9 +233,14 @@ impl Postgres {
         self.held.store(false, Ordering::SeqCst);
         // The receiver refuses another database as well, each time that it connects; it just does not tell people.
         let short = Duration::from_millis(500);
-        if let Ok(Err(error @ Error::Unfit(_))) = tokio::time::timeout(short, self.check_identity(&primary)).await {
-            self.direct(&turn, Directions::Fenced, Some(Access::Open)).await?;
-            return Err(error);
+        match tokio::time::timeout(short, self.check_identity(&primary)).await {
+            Ok(Err(error @ Error::Unfit(_))) => {
+                self.direct(&turn, Directions::Fenced, Some(Access::Open)).await?;
+                return Err(error);
+            }
+            // It may take another password than the primary before.
+            Ok(Ok(_)) => self.blocking(&turn, |home| home.write_passfile()).await?,
+            _ => {}
         }
         self.observe().await;
         Ok(())
@@ -248,7 +249,7 @@ impl Postgres {
     /// Connects to a primary, and refuses one that is no copy of the same database.
     pub(super) async fn check_identity(&self, primary: &Primary) -> Result<tokio_postgres::Client> {
         let own = self.system_identifier().await?;
-        let client = session::connect_primary(primary, self.home.password.as_deref()).await?;
+        let client = self.connect_to(primary).await?;
         let sql = "SELECT system_identifier::text FROM pg_control_system()";
         let row = one(&client, PATIENCE, "identify the primary", sql).await?;
         let theirs: String = cell(&row, 0)?;

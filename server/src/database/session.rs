@@ -118,6 +118,12 @@ pub(super) fn is_crowded(error: &Error) -> bool {
     source.as_db_error().is_some_and(|said| said.code().code() == "53300")
 }
 
+/// Whether a connection was refused for its password, or for having none.
+pub(super) fn is_wrong_password(error: &Error) -> bool {
+    let Error::Query { source, .. } = error else { return false };
+    source.as_db_error().is_some_and(|said| said.code().code() == "28P01")
+}
+
 /// Connects to the database of this node, as a superuser by the unix socket.
 ///
 /// What the agent writes waits for no standby: it must work while the sync rule cannot be met.

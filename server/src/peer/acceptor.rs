@@ -22,7 +22,8 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::error::PeerError;
 use super::log::{PeerLog, State, Subject};
-use super::wire::{self, Frame, Greeting, Hello};
+use super::wire::{self, Frame, Greeting, Hello, Proofs};
+use crate::security::{Security, nonce};
 
 /// Who connects has to say who it is within this time.
 const GREETING: Duration = Duration::from_secs(5);
@@ -35,7 +36,8 @@ const HELD: usize = wire::LARGEST_MESSAGE;
 
 /// Serves the peer at the other end of `upgraded`, which comes from `remote`, until it goes away.
 ///
-/// It has to greet the node `identity`, in its cluster; without an identity it is refused. Requests are given to
+/// It has to prove that it knows the cluster's secret where `security` has one, and to greet the node `identity`, in its
+/// cluster; without an identity it is refused. Requests are given to
 /// `serve` as they arrive. The future of each is polled once before the next request is read, so that it can take its
 /// place in line in the order of arrival; answers are sent as they come. Futures that are not done when the connection
 /// ends are dropped.
@@ -45,6 +47,7 @@ pub async fn accept<F>(
     upgraded: WebsocketConnection,
     remote: SocketAddr,
     identity: Option<Identity>,
+    security: Arc<Security>,
     serve: F,
     log: Arc<PeerLog>,
 ) -> WebsocketChannelResult
@@ -54,7 +57,7 @@ where
     let host = remote.ip();
     let socket = wire::for_greeting(upgraded.into_inner(), Role::Server).await;
     let late = |_| Err((Subject::Stranger(host), PeerError::Late { awaited: "greeting", within: GREETING }));
-    let greeted = timeout(GREETING, greet(socket, remote, identity)).await.unwrap_or_else(late);
+    let greeted = timeout(GREETING, greet(socket, remote, identity, &security)).await.unwrap_or_else(late);
     let (socket, from) = match greeted {
         Ok(greeted) => greeted,
         Err((subject, error)) => {
@@ -63,7 +66,7 @@ where
                 _ => format!("a connection from {host}"),
             };
             let reason = error.chain();
-            log.change(subject, State::Refused(reason.clone()), || format!("refused {who}: {reason}"));
+            log.change(subject, error.state(), || format!("refused {who}: {reason}"));
             return Ok(());
         }
     };
@@ -79,6 +82,7 @@ async fn greet<S>(
     mut socket: WebSocketStream<S>,
     remote: SocketAddr,
     identity: Option<Identity>,
+    security: &Security,
 ) -> Result<(WebSocketStream<S>, NodeId), (Subject, PeerError)>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -86,20 +90,50 @@ where
     let stranger = |error| (Subject::Stranger(remote.ip()), error);
     let bytes = wire::receive(&mut socket).await.map_err(stranger)?;
     let (subject, verdict) = match wire::decode_hello(&bytes) {
-        Ok(hello) => (Subject::From(hello.from, remote.ip()), judge(&hello, identity).map(|()| hello.from)),
+        Ok(hello) => {
+            // Before all else: a stranger does not even learn which cluster this is.
+            let welcome = prove(&mut socket, &hello, remote, security).await.map_err(stranger)?;
+            // Without a proof anybody may say to be anybody.
+            let subject = match welcome {
+                Ok(_) => Subject::From(hello.from, remote.ip()),
+                Err(_) => Subject::Stranger(remote.ip()),
+            };
+            (subject, welcome.and_then(|welcome| judge(&hello, identity).map(|()| (hello.from, welcome))))
+        }
         Err(error) => (Subject::Stranger(remote.ip()), Err(error)),
     };
-    let answer = match &verdict {
-        Ok(_) => Greeting::Welcome,
-        Err(error) => Greeting::Refused { reason: error.to_string() },
-    };
     let failed = |error| (subject, error);
-    let message = wire::encode(&answer).map_err(failed)?;
+    let message = match &verdict {
+        Ok((_, welcome)) => wire::encode(welcome),
+        Err(error) => wire::encode(&Greeting::Refused { reason: error.to_string() }),
+    };
     // The refusal is worth more than the news that it could not be delivered.
-    let sent = socket.send(message).await;
-    let from = verdict.map_err(failed)?;
+    let sent = socket.send(message.map_err(failed)?).await;
+    let (from, _) = verdict.map_err(failed)?;
     sent.map_err(|error| failed(error.into()))?;
     Ok((wire::for_frames(socket, Role::Server).await, from))
+}
+
+/// Has the other side prove that it knows the cluster's secret, where there is one. Answers with what to welcome it
+/// by, or with why it is not welcome; fails where the connection does.
+async fn prove<S>(
+    socket: &mut WebSocketStream<S>,
+    hello: &Hello,
+    remote: SocketAddr,
+    security: &Security,
+) -> Result<Result<Greeting, PeerError>, PeerError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if !security.has_secret() {
+        return Ok(Ok(Greeting::Welcome));
+    }
+    let accepting = nonce();
+    socket.send(wire::encode(&Greeting::Prove { nonce: accepting })?).await?;
+    let Proofs { nonce: dialing, proofs } = wire::decode(&wire::receive(socket).await?, "proof")?;
+    let proof = security.answer_proofs(remote.ip(), &proofs, &hello.statement(dialing, accepting));
+    let unknown = || PeerError::Distrusted("it does not know the secret of this node's cluster");
+    Ok(proof.map(|proof| Greeting::Proven { proof }).ok_or_else(unknown))
 }
 
 /// Whether who says `hello` is to be served by this node.

@@ -23,8 +23,9 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::error::PeerError;
 use super::log::{PeerLog, State, Subject};
-use super::stream::{Prompt, connect};
-use super::wire::{self, Frame, Greeting, Hello, Stage};
+use super::stream::{Stream, connect};
+use super::wire::{self, Frame, Greeting, Hello, Proofs, Stage};
+use crate::security::{Role as ProofOf, Security, nonce};
 
 /// So many requests to one node can wait to be sent.
 const LINE: usize = 1024;
@@ -49,6 +50,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// a task, which ends when the transport is dropped.
 pub struct WebSocketTransport {
     identity: Identity,
+    security: Arc<Security>,
     log: Arc<PeerLog>,
     links: Mutex<HashMap<NodeId, Link>>,
 }
@@ -82,15 +84,16 @@ impl Claim {
 }
 
 impl WebSocketTransport {
-    /// A transport for the node `identity`, which notes in `log` what becomes of its connections.
-    pub fn new(identity: Identity, log: Arc<PeerLog>) -> Arc<Self> {
-        Arc::new(Self { identity, log, links: Mutex::default() })
+    /// A transport for the node `identity`, which notes in `log` what becomes of its connections. With a secret or TLS
+    /// in `security`, it speaks only to nodes that have them, too.
+    pub fn new(identity: Identity, security: Arc<Security>, log: Arc<PeerLog>) -> Arc<Self> {
+        Arc::new(Self { identity, security, log, links: Mutex::default() })
     }
 
     fn link(&self, to: NodeId, address: SocketAddr) -> Link {
         let (line, calls) = mpsc::channel(LINE);
         let hello = Hello { version: wire::VERSION, cluster: self.identity.cluster, from: self.identity.node, to };
-        let dialer = Dialer { hello, address, log: self.log.clone() };
+        let dialer = Dialer { hello, address, security: self.security.clone(), log: self.log.clone() };
         let mut task = JoinSet::new();
         task.spawn(dialer.run(calls));
         Link { address, line, _task: task }
@@ -148,6 +151,7 @@ impl Transport for WebSocketTransport {
 struct Dialer {
     hello: Hello,
     address: SocketAddr,
+    security: Arc<Security>,
     log: Arc<PeerLog>,
 }
 
@@ -177,7 +181,8 @@ impl Dialer {
                         let _ = call.answer.send(Err(reason.clone()));
                     }
                     let (state, what) = match error {
-                        PeerError::Refused(_) => (State::Refused(reason.clone()), "refuses this node"),
+                        PeerError::Refused(_) => (error.state(), "refuses this node"),
+                        PeerError::Distrusted(_) | PeerError::Tls(_) => (error.state(), "is not trusted"),
                         _ => (State::Unreachable, "is not reachable"),
                     };
                     self.log.change(subject, state, || format!("node {to} at {address} {what}: {reason}"));
@@ -187,16 +192,33 @@ impl Dialer {
     }
 
     /// Connects and greets.
-    async fn dial(&self) -> Result<WebSocketStream<Prompt>, PeerError> {
-        let stream = connect(self.address).await?;
+    async fn dial(&self) -> Result<WebSocketStream<Stream>, PeerError> {
+        let tls = self.security.keys().tls.as_ref().map(|tls| tls.client.clone());
+        let stream = connect(self.address, tls).await?;
+        // TLS, where there is any, is below this.
         let url = format!("ws://{}/peer", self.address);
         let limits = Some(Stage::Greeting.limits());
         let (mut socket, _) = tokio_tungstenite::client_async_with_config(url, stream, limits).await?;
         socket.send(wire::encode(&self.hello)?).await?;
-        match wire::decode(&wire::receive(&mut socket).await?, "greeting")? {
-            Greeting::Welcome => Ok(wire::for_frames(socket, Role::Client).await),
-            Greeting::Refused { reason } => Err(PeerError::Refused(reason)),
+        let mut greeting = wire::decode(&wire::receive(&mut socket).await?, "greeting")?;
+        let mut asked = None;
+        if let Greeting::Prove { nonce: accepting } = greeting {
+            let statement = self.hello.statement(nonce(), accepting);
+            let proofs = self.security.prove(ProofOf::Dialing, &statement);
+            if proofs.is_empty() {
+                return Err(PeerError::Refused("it asks for the cluster's secret, and this node has none".into()));
+            }
+            socket.send(wire::encode(&Proofs { nonce: statement.dialing, proofs })?).await?;
+            greeting = wire::decode(&wire::receive(&mut socket).await?, "greeting")?;
+            asked = Some(statement);
         }
+        match (greeting, asked) {
+            (Greeting::Welcome, _) if !self.security.has_secret() => {}
+            (Greeting::Proven { proof }, Some(statement)) if self.security.is_proven(proof, &statement) => {}
+            (Greeting::Refused { reason }, _) => return Err(PeerError::Refused(reason)),
+            _ => return Err(PeerError::Distrusted("it does not prove that it knows the cluster's secret")),
+        }
+        Ok(wire::for_frames(socket, Role::Client).await)
     }
 }
 

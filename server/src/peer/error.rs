@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio_tungstenite::tungstenite;
 
+use super::log::State;
+
 /// Why a connection to a peer did not come about, or ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PeerError {
@@ -22,6 +24,12 @@ pub(super) enum PeerError {
     /// The other side does not want this connection; its reason, in a sentence.
     #[error("{0}")]
     Refused(String),
+    /// This side does not trust the other one; why, in a sentence.
+    #[error("{0}")]
+    Distrusted(&'static str),
+    /// There is no TLS with it.
+    #[error("TLS could not be agreed on")]
+    Tls(#[source] io::Error),
     /// The connection broke, or what came is no WebSocket.
     #[error("the connection failed")]
     // In a box because it is large, and results are passed often.
@@ -53,6 +61,15 @@ pub(super) enum PeerError {
 }
 
 impl PeerError {
+    /// How a connection is of which this came, or did not.
+    pub(super) fn state(&self) -> State {
+        match self {
+            // Its cause tells the time, which would be news each time.
+            Self::Distrusted(_) | Self::Tls(_) => State::Distrusted(self.to_string()),
+            _ => State::Refused(self.chain()),
+        }
+    }
+
     /// The error with its causes, for people.
     pub(super) fn chain(&self) -> String {
         crate::report::chain(self)

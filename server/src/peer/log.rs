@@ -44,12 +44,15 @@ pub(super) enum State {
     Lost,
     Unreachable,
     Refused(String),
+    /// Secrets or certificates do not go together, which somebody has to mend.
+    Distrusted(String),
 }
 
 impl PeerLog {
     /// Notes a line, with the time that it is now.
     pub fn note(&self, text: String) {
-        self.lock().note(text);
+        tracing::info!(target: "qluster::peer", "{text}");
+        self.lock().keep(text);
     }
 
     /// The lines, oldest first, each with the time when it was noted.
@@ -66,8 +69,14 @@ impl PeerLog {
         if inner.states.len() >= SUBJECTS {
             inner.states.clear();
         }
+        let distrusted = matches!(state, State::Distrusted(_));
         inner.states.insert(subject, state);
-        inner.note(text());
+        let text = text();
+        match distrusted {
+            true => tracing::warn!(target: "qluster::peer", "{text}"),
+            false => tracing::info!(target: "qluster::peer", "{text}"),
+        }
+        inner.keep(text);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -77,8 +86,7 @@ impl PeerLog {
 }
 
 impl Inner {
-    fn note(&mut self, text: String) {
-        tracing::info!(target: "qluster::peer", "{text}");
+    fn keep(&mut self, text: String) {
         if self.lines.len() >= LINES {
             self.lines.pop_front();
         }

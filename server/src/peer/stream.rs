@@ -3,26 +3,41 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use super::error::PeerError;
 
 /// The operating system of a node that is there answers within this time, however busy the node is.
 const CONNECT: Duration = Duration::from_millis(500);
 
-/// Makes a stream to `address`. What is said over it is the same for every kind of stream.
-pub(super) async fn connect(address: SocketAddr) -> Result<Prompt, PeerError> {
+/// A stream of either kind.
+pub(super) type Stream = Box<dyn Duplex>;
+
+/// What can be read and written.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+
+/// Makes a stream to `address`, over TLS where that is given. What is said over it is the same for either kind.
+pub(super) async fn connect(address: SocketAddr, tls: Option<Arc<ClientConfig>>) -> Result<Stream, PeerError> {
     let late = |_| Err(io::ErrorKind::TimedOut.into());
     let connected = timeout(CONNECT, TcpStream::connect(address)).await.unwrap_or_else(late);
     let stream = connected.map_err(PeerError::Connect)?;
     // A heartbeat must not wait until the one before it is acknowledged.
     stream.set_nodelay(true).map_err(PeerError::Connect)?;
-    Ok(Prompt(stream))
+    let stream = Prompt(stream);
+    let Some(tls) = tls else { return Ok(Box::new(stream)) };
+    // Its certificate has to be for the address that the cluster knows it by.
+    let stream = TlsConnector::from(tls).connect(address.ip().into(), stream).await.map_err(PeerError::Tls)?;
+    Ok(Box::new(stream))
 }
 
 /// A TCP stream that acknowledges at once what it reads.

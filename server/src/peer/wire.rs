@@ -1,7 +1,8 @@
 //! What travels between two nodes: the greeting, the frames, and their limits.
 //!
 //! All messages are binary, in postcard. The dialing side says [`Hello`] and sends nothing more until it has the
-//! [`Greeting`]; then [`Frame`]s go both ways.
+//! [`Greeting`]; then [`Frame`]s go both ways. Where the cluster has a secret, the first greeting asks for a proof
+//! ([`Proofs`]), and the second one gives one in return.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, ready};
@@ -18,6 +19,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use uuid::Uuid;
 
 use super::error::PeerError;
+use crate::security::{Nonce, Proof, Statement};
 
 /// The version of what peers say to each other. Nodes of different versions refuse each other.
 pub const VERSION: u16 = 1;
@@ -51,6 +53,32 @@ pub(super) enum Greeting {
         /// Why, in a sentence.
         reason: String,
     },
+    /// The other side is to prove that it knows the cluster's secret, with this nonce.
+    Prove {
+        /// Of the accepting side.
+        nonce: Nonce,
+    },
+    /// It has proven it, and here is the proof that this side knows it as well. Requests are served from now on.
+    Proven {
+        /// By a secret that both know.
+        proof: Proof,
+    },
+}
+
+/// The second message of the dialing side, where it is asked to prove itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Proofs {
+    /// Of the dialing side.
+    pub nonce: Nonce,
+    /// One for each secret that it knows: while secrets are being replaced, the two sides know different ones.
+    pub proofs: Vec<Proof>,
+}
+
+impl Hello {
+    /// What is proven on the connection that this begins.
+    pub(super) fn statement(&self, dialing: Nonce, accepting: Nonce) -> Statement {
+        Statement { cluster: self.cluster, from: self.from, to: self.to, dialing, accepting }
+    }
 }
 
 /// All that follows the greeting.
@@ -287,6 +315,7 @@ mod tests {
         fn any_bytes_are_decoded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
             let _ = decode::<Frame>(&bytes, "frame");
             let _ = decode::<Greeting>(&bytes, "greeting");
+            let _ = decode::<Proofs>(&bytes, "proof");
             let _ = decode_hello(&bytes);
         }
 

@@ -124,7 +124,10 @@ fn inside(options: &Chaos, prefix: &str, server: &Path) -> Result<()> {
 fn place(network: &Network, node: usize, sabotage: Option<Sabotage>) -> Place {
     let mut place = Place::new(network::address(node), API_PORT, DB_PORT);
     place.launcher = network.launcher(node);
-    place.env.push(("QLUSTER_FAULT_NETWORK", "1"));
+    // Nobody else is on their network.
+    place.env.push(("QLUSTER_ALLOW_UNAUTHENTICATED_NETWORK", "1"));
+    // Standbys are not let in without a password, which comes from it.
+    place.secret = Some("the-secret-of-a-cluster-that-lives-for-a-test");
     if sabotage == Some(Sabotage::Fence) {
         place.env.push(("QLUSTER_FAULT_NO_FENCE", "1"));
     }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,6 +21,9 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// Lines of each log to show when something failed.
 const TAIL: usize = 25;
 
+/// The file with the secret.
+const SECRET: &str = "peer-secret";
+
 /// The server's program.
 const POSTGRES: &str = "postgres";
 
@@ -32,6 +36,8 @@ pub(crate) struct Place {
     pub(crate) launcher: Vec<String>,
     /// More of its environment.
     pub(crate) env: Vec<(&'static str, &'static str)>,
+    /// The secret by which nodes know each other, where they have one.
+    pub(crate) secret: Option<&'static str>,
     /// The size in MiB of the file system that it has for itself, where it has one.
     pub(crate) disk: Option<u32>,
 }
@@ -39,7 +45,7 @@ pub(crate) struct Place {
 impl Place {
     /// A place in the network of this process.
     pub(crate) fn new(ip: Ipv4Addr, api_port: u16, db_port: u16) -> Self {
-        Self { ip, api_port, db_port, launcher: Vec::new(), env: Vec::new(), disk: None }
+        Self { ip, api_port, db_port, launcher: Vec::new(), env: Vec::new(), secret: None, disk: None }
     }
 }
 
@@ -62,6 +68,12 @@ impl Node {
         let dir = parent.join(format!("node{number}"));
         std::fs::create_dir(&dir).with_context(|| format!("creating the directory {}", dir.display()))?;
         set_mode(&dir)?;
+        if let Some(secret) = place.secret {
+            let path = dir.join(SECRET);
+            let file = File::options().create_new(true).write(true).mode(0o600).open(&path);
+            let written = file.and_then(|mut file| std::io::Write::write_all(&mut file, secret.as_bytes()));
+            written.with_context(|| format!("writing {}", path.display()))?;
+        }
         let disk = place.disk.map(|size| Disk::mount(&dir.join("disk"), size)).transpose()?;
         Ok(Self { number, place, dir, disk, server, bin_dir, agent: None })
     }
@@ -88,6 +100,9 @@ impl Node {
         agent.arg("--data-dir").arg(self.data_dir());
         agent.arg("--db-data-dir").arg(self.db_dir());
         agent.arg("--db-bin-dir").arg(&self.bin_dir);
+        if self.place.secret.is_some() {
+            agent.arg("--peer-secret-file").arg(self.dir.join(SECRET));
+        }
         if rustix::process::geteuid().is_root() {
             agent.args(["--db-os-user", "postgres"]);
         }
