@@ -52,6 +52,23 @@ impl Machine {
         Ok(Self(Arc::new(Shared { store, applied: RwLock::new(applied), progress })))
     }
 
+    /// The state that is committed in `store`.
+    pub(crate) fn committed(store: &Store) -> Result<State, StoreError> {
+        let Applied { mut state, last, .. } = Self::new(store.clone())?.read(Applied::clone);
+        for entry in store.committed_entries(last.map_or(0, |last| last.index.saturating_add(1)))? {
+            if let EntryPayload::Normal(command) = entry.payload {
+                let term = Term(entry.log_id.committed_leader_id().term);
+                state.apply(LogIndex(entry.log_id.index), term, command);
+            }
+        }
+        Ok(state)
+    }
+
+    /// Whether `data`, which a peer sent, is a snapshot of the state.
+    pub(crate) fn check(data: &[u8]) -> Result<(), postcard::Error> {
+        postcard::from_bytes::<State>(data).map(drop)
+    }
+
     /// Looks at the state as it is now. Not to be held across an await.
     pub(crate) fn read<T>(&self, look: impl FnOnce(&Applied) -> T) -> T {
         // A poisoned lock means that applying panicked half-way: going on could tell a half-applied state.

@@ -212,6 +212,12 @@ impl Store {
         self.set(Change::snapshot(meta, data)?)
     }
 
+    /// The entries from `first` on that are known to be committed.
+    pub(crate) fn committed_entries(&self, first: u64) -> Result<Vec<Entry>, StoreError> {
+        let committed = lock(&self.writer.shared.log).committed;
+        self.entries(first..committed.map_or(0, |committed| committed.index.saturating_add(1)), usize::MAX)
+    }
+
     /// How long the newest write to the disk took, its fsync included; zero before the first.
     pub fn last_commit(&self) -> Duration {
         self.writer.shared.timing.last()
