@@ -285,3 +285,28 @@ async fn a_copy_of_another_nodes_store_is_refused() {
     first.start(&["run"]);
     first.until_get("/is-leader", 200).await;
 }
+
+/// With a thousand connections at most, a thousand silent ones would keep everybody else out.
+#[test]
+fn a_daemon_takes_as_many_connections_as_it_may() {
+    let directory = tempfile::tempdir().unwrap();
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let mut low = std::process::Command::new("sh");
+    low.args(["-c", "ulimit -Sn 256 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_qluster-server"), "--ip", "127.0.0.1"]);
+    low.args(["--api-port", &support::free_port().to_string(), "--data-dir", directory.path().to_str().unwrap(), "run"]);
+    let mut low = low.current_dir(directory.path()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let limit = || {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", low.id())).unwrap_or_default();
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap_or_default().to_owned();
+        line.split_whitespace().next().and_then(|limit| limit.parse::<u64>().ok())
+    };
+    let wanted = maximum.map_or(8192, |maximum| maximum.min(8192));
+    let begun = Instant::now();
+    while limit() != Some(wanted) && begun.elapsed() < support::PATIENCE {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let raised = limit();
+    low.kill().unwrap();
+    low.wait().unwrap();
+    assert_eq!(raised, Some(wanted));
+}
