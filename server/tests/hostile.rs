@@ -293,7 +293,13 @@ fn a_daemon_takes_as_many_connections_as_it_may() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let mut low = std::process::Command::new("sh");
     low.args(["-c", "ulimit -Sn 256 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_qluster-server"), "--ip", "127.0.0.1"]);
-    low.args(["--api-port", &support::free_port().to_string(), "--data-dir", directory.path().to_str().unwrap(), "run"]);
+    low.args([
+        "--api-port",
+        &support::free_port().to_string(),
+        "--data-dir",
+        directory.path().to_str().unwrap(),
+        "run",
+    ]);
     let mut low = low.current_dir(directory.path()).stderr(std::process::Stdio::null()).spawn().unwrap();
     let limit = || {
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", low.id())).unwrap_or_default();
