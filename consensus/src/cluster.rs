@@ -6,6 +6,7 @@ mod report;
 mod serve;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +67,13 @@ pub struct Parts {
     pub database: Option<Arc<dyn Database>>,
     /// The clock for its leases.
     pub clock: Clock,
+}
+
+/// Where the cluster has the node that `store` belongs to, by what is committed in it; none where that is not known.
+pub fn known_address(store: &Store) -> Result<Option<SocketAddr>, StartError> {
+    let Some(identity) = store.identity()? else { return Ok(None) };
+    let state = Machine::committed(store)?;
+    Ok(state.nodes.get(&identity.node).map(Node::api_address))
 }
 
 impl Cluster {

@@ -52,6 +52,23 @@ impl Machine {
         Ok(Self(Arc::new(Shared { store, applied: RwLock::new(applied), progress })))
     }
 
+    /// The state that is committed in `store`.
+    pub(crate) fn committed(store: &Store) -> Result<State, StoreError> {
+        let Applied { mut state, last, .. } = Self::new(store.clone())?.read(Applied::clone);
+        for entry in store.committed_entries(last.map_or(0, |last| last.index.saturating_add(1)))? {
+            if let EntryPayload::Normal(command) = entry.payload {
+                let term = Term(entry.log_id.committed_leader_id().term);
+                state.apply(LogIndex(entry.log_id.index), term, command);
+            }
+        }
+        Ok(state)
+    }
+
+    /// Whether `data`, which a peer sent, is a snapshot of the state.
+    pub(crate) fn check(data: &[u8]) -> Result<(), postcard::Error> {
+        postcard::from_bytes::<State>(data).map(drop)
+    }
+
     /// Looks at the state as it is now. Not to be held across an await.
     pub(crate) fn read<T>(&self, look: impl FnOnce(&Applied) -> T) -> T {
         // A poisoned lock means that applying panicked half-way: going on could tell a half-applied state.
@@ -153,5 +170,56 @@ impl RaftSnapshotBuilder<TypeConfig> for Machine {
         let snapshot = state.map_err(io::Error::other)?;
         self.0.store.set_snapshot(&meta, &snapshot).map_err(io::Error::other)?;
         Ok(Snapshot { meta, snapshot })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::command::{Change, Command};
+    use crate::model::{ConfigUpdate, NodeRole, Port};
+
+    /// A state with a node, settings and events in it.
+    fn state() -> State {
+        let mut state = State::default();
+        let (ip, api_port) = ([10, 0, 0, 1].into(), Port::constant(8080));
+        let changes = [
+            Change::AddNode { ip, api_port, role: NodeRole::Voter },
+            Change::SetConfig(ConfigUpdate { autoremove_minimum: Some(5), ..Default::default() }),
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let (id, time, actor) = (Uuid::from_u128(number as u128), "2026-01-31T12:00:00Z".into(), "test".into());
+            let command = Command { id, time, actor, cause: "a test".into(), change };
+            state.apply(LogIndex(number as u64), Term(1), command);
+        }
+        state
+    }
+
+    #[test]
+    fn a_snapshot_is_one() {
+        assert_eq!(Machine::check(&postcard::to_stdvec(&state()).unwrap()), Ok(()));
+    }
+
+    proptest! {
+        /// Whoever sends it: it is read, or refused, and what was read can be read again.
+        #[test]
+        fn a_changed_snapshot_is_read_or_refused(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+            cut in any::<prop::sample::Index>(),
+            odd in prop::collection::vec(any::<u8>(), 0..500),
+        ) {
+            let mut data = postcard::to_stdvec(&state()).unwrap();
+            changes.into_iter().for_each(|(place, change)| *place.get_mut(&mut data) = change);
+            data.truncate(cut.index(data.len()) + 1);
+            for data in [data, odd] {
+                if let Ok(applied) = Applied::from_snapshot(SnapshotMeta::default(), &data) {
+                    let again = postcard::to_stdvec(&applied.state).unwrap();
+                    prop_assert_eq!(postcard::from_bytes::<State>(&again).unwrap(), applied.state);
+                }
+            }
+        }
     }
 }

@@ -477,6 +477,10 @@ impl Core {
             }
             receiving.take().map(|(_, data)| data).unwrap_or_default()
         };
+        // openraft stops for good when a snapshot cannot be installed, as it does when a disk fails.
+        if let Err(error) = Machine::check(&data) {
+            return PeerResponse::Failed(format!("the snapshot cannot be read: {error}"));
+        }
         let installed = self
             .on_core(|raft| {
                 let snapshot = Snapshot { meta: chunk.meta.clone(), snapshot: data.clone() };

@@ -35,6 +35,8 @@
 
 mod disk;
 mod error;
+#[cfg(test)]
+mod power_test;
 mod raft_log;
 #[cfg(test)]
 mod suite_test;
@@ -208,6 +210,12 @@ impl Store {
     /// Replaces the snapshot, durably and at once.
     pub fn set_snapshot(&self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), StoreError> {
         self.set(Change::snapshot(meta, data)?)
+    }
+
+    /// The entries from `first` on that are known to be committed.
+    pub(crate) fn committed_entries(&self, first: u64) -> Result<Vec<Entry>, StoreError> {
+        let committed = lock(&self.writer.shared.log).committed;
+        self.entries(first..committed.map_or(0, |committed| committed.index.saturating_add(1)), usize::MAX)
     }
 
     /// How long the newest write to the disk took, its fsync included; zero before the first.

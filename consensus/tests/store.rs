@@ -191,6 +191,26 @@ fn a_foreign_file_is_refused_with_the_reason() {
     }
 }
 
+#[test]
+fn what_is_no_file_is_refused_with_its_path() {
+    let (directory, path) = place();
+    let error = Store::open(directory.path()).unwrap_err().to_string();
+    assert_eq!(error, format!("{} is not a store of qluster: it is no file", directory.path().display()));
+    // What nothing is ever written to would be waited for, or never end.
+    for device in ["/dev/zero", "/dev/full"] {
+        assert!(Store::open(Path::new(device)).unwrap_err().to_string().contains("it is no file"), "{device}");
+    }
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let error = Store::open(&path).unwrap_err().to_string();
+    assert_eq!(error, format!("cannot open the store {}", path.display()));
+    let error = Store::create(&path).unwrap_err();
+    assert!(matches!(error, StoreError::Exists { .. }), "{error}");
+    let beneath = path.with_file_name("file");
+    std::fs::write(&beneath, "a text").unwrap();
+    let error = Store::open(&beneath.join("store")).unwrap_err().to_string();
+    assert_eq!(error, format!("cannot open the store {}", beneath.join("store").display()));
+}
+
 #[tokio::test]
 async fn a_damaged_file_is_refused_or_whole() {
     let (_directory, path) = place();

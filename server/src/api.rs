@@ -216,7 +216,8 @@ pub struct Limit(pub u32);
 impl<'de> Deserialize<'de> for Limit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let limit = text.parse().ok().filter(|limit| (1..=EVENTS).contains(limit));
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        let limit = text.parse().ok().filter(|limit| digits && (1..=EVENTS).contains(limit));
         let wrong = || de::Error::custom(format!("expected a limit from 1 to {EVENTS}, got `{text}`"));
         limit.map(Self).ok_or_else(wrong)
     }

@@ -315,8 +315,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_file_is_understood_or_refused(text in ".{0,200}") {
+        fn any_file_is_understood_or_refused(text in ".{0,200}|[\\[{\\-? ]{0,2000}|(&a |\\*a |- |a: |\\[|!!x ){0,300}") {
             let _ = settings(&text, &Overrides::default());
+        }
+
+        /// One in which a few characters are wrong, or the end is missing.
+        #[test]
+        fn a_changed_file_is_understood_or_refused(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<char>()), 1..6),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let whole = "ip: 127.0.0.1\napi-port: 8081\ndatabase: {data-dir: /d, port: 5433, programs: {a: b}}\n\
+                         watchdog:\n  mode: required\n  device: /dev/watchdog\n";
+            let mut text: Vec<char> = whole.chars().collect();
+            changes.into_iter().for_each(|(place, change)| *place.get_mut(&mut text) = change);
+            let text: String = text[..=cut.index(text.len())].iter().collect();
+            if let Ok(settings) = settings(&text, &Overrides::default()) {
+                prop_assert!(settings.ip.is_loopback() && settings.data_dir.is_absolute());
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use dropshot::{ConfigDropshot, ConfigTls, HandlerTaskMode, HttpServer, ServerBuilder};
 use qluster_consensus::clock::Clock;
-use qluster_consensus::cluster::{Cluster, Parts, StartError};
+use qluster_consensus::cluster::{Cluster, Parts, StartError, known_address};
 use qluster_consensus::database::Database;
 use qluster_consensus::model::{Node, NodeId, NodeRole, NodeState};
 use qluster_consensus::store::{Identity, Store, StoreError};
@@ -20,8 +20,8 @@ use crate::guard::Lease;
 use crate::handlers::{Api, Context};
 use crate::join::{self, JoinError};
 use crate::peer::WebSocketTransport;
-use crate::report;
 use crate::security::{Security, SecurityError};
+use crate::{limits, report};
 
 /// A request's body may be so large, in bytes; operations that take one say so themselves.
 const BODY: usize = 1024;
@@ -90,6 +90,7 @@ pub enum DaemonError {
 
 /// Runs a node until `stop` is done. PostgreSQL outlives its agent: it goes on as it is, a primary until its lease ends.
 pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
+    limits::raise_open_files();
     for path in [&settings.data_dir, &settings.raft_dir] {
         std::fs::create_dir_all(path).map_err(|source| DaemonError::Directory { path: path.clone(), source })?;
     }
@@ -236,6 +237,17 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
             (store, identity)
         }
     };
+    // A copy of another node's store would vote, and lead, beside that node.
+    if let Some(address) = known_address(&store)?.filter(|address| *address != settings.api_address()) {
+        return Err(DaemonError::Refused(format!(
+            "the store {} is that of node {} at {address} of cluster {}, and not of a node at {}: give each node its own \
+             `data-dir`, and the address that it was added with",
+            path.display(),
+            identity.node,
+            identity.cluster,
+            settings.api_address()
+        )));
+    }
     let witness = matches!(start, Start::Join { role: NodeRole::Witness, .. });
     let database = match &settings.database {
         Some(_) if witness => None,

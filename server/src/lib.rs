@@ -6,7 +6,8 @@
 //!   operations do, what its codes mean, and its description.
 //! - [`peer`]: the channel on which the nodes talk to each other.
 //! - [`database`]: PostgreSQL, as consensus directs it. [`guard`]: the process that ends it where the agent cannot.
-//! - [`config`], [`daemon`], [`join`]: the node's settings, its start and end, and how it becomes a member.
+//! - [`config`], [`daemon`], [`join`], [`limits`]: the node's settings, its start and end, how it becomes a member, and
+//!   how much of the system it may use.
 //! - [`security`]: who may do what: tokens, the cluster's secret, TLS.
 //! - [`report`]: what is told to people.
 //! - `faults`: switches for tests, in a program of their own.
@@ -21,6 +22,7 @@ mod faults;
 pub mod guard;
 pub mod handlers;
 pub mod join;
+pub mod limits;
 pub mod openapi;
 pub mod peer;
 pub mod report;

@@ -195,6 +195,8 @@ impl ConfigUpdate {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn update(json: &str) -> Result<Config, String> {
@@ -236,6 +238,40 @@ mod tests {
         ] {
             let error = update(json).unwrap_err();
             assert!(error.contains(expected), "{json}: {error}");
+        }
+    }
+
+    proptest! {
+        /// Whatever is asked for, what comes of it keeps the rules, or nothing comes of it.
+        #[test]
+        fn any_update_keeps_the_rules_or_is_refused(
+            times in prop::collection::vec(prop::option::of(0..5_000_000u64), 5),
+            factor in prop::option::of(0..9u32),
+            quorum: Option<bool>,
+            minimum in prop::option::of(0..5u32),
+            voters in 0..9usize,
+        ) {
+            let time = |at: usize| times[at].map(Duration::from_millis);
+            let update = ConfigUpdate {
+                node_timeout: time(0), pre_voting_timeout: time(1), leader_voting_timeout: time(2),
+                heartbeat_interval: time(3), replication_retry_interval: time(4), replication_factor: factor,
+                quorum_replication: quorum, autoremove_enabled: None, autoremove_minimum: minimum,
+            };
+            if let Ok(config) = Config::default().updated(&update, voters) {
+                prop_assert_eq!(config.check(), Ok(()));
+                prop_assert_eq!(config.updated(&ConfigUpdate::default(), voters), Ok(config.clone()));
+                let json = serde_json::to_string(&config).unwrap();
+                prop_assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);
+            }
+        }
+
+        #[test]
+        fn any_json_is_an_update_or_refused(
+            name in "node-timeout|heartbeat-interval|replication-factor|quorum-replication|autoremove-minimum|.{0,9}",
+            value in "\\[*|\"[0-9a-z ]{0,9}\"?|-?[0-9.eE]{0,30}|true|null|\\PC{0,9}",
+        ) {
+            let _ = update(&format!("{{\"{name}\": {value}}}"));
+            let _ = update(&value);
         }
     }
 

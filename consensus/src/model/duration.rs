@@ -122,9 +122,26 @@ mod tests {
             prop_assert_eq!(duration.to_string().parse::<Duration>().unwrap(), duration);
         }
 
+        /// Nearly right ones, too: numbers without end, and units of all kinds.
         #[test]
-        fn any_text_is_read_or_refused(text in ".{0,40}") {
-            let _ = text.parse::<Duration>();
+        fn any_text_is_read_or_refused(
+            text in ".{0,40}|([0-9]{1,25} ?(ns|us|µs|ms|s|sec|m|min|h|d|w|M|month|y|years)? ?){1,6}",
+        ) {
+            let json = serde_json::to_string(&text).unwrap();
+            let read = text.parse::<Duration>();
+            if let Ok(duration) = &read {
+                prop_assert!(duration.get() <= LONGEST);
+                prop_assert_eq!(duration.to_string().parse(), Ok(*duration));
+            }
+            prop_assert_eq!(serde_json::from_str::<Duration>(&json).ok(), read.ok());
+        }
+
+        /// So are other values than texts.
+        #[test]
+        fn what_is_no_text_is_refused(number: f64, whole: i64, yes: bool) {
+            for json in [number.to_string(), whole.to_string(), yes.to_string(), format!("[\"{whole}s\"]"), "null".into()] {
+                prop_assert!(serde_json::from_str::<Duration>(&json).is_err(), "{}", json);
+            }
         }
     }
 }

@@ -102,7 +102,7 @@ impl std::str::FromStr for NodeId {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        text.parse().map(Self).map_err(|_| format!("expected a node id (a whole number from 0), got `{text}`"))
+        digits(text).map(Self).ok_or_else(|| format!("expected a node id (a whole number from 0), got `{text}`"))
     }
 }
 
@@ -111,8 +111,13 @@ impl std::str::FromStr for Port {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("expected a port from 1 to 65535, got `{text}`");
-        text.parse().ok().and_then(Port::new).ok_or_else(wrong)
+        digits(text).and_then(|number| number.try_into().ok()).and_then(Port::new).ok_or_else(wrong)
     }
+}
+
+/// A number of digits alone: the standard library takes `+1` for one as well.
+fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 /// Reads a whole number from a number or, as in paths and query strings, from text, with an error that says what was
@@ -131,7 +136,7 @@ fn whole_number<'de, D: Deserializer<'de>>(deserializer: D, expected: &'static s
         }
 
         fn visit_str<E: de::Error>(self, text: &str) -> Result<u64, E> {
-            text.parse().map_err(|_| E::custom(format!("expected {}, got `{text}`", self.0)))
+            digits(text).ok_or_else(|| E::custom(format!("expected {}, got `{text}`", self.0)))
         }
     }
     if deserializer.is_human_readable() {
@@ -210,6 +215,8 @@ impl JsonSchema for Port {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -221,7 +228,7 @@ mod tests {
 
     #[test]
     fn what_is_no_port_is_refused_with_what_was_expected() {
-        for json in ["0", "70000", "-1", "\"http\"", "\"\"", "1.5", "null", "18446744073709551616"] {
+        for json in ["0", "70000", "-1", "\"http\"", "\"\"", "1.5", "null", "18446744073709551616", "\"+80\""] {
             let error = serde_json::from_str::<Port>(json).unwrap_err().to_string();
             assert!(error.contains("a port from 1 to 65535"), "{json}: {error}");
         }
@@ -229,9 +236,31 @@ mod tests {
 
     #[test]
     fn what_is_no_node_id_is_refused_with_what_was_expected() {
-        for json in ["-1", "\"-1\"", "\"one\"", "[]"] {
+        for json in ["-1", "\"-1\"", "\"+1\"", "\"one\"", "[]"] {
             let error = serde_json::from_str::<NodeId>(json).unwrap_err().to_string();
             assert!(error.contains("a node id (a whole number from 0)"), "{json}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_are_read_as_they_are_printed(id: u64, port in 1..=u16::MAX) {
+            prop_assert_eq!(id.to_string().parse(), Ok(NodeId(id)));
+            prop_assert_eq!(port.to_string().parse::<Port>().map(Port::get), Ok(port));
+        }
+
+        /// What is read is what was written, zeros before it aside.
+        #[test]
+        fn any_text_is_a_number_or_refused(text in "[-+ 0-9_.xe]{0,22}|\\PC{0,10}") {
+            let bare = text.trim_start_matches('0');
+            let json = serde_json::to_string(&text).unwrap();
+            for read in [text.parse::<NodeId>().ok(), serde_json::from_str(&json).ok()].into_iter().flatten() {
+                prop_assert_eq!(read, NodeId(if bare.is_empty() { 0 } else { bare.parse().unwrap() }));
+                prop_assert!(text.bytes().all(|byte| byte.is_ascii_digit()));
+            }
+            for read in [text.parse::<Port>().ok(), serde_json::from_str(&json).ok()].into_iter().flatten() {
+                prop_assert_eq!(read.get().to_string(), bare);
+            }
         }
     }
 }

@@ -123,10 +123,16 @@ impl Disk {
                 return Err(StoreError::Missing { path: path.to_owned() });
             }
             Err(source) => return Err(StoreError::File { what: "open the store", path: path.to_owned(), source }),
-            Ok(file) if file.len() == 0 => {
-                return Err(StoreError::Foreign { store: path.display().to_string(), reason: "it is empty".into() });
+            Ok(file) => {
+                let foreign =
+                    |reason: &str| StoreError::Foreign { store: path.display().to_string(), reason: reason.into() };
+                if !file.is_file() {
+                    return Err(foreign("it is no file"));
+                }
+                if file.len() == 0 {
+                    return Err(foreign("it is empty"));
+                }
             }
-            Ok(_) => {}
         }
         let disk = open_database(&path.display().to_string(), |builder| builder.open(path))?;
         disk.check_format(&path.display().to_string())?;
@@ -269,6 +275,9 @@ fn open_database(
         }
         DatabaseError::Storage(redb::StorageError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
             damaged("it ends too early".into())
+        }
+        DatabaseError::Storage(redb::StorageError::Io(source)) => {
+            StoreError::File { what: "open the store", path: store.into(), source }
         }
         DatabaseError::Storage(redb::StorageError::Corrupted(reason)) => damaged(reason),
         error => StoreError::database("open")(error),

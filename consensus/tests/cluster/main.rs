@@ -10,6 +10,9 @@ use harness::{Harness, Kind, eventually};
 use qluster_consensus::cluster::ClusterError;
 use qluster_consensus::database::DatabaseRole;
 use qluster_consensus::model::{ConfigUpdate, EventKind, LogIndex, NodeId, NodeRole, NodeState};
+use qluster_consensus::transport::{PeerRequest, PeerResponse, SnapshotChunk};
+use qluster_consensus::types::TypeConfig;
+use uuid::Uuid;
 
 const ONE: NodeId = NodeId(1);
 
@@ -326,6 +329,38 @@ async fn the_log_is_compacted_and_a_new_node_gets_a_snapshot() {
     let applied = |id| cluster.node(id).map().map(|map| map.index).unwrap_or(LogIndex(0));
     eventually("the new node has the state", || applied(second) == applied(ONE)).await;
     assert_eq!(cluster.node(second).config().unwrap(), node.config().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_is_none_is_refused_and_the_node_goes_on() {
+    let cluster = Harness::without_databases(1).await;
+    let (node, before) = (cluster.node(ONE), cluster.leader().await);
+    let two = NodeId(2);
+    // Of a leader of the far future, so that nothing but its bytes speaks against it.
+    let piece = |transfer, offset, data: Vec<u8>, last| {
+        let vote = openraft::alias::VoteOf::<TypeConfig>::new_committed(1000, two);
+        let meta = Default::default();
+        PeerRequest::Snapshot(SnapshotChunk { transfer: Uuid::from_u128(transfer), vote, meta, offset, data, last })
+    };
+    let refused = async |request| match node.serve(two, request).await {
+        PeerResponse::Failed(reason) => reason,
+        other => panic!("{other:?}"),
+    };
+    for (number, data) in
+        [vec![], vec![0xff; 1000], vec![1], (0..=255).cycle().take(100_000).collect()].into_iter().enumerate()
+    {
+        let reason = refused(piece(number as u128, 0, data, true)).await;
+        assert!(reason.contains("the snapshot cannot be read"), "{reason}");
+    }
+    // Pieces that follow nothing, and more than one may be.
+    assert!(refused(piece(10, 1, vec![0], false)).await.contains("does not follow 0 bytes"));
+    assert!(refused(piece(11, u64::MAX, vec![0], true)).await.contains("does not follow 0 bytes"));
+    for offset in 0..16 {
+        let answer = node.serve(two, piece(12, offset << 22, vec![0; 1 << 22], false)).await;
+        assert!(matches!(answer, PeerResponse::SnapshotPart), "{answer:?}");
+    }
+    assert!(refused(piece(12, 1 << 26, vec![0], false)).await.contains("does not follow"));
+    assert_eq!(node.is_leader().unwrap(), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -104,7 +104,16 @@ fn directory(key: &str) -> Option<Account> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_line_is_an_account_or_none(line in "[a-z:0-9+-]{0,40}|(\\PC{0,5}:){0,9}") {
+            let _ = parse(&line);
+        }
+    }
 
     #[test]
     fn accounts_are_found_and_odd_lines_are_passed_over() {

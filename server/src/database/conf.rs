@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 /// How deep files may include others; PostgreSQL's own limit.
 const DEPTH: usize = 10;
+/// So many files are read at most: ten of a directory that include it would be read 10,000,000,000 times.
+const FILES: usize = 1000;
 
 /// The settings that a configuration file and those that it includes give, the last one of each. `skip` is not read
 /// where it is included; `read` answers with nothing for what cannot be read.
 pub(super) fn values(path: &Path, skip: &Path, read: &dyn Fn(&Path) -> Option<String>) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
-    collect(path, skip, read, 0, &mut found);
+    collect(path, skip, read, 0, &mut { FILES }, &mut found);
     found
 }
 
@@ -19,19 +21,21 @@ fn collect(
     skip: &Path,
     read: &dyn Fn(&Path) -> Option<String>,
     depth: usize,
+    left: &mut usize,
     found: &mut BTreeMap<String, String>,
 ) {
-    if depth > DEPTH || path == skip {
+    if depth > DEPTH || path == skip || *left == 0 {
         return;
     }
+    *left -= 1;
     let text = read(path).unwrap_or_default();
     let base = path.parent().unwrap_or(Path::new("/"));
     for (name, value) in text.lines().filter_map(parse_line) {
         match name.as_str() {
-            "include" | "include_if_exists" => collect(&base.join(&value), skip, read, depth + 1, found),
+            "include" | "include_if_exists" => collect(&base.join(&value), skip, read, depth + 1, left, found),
             "include_dir" => {
                 for path in files_of(&base.join(&value)) {
-                    collect(&path, skip, read, depth + 1, found);
+                    collect(&path, skip, read, depth + 1, left, found);
                 }
             }
             _ => {
@@ -148,6 +152,18 @@ mod tests {
     }
 
     #[test]
+    fn files_that_all_include_each_other_come_to_an_end() {
+        let text = "port = 1\n".to_owned() + &"include 'a.conf'\n".repeat(30);
+        let read = std::cell::Cell::new(0);
+        let count = |_: &Path| {
+            read.set(read.get() + 1);
+            Some(text.clone())
+        };
+        let found = values(Path::new("/d/postgresql.conf"), Path::new("/d/own.conf"), &count);
+        assert_eq!((found.len(), found["port"].as_str(), read.get()), (1, "1", FILES));
+    }
+
+    #[test]
     fn only_unwanted_settings_are_taken_out() {
         let text = "# Do not edit\nport = '1'\nPRIMARY_CONNINFO = 'x'\nwork_mem = '4MB'";
         let unwanted = |name: &str, _: &str| matches!(name, "port" | "primary_conninfo");
@@ -165,6 +181,25 @@ mod tests {
         fn a_quoted_value_is_read_as_it_was(value in "[^\\p{Cc}]{0,40}") {
             let line = format!("name = {} # comment", quote(&value));
             prop_assert_eq!(parse_line(&line), Some(("name".to_owned(), value)));
+        }
+
+        /// As a program of PostgreSQL, or a client, reads it.
+        #[test]
+        fn a_connection_string_is_read_as_it_was(value in "[^\\x00]{0,40}", other in "\\PC{0,9}['\\\\ =]{0,9}") {
+            let text = conninfo(&[("user", &other), ("application_name", &value), ("host", "h")]);
+            let read: tokio_postgres::Config = text.parse().unwrap();
+            prop_assert_eq!((read.get_application_name(), read.get_user()), (Some(&*value), Some(&*other)));
+        }
+
+        #[test]
+        fn any_file_is_read_and_what_is_taken_out_is_out(
+            lines in prop::collection::vec("(port|include|include_dir|a\\.b)? ?=? ?('|\\\\|\\PC){0,20}\r?", 0..8),
+        ) {
+            let text = lines.join("\n");
+            let read = |path: &Path| (path == Path::new("/d/postgresql.conf")).then(|| text.clone());
+            let _ = values(Path::new("/d/postgresql.conf"), Path::new("/d/own.conf"), &read);
+            let left = without(&text, &|name, _| name == "port");
+            prop_assert!(left.lines().filter_map(parse_line).all(|(name, _)| name != "port"));
         }
 
         #[test]

@@ -64,7 +64,8 @@ pub(super) fn start_of_timeline(history: &str) -> Result<Lsn> {
 
 /// The timeline in the name of a WAL file.
 pub(super) fn timeline_of_file(name: &str) -> Option<u32> {
-    u32::from_str_radix(name.get(..8)?, 16).ok()
+    let digits = name.get(..8).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+    u32::from_str_radix(digits, 16).ok()
 }
 
 #[cfg(test)]
@@ -116,6 +117,39 @@ max_locks_per_xact setting:           64
             let _ = ControlData::parse(&text);
             let _ = start_of_timeline(&text);
             let _ = timeline_of_file(&text);
+        }
+
+        #[test]
+        fn a_changed_control_file_is_read_as_it_is_or_refused(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<char>()), 1..6),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut text: Vec<char> = CONTROL.chars().collect();
+            changes.into_iter().for_each(|(place, change)| *place.get_mut(&mut text) = change);
+            let text: String = text[..=cut.index(text.len())].iter().collect();
+            if let Ok(data) = ControlData::parse(&text) {
+                prop_assert!(data.system_identifier.parse::<u64>().is_ok() && text.contains(&data.system_identifier));
+                prop_assert!(data.floors.len() <= FLOORS.len());
+            }
+        }
+
+        #[test]
+        fn a_timeline_begins_where_the_last_line_says_or_is_refused(
+            lines in prop::collection::vec("([0-9]{1,10}|x)?[\t ](([0-9A-F]{1,9}/[0-9A-F]{1,9})|\\PC{0,9})[\t ]\\PC{0,20}", 0..5),
+        ) {
+            let text = lines.join("\n");
+            if let Ok(start) = start_of_timeline(&text) {
+                let lsn = |line: &String| line.split_whitespace().nth(1).and_then(|lsn| lsn.parse::<Lsn>().ok());
+                prop_assert!(lines.iter().filter_map(lsn).any(|lsn| lsn == start));
+            }
+        }
+
+        #[test]
+        fn only_a_wal_file_has_a_timeline(timeline: u32, odd in "[+-]?[0-9A-Fa-f ]{0,9}|\\PC{0,9}") {
+            prop_assert_eq!(timeline_of_file(&history_file(timeline)), Some(timeline));
+            if let Some(timeline) = timeline_of_file(&odd) {
+                prop_assert_eq!(format!("{timeline:08x}"), odd[..8].to_ascii_lowercase());
+            }
         }
     }
 }

@@ -28,7 +28,9 @@ pub(super) enum Access {
 impl Access {
     /// Reads it back from the text of an `hba_file`.
     pub(super) fn parse(hba: &str) -> Self {
-        if hba.contains(SHUT) { Self::Closed } else { Self::Open }
+        // What follows is the user's, who may have begun with a copy of this.
+        let own = hba.split_once(USERS).map_or(hba, |(own, _)| own);
+        if own.contains(SHUT) { Self::Closed } else { Self::Open }
     }
 }
 
@@ -95,7 +97,25 @@ fn name(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_the_users_part_is_the_form_and_the_part_are_read_back(
+            users in prop::collection::vec(prop_oneof![Just(SHUT.to_owned()), Just(USERS.to_owned()), ".{0,20}\n"], 0..5),
+            superuser in "\\PC{1,9}",
+            password: bool,
+        ) {
+            let users = users.concat();
+            let open = hba(&[&superuser], password, Access::Open, &users);
+            prop_assert_eq!(Access::parse(&open), Access::Open);
+            prop_assert_eq!(users_part(&open), Some(&*users));
+            prop_assert_eq!(Access::parse(&hba(&[&superuser], password, Access::Closed, &users)), Access::Closed);
+            let _ = Access::parse(&users);
+        }
+    }
 
     #[test]
     fn without_a_password_standbys_come_from_loopback_only() {

@@ -137,7 +137,18 @@ async fn wait_for(session: &Session, holders: &Holders) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_rule_is_ours_or_none(rule in "(ANY|FIRST|) ?-?[0-9]{0,21} ?\\(?[a-z_0-9, *\"]{0,30}\\)?|\\PC{0,20}") {
+            if let Some(holders) = Holders::parse(&rule) {
+                prop_assert!(holders.names.iter().all(|name| name != NOBODY && !name.contains(',')));
+            }
+        }
+    }
 
     #[test]
     fn a_rule_tells_who_must_hold_a_commit() {

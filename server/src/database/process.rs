@@ -204,7 +204,20 @@ fn each(pids: &[i32], postmaster: Option<i32>, kind: Signal) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_pid_file_or_none(text in "(-?[0-9]{0,12}|/[a-z ]{0,9}|\\PC{0,9}|\0)(\r?\n\\PC{0,9}){0,9}") {
+            if let Some(file) = PidFile::parse(&text) {
+                prop_assert!(text.trim_start().starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+')));
+                prop_assert!(file.socket_dir.is_none_or(|dir| !dir.as_os_str().is_empty()));
+            }
+            let _ = state(&text);
+        }
+    }
 
     #[test]
     fn a_pid_file_is_read_whole_or_in_part() {

@@ -176,7 +176,17 @@ pub(super) fn ending(text: &str, limit: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_version_is_read_or_not(text in "(postgres \\(PostgreSQL\\) )?[0-9]{0,12}[.0-9a-z]{0,9}|\\PC{0,20}", wanted: Option<u32>) {
+            let _ = (major_version(&text), check_version(&text, wanted));
+            let _ = ending(&text, 5);
+        }
+    }
 
     #[test]
     fn the_major_version_is_read_from_what_servers_say() {

@@ -312,6 +312,8 @@ impl Directions {
 mod tests {
     use std::collections::BTreeSet;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn own() -> Own {
@@ -356,6 +358,23 @@ mod tests {
         }
         for text in ["", "# directions: follows 1\n", "# directions: odd\n", "# directions: leads\n"] {
             assert_eq!(Directions::parse(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        /// A settings file that was changed by hand, or written in part.
+        #[test]
+        fn changed_directions_are_read_or_not(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<char>()), 0..6),
+            cut in any::<prop::sample::Index>(),
+            odd in "(# directions: )?(follows|leads|fenced|)( -?[0-9.:a-f]{0,20}){0,6}\\PC{0,9}",
+        ) {
+            let rendering = Rendering { users: &BTreeMap::new(), floors: &[], stamp: "x", disk: 0 };
+            let mut text: Vec<char> = own().render(&Directions::Follows(primary()), &rendering).chars().collect();
+            changes.into_iter().for_each(|(place, change)| *place.get_mut(&mut text) = change);
+            let text: String = text[..=cut.index(text.len())].iter().collect();
+            let _ = Directions::parse(&text);
+            let _ = Directions::parse(&odd);
         }
     }
 

@@ -115,9 +115,21 @@ mod tests {
             }
         }
 
+        /// Whatever is in it, it is a frame: what is no rest is a lease.
         #[test]
-        fn any_line_is_understood_or_not(line in ".{0,60}") {
-            let _ = Reply::decode(&line);
+        fn any_frame_is_read_as_it_would_be_written(bytes: [u8; LENGTH]) {
+            let frame = Frame::decode(&bytes);
+            match frame {
+                Frame::Rest => prop_assert_eq!(&bytes[..8], &[0; 8]),
+                Frame::Serve(_) => prop_assert_eq!(frame.encode(), bytes),
+            }
+        }
+
+        #[test]
+        fn any_line_is_understood_or_not(line in "(ready|refused|note|) ?-?[0-9]{0,22} ?.{0,60}") {
+            if let Some(reply) = Reply::decode(&line) {
+                prop_assert_eq!(Reply::decode(&reply.encode()), Some(reply));
+            }
         }
     }
 

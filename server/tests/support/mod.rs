@@ -3,6 +3,8 @@
 // Each test program uses a part of it.
 #![allow(dead_code)]
 
+pub mod raw;
+
 use std::fmt;
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
@@ -353,6 +355,13 @@ impl Daemon {
     pub fn signal(&self, kind: Signal) {
         let child = self.child.as_ref().unwrap();
         signal(child.id().try_into().unwrap(), kind);
+    }
+
+    /// The memory that the process has, in KiB.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.as_ref().unwrap().id())).unwrap();
+        let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        memory.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     pub fn is_alive(&mut self) -> bool {
