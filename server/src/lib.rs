@@ -7,6 +7,7 @@
 //! - [`peer`]: the channel on which the nodes talk to each other.
 //! - [`database`]: PostgreSQL, as consensus directs it. [`guard`]: the process that ends it where the agent cannot.
 //! - [`config`], [`daemon`], [`join`]: the node's settings, its start and end, and how it becomes a member.
+//! - [`recover`]: how a node goes on alone where the others are gone for good.
 //! - [`report`]: what is told to people.
 //! - `faults`: switches for tests, in a program of their own.
 
@@ -22,5 +23,6 @@ pub mod handlers;
 pub mod join;
 pub mod openapi;
 pub mod peer;
+pub mod recover;
 pub mod report;
 pub mod status;

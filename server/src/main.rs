@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use qluster_consensus::model::NodeRole;
 use qluster_server::config::{Overrides, Settings};
 use qluster_server::daemon::{self, Start};
-use qluster_server::{guard, openapi, report};
+use qluster_server::{guard, openapi, recover, report};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -40,6 +40,16 @@ enum Command {
         #[arg(long, default_value = "voter", value_parser = role)]
         role: NodeRole,
     },
+    /// Go on alone, as a new cluster, where the majority of the nodes is gone for good. The node must not be running.
+    ///
+    /// Without the flag it only shows what is known and what would be given up. Acknowledged commits that this node has
+    /// not received are lost. Other nodes that are left join the new cluster with empty directories; started as they
+    /// are, they might lead the old cluster beside this one.
+    Recover {
+        /// Do it: the other nodes are lost, or will never be started again with what they have on their disks
+        #[arg(long)]
+        others_are_gone_for_good: bool,
+    },
     /// Print the description of the REST API (OpenAPI)
     Openapi,
     /// End PostgreSQL when the lease is over; the daemon starts this
@@ -61,6 +71,7 @@ pub(crate) fn main() -> ExitCode {
     let start = match command {
         Command::Openapi => return print_openapi(),
         Command::Guard(arguments) => return guard::run(arguments),
+        Command::Recover { others_are_gone_for_good } => return recover(&overrides, others_are_gone_for_good),
         Command::Run => Start::Run,
         Command::Bootstrap => Start::Bootstrap,
         Command::Join { url, role } => Start::Join { url, role },
@@ -86,6 +97,18 @@ pub(crate) fn main() -> ExitCode {
     match ended {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => fail(&error),
+        Err(error) => fail(&error),
+    }
+}
+
+fn recover(overrides: &Overrides, confirmed: bool) -> ExitCode {
+    log();
+    let settings = match Settings::load(overrides) {
+        Ok(settings) => settings,
+        Err(error) => return fail(&error),
+    };
+    match recover::run(&settings, confirmed, |text| print!("{text}")) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }
