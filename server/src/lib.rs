@@ -8,7 +8,7 @@
 //! - [`database`]: PostgreSQL, as consensus directs it. [`guard`]: the process that ends it where the agent cannot.
 //! - [`config`], [`daemon`], [`join`]: the node's settings, its start and end, and how it becomes a member.
 //! - [`recover`]: how a node goes on alone where the others are gone for good.
-//! - [`report`]: what is told to people.
+//! - [`report`], [`site`]: what is told to people; the documentation, served at `/docs`.
 //! - `faults`: switches for tests, in a program of their own.
 
 pub mod api;
@@ -25,4 +25,5 @@ pub mod openapi;
 pub mod peer;
 pub mod recover;
 pub mod report;
+pub mod site;
 pub mod status;

@@ -1,12 +1,14 @@
 //! `qluster-server`: the daemon beside every PostgreSQL server of a qluster cluster.
 
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use qluster_consensus::model::NodeRole;
 use qluster_server::config::{Overrides, Settings};
 use qluster_server::daemon::{self, Start};
+use qluster_server::site::Site;
 use qluster_server::{guard, openapi, recover, report};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -52,6 +54,11 @@ enum Command {
     },
     /// Print the description of the REST API (OpenAPI)
     Openapi,
+    /// Write the documentation, as a site that needs no server; a running node serves it at /docs
+    Docs {
+        /// Where to; it is made where it is missing
+        dir: PathBuf,
+    },
     /// End PostgreSQL when the lease is over; the daemon starts this
     #[command(hide = true)]
     Guard(guard::Arguments),
@@ -70,6 +77,7 @@ pub(crate) fn main() -> ExitCode {
     let Arguments { overrides, command } = Arguments::parse();
     let start = match command {
         Command::Openapi => return print_openapi(),
+        Command::Docs { dir } => return write_docs(&dir),
         Command::Guard(arguments) => return guard::run(arguments),
         Command::Recover { others_are_gone_for_good } => return recover(&overrides, others_are_gone_for_good),
         Command::Run => Start::Run,
@@ -119,6 +127,17 @@ fn print_openapi() -> ExitCode {
             print!("{document}");
             ExitCode::SUCCESS
         }
+        Err(error) => fail(&error),
+    }
+}
+
+fn write_docs(dir: &Path) -> ExitCode {
+    let site = match Site::get() {
+        Ok(site) => site,
+        Err(error) => return fail(error),
+    };
+    match site.write(dir) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::{cargo, run as run_command, succeeds};
-use crate::{args, chaos, demo, deps, generated, install, interrupt};
+use crate::{args, chaos, demo, deps, generated, guide, install, interrupt};
 
 /// A step: its name on the command line, and what it does.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     ("install", install::all),
     ("fmt", || run_command(cargo(&["fmt", "--all", "--check"])).context("run `cargo fmt --all`")),
     ("deps", deps::run),
@@ -20,9 +20,10 @@ const STEPS: [Step; 12] = [
     ("client", || generated::client(true)),
     ("tests", all_tests),
     ("doctests", || run_command(cargo(&["test", "--workspace", "--locked", "--doc"]))),
-    ("docs", docs),
+    ("rustdoc", rustdoc),
     ("package", package),
     ("demo", || demo::run(&args::Demo { release: false, keep: None, check: Some(1) })),
+    ("guide", || guide::run(&[])),
     ("chaos", faults),
 ];
 
@@ -121,7 +122,7 @@ fn faults() -> Result<()> {
     })
 }
 
-fn docs() -> Result<()> {
+fn rustdoc() -> Result<()> {
     let mut command = cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
     command.env("RUSTDOCFLAGS", "--deny=warnings");
     run_command(command)
