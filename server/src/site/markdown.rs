@@ -154,6 +154,7 @@ fn number(level: HeadingLevel) -> u8 {
 
 /// A heading as an id, as people expect it from elsewhere: words in small letters, with hyphens between.
 pub(super) fn slug(heading: &str) -> String {
+    let heading = heading.replace('\'', "");
     let words = heading.split(|char: char| !char.is_alphanumeric()).filter(|word| !word.is_empty());
     words.map(str::to_lowercase).collect::<Vec<_>>().join("-")
 }
