@@ -68,6 +68,8 @@ terminal() {
 
 # A name server, accounts and the programs are those of the machine; what the guide writes is not.
 ip link set lo up
+# Hosts of a network that is not there, for pages that speak of several.
+for host in 1 2 3; do ip address add 10.0.0.$host/32 dev lo; done
 mkdir "$WORK/etc" "$WORK/lib"
 cp -a /etc/. "$WORK/etc"
 rm -rf "$WORK/etc/qluster"
