@@ -68,6 +68,30 @@ fn describe(page: &mut Rendered, document: &Value, method: &str, path: &str, ope
         })
         .collect();
     add(page, &table(&["Code", "Means", "Body"], &rows));
+    if let Some((_, content)) = members(&operation["responses"]["200"]["content"]).next() {
+        show(page, "<p>An answer:</p>\n", &example_of(document, &content["schema"]));
+    }
+}
+
+/// An example of a body of this schema; null where there is none.
+fn example_of(document: &Value, schema: &Value) -> Value {
+    match reference(schema) {
+        Some(name) => document["components"]["schemas"][name]["example"].clone(),
+        None if schema["type"] == "array" => {
+            Some(example_of(document, &schema["items"])).filter(|item| !item.is_null()).into_iter().collect()
+        }
+        None => Value::Null,
+    }
+}
+
+/// Shows an example, where it is one.
+fn show(page: &mut Rendered, introduction: &str, example: &Value) {
+    let nothing = example.is_null() || example.as_array().is_some_and(Vec::is_empty);
+    // A value of JSON can be written as JSON.
+    if let (false, Ok(example)) = (nothing, serde_json::to_string_pretty(example)) {
+        add(page, introduction);
+        add(page, &code_block("json", &example));
+    }
 }
 
 fn describe_schema(page: &mut Rendered, name: &str, schema: &Value) {
@@ -98,11 +122,7 @@ fn describe_schema(page: &mut Rendered, name: &str, schema: &Value) {
     } else if rows.is_empty() {
         add(page, &format!("<p>Type: {}.</p>", kind(schema)));
     }
-    if let Ok(example) = serde_json::to_string_pretty(&schema["example"])
-        && !schema["example"].is_null()
-    {
-        add(page, &code_block("json", &example));
-    }
+    show(page, "", &schema["example"]);
 }
 
 /// The line that asks for it.
