@@ -32,6 +32,15 @@ impl Node {
         self.daemon.start(&arguments);
     }
 
+    /// Waits until the node was told that it is upgraded: the map says so before Raft counts its vote.
+    async fn is_upgraded(&self) {
+        let begun = Instant::now();
+        while !std::fs::read_to_string(self.daemon.dir.join("log")).unwrap().contains("this node was upgraded") {
+            assert!(begun.elapsed() < PATIENCE, "it is not upgraded");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Runs the command to its end, beside the daemon or instead of it.
     fn recover(&self, more: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_qluster-server"))
@@ -98,7 +107,12 @@ async fn one_node_of_three_goes_on_alone_and_the_others_come_back_empty() {
     let one = Node::start(&ground, "1", &["bootstrap"]);
     one.daemon.until_get("/is-leader", 200).await;
     let url = one.daemon.url("");
-    let (mut two, mut three) = (Node::start(&ground, "2", &["join", &url]), Node::start(&ground, "3", &["join", &url]));
+    let mut two = Node::start(&ground, "2", &["join", &url]);
+    // Ids are given in the order in which nodes are added.
+    one.daemon.until("the second is added", |map| map.nodes.len() == 2).await;
+    let mut three = Node::start(&ground, "3", &["join", &url]);
+    two.is_upgraded().await;
+    three.is_upgraded().await;
     for node in [&one, &two, &three] {
         node.daemon.until("three voters", |map| voters(map) == 3).await;
     }
