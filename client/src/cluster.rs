@@ -214,6 +214,16 @@ impl ClusterClient {
     }
 
     /// The leader; waits for one until the deadline.
+    ///
+    /// ```no_run
+    /// # async fn example(cluster: qluster_client::ClusterClient) -> Result<(), qluster_client::Error> {
+    /// let leader = cluster.leader().await?;
+    /// if let Some(port) = leader.db_port {
+    ///     println!("postgresql://{}:{port}/postgres", leader.ip);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn leader(&self) -> Result<Leader, Error> {
         let (leader, address) =
             self.read("GET /leader", Duration::ZERO, |node| async move { node.leader_get().send().await }).await?;
@@ -312,8 +322,20 @@ impl ClusterClient {
         Ok(leader)
     }
 
-    /// Adds a node, as a listener: `role` is what it becomes when it is upgraded. `api_port` defaults to that of the
-    /// leader. Answers with the new node, its id included.
+    /// Adds a node, as a listener. A host that runs `qluster-server join` does this itself.
+    ///
+    /// ```no_run
+    /// use qluster_client::model::{NodeRole, Port};
+    ///
+    /// # async fn example(cluster: qluster_client::ClusterClient) -> Result<(), Box<dyn std::error::Error>> {
+    /// let node = cluster.add_node("10.0.0.4".parse()?, NodeRole::Voter, Port::new(8080)).await?;
+    /// println!("it is node {}", node.id);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// `role` is what it becomes when it is upgraded. `api_port` defaults to that of the leader. Answers with the new node,
+    /// its id included.
     pub async fn add_node(&self, ip: IpAddr, role: NodeRole, api_port: Option<Port>) -> Result<Node, Error> {
         self.change("POST /node", |node| async move {
             let request = node.node_add().ip(ip).role(role);

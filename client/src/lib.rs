@@ -20,6 +20,58 @@
 //! # }
 //! ```
 //!
+//! # Changes
+//!
+//! A change goes to the leader, wherever that is. It is repeated only where it is certain that it was not made, so there
+//! are three ways in which it can fail, and they ask for different things.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use qluster_client::model::{self, ConfigUpdate, NodeId};
+//! use qluster_client::{ClusterClient, Error};
+//!
+//! # async fn example(token: String) -> Result<(), Error> {
+//! let cluster = ClusterClient::builder(["http://10.0.0.1:8080", "http://10.0.0.2:8080"])
+//!     .token(token)
+//!     .deadline(Duration::from_secs(20))
+//!     .build()?;
+//!
+//! let node_timeout = Some(model::Duration::from_millis(2000));
+//! cluster.update_config(&ConfigUpdate { node_timeout, ..Default::default() }).await?;
+//!
+//! match cluster.switch_over(NodeId(2)).await {
+//!     Ok(leader) => println!("node {} leads now", leader.id),
+//!     // Nothing was changed, and asking again at once would not help: the reason says what would.
+//!     Err(error @ Error::Refused { .. }) => println!("refused: {:?}", error.answer()),
+//!     // It may still take effect: look before you ask again.
+//!     Err(Error::Unconfirmed { .. }) => println!("{:?} leads now", cluster.map().await?.leader),
+//!     // Nothing was changed, and nobody could be asked.
+//!     Err(error) => return Err(error),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Events
+//!
+//! What happened in the cluster, from the first that is still kept, and then as it happens:
+//!
+//! ```no_run
+//! use futures::StreamExt;
+//! use qluster_client::ClusterClient;
+//! use qluster_client::model::LogIndex;
+//!
+//! # async fn example(cluster: ClusterClient) -> Result<(), qluster_client::Error> {
+//! let mut events = cluster.watch_events(LogIndex(0));
+//! while let Some(event) = events.next().await {
+//!     let event = event?;
+//!     println!("{} {}: {}", event.time, event.kind, event.cause);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Layout
 //!
 //! - [`ClusterClient`]: the cluster as a whole, with what a caller would otherwise have to decide about retries.

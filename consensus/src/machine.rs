@@ -12,7 +12,7 @@ use crate::command::Outcome;
 use crate::model::{LogIndex, Term};
 use crate::state::State;
 use crate::store::{Store, StoreError};
-use crate::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// The state machine of a node. Clones share the state.
 #[derive(Clone)]
@@ -90,7 +90,26 @@ impl Machine {
 }
 
 impl Applied {
-    fn from_snapshot(meta: SnapshotMeta, data: &[u8]) -> Result<Self, postcard::Error> {
+    /// Applies the entry that is next, or does nothing where it was applied before.
+    pub(crate) fn apply(&mut self, entry: Entry) -> Outcome {
+        // After a rebuild of the Raft core in place, its predecessor may have been ahead.
+        if self.last.is_some_and(|last| last.index >= entry.log_id.index) {
+            return Outcome::Done;
+        }
+        self.last = Some(entry.log_id);
+        let index = LogIndex(entry.log_id.index);
+        let term = Term(entry.log_id.committed_leader_id().term);
+        match entry.payload {
+            EntryPayload::Blank => Outcome::Done,
+            EntryPayload::Normal(command) => self.state.apply(index, term, command),
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                Outcome::Done
+            }
+        }
+    }
+
+    pub(crate) fn from_snapshot(meta: SnapshotMeta, data: &[u8]) -> Result<Self, postcard::Error> {
         Ok(Self { state: postcard::from_bytes(data)?, last: meta.last_log_id, membership: meta.last_membership })
     }
 
@@ -116,23 +135,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     {
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
-            let outcome = self.write(|applied| {
-                // After a rebuild of the Raft core in place, its predecessor may have been ahead.
-                if applied.last.is_some_and(|last| last.index >= entry.log_id.index) {
-                    return Outcome::Done;
-                }
-                applied.last = Some(entry.log_id);
-                let index = LogIndex(entry.log_id.index);
-                let term = Term(entry.log_id.committed_leader_id().term);
-                match entry.payload {
-                    EntryPayload::Blank => Outcome::Done,
-                    EntryPayload::Normal(command) => applied.state.apply(index, term, command),
-                    EntryPayload::Membership(membership) => {
-                        applied.membership = StoredMembership::new(Some(entry.log_id), membership);
-                        Outcome::Done
-                    }
-                }
-            });
+            let outcome = self.write(|applied| applied.apply(entry));
             if let Some(responder) = responder {
                 responder.send(outcome);
             }

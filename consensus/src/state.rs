@@ -118,6 +118,18 @@ impl State {
         id.0 < self.next_node && !self.nodes.contains_key(&id)
     }
 
+    /// Makes `node` the only member of the cluster that goes on as `cluster`, and notes the event that tells of it.
+    /// Ids go on where they were, and what is known of the last primary stays.
+    pub(crate) fn recover(&mut self, cluster: Uuid, node: Node, event: Event) {
+        self.cluster = Some(cluster);
+        self.down_by.clear();
+        self.nodes = BTreeMap::from([(node.id, node)]);
+        self.config = self.config.clone().with_voters(1);
+        self.forget_held();
+        self.map_index = event.index;
+        push(&mut self.events, EVENTS, event);
+    }
+
     fn change(&mut self, term: Term, command: &Command) -> Changed {
         match &command.change {
             Change::Create { cluster, node } => self.create(*cluster, node),

@@ -7,7 +7,7 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `facts` | `format` | `u32`: version of this layout, 1; a newer one is refused |
-//! | | `identity` | [`Identity`]: which node of which cluster this is; set once |
+//! | | `identity` | [`Identity`]: which node of which cluster this is; set once, replaced by `recover` only |
 //! | | `duty` | [`Duty`]: the promise to recruiters, the history of the database's WAL, and a repair under way |
 //! | | `removed` | `bool`: this node noticed that it was removed from its cluster |
 //! | | `vote` | openraft's vote |
@@ -30,9 +30,11 @@
 //!    harmless: a quorum confirms it again.
 //! 6. openraft takes the log that it finds at its start for durable, so `get_log_state` waits for all earlier writes:
 //!    another Raft core may just have been shut down over this very store.
-//! 7. A write or fsync that fails closes the store for good: what the file holds then is unknown, and fsync reports lost
+//! 7. [`recover`](crate::recover) replaces identity, vote, log and snapshot in one transaction, while no node runs.
+//! 8. A write or fsync that fails closes the store for good: what the file holds then is unknown, and fsync reports lost
 //!    pages only once. Every later operation fails with the first cause; only a restart reads the file anew.
 
+mod anew;
 mod disk;
 mod error;
 #[cfg(test)]

@@ -182,6 +182,14 @@ pub trait QlusterApi {
         query: Query<EventsQuery>,
     ) -> Result<HttpResponseOk<Vec<Event>>, ApiError>;
 
+    /// The documentation: its first page, or the file of that name. For people, without a credential.
+    #[endpoint { method = GET, path = "/docs/{path:.*}", unpublished = true }]
+    async fn docs(
+        rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
+        path: Path<DocsPath>,
+    ) -> Result<Response<Body>, ApiError>;
+
     /// The channel on which the nodes of a cluster talk to each other; not for clients.
     #[channel { protocol = WEBSOCKETS, path = "/peer", unpublished = true }]
     async fn peer(rqctx: RequestContext<Self::Context>, upgraded: WebsocketConnection) -> WebsocketChannelResult;
@@ -276,6 +284,13 @@ fn ip<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Error> {
 pub struct NodePath {
     /// Node ID
     pub node: NodeId,
+}
+
+/// A file of the documentation.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct DocsPath {
+    /// Its name, or nothing.
+    pub path: Vec<String>,
 }
 
 /// Where an upgraded node is reached.

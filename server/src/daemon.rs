@@ -350,7 +350,7 @@ async fn guard(postgres: Arc<Postgres>, cluster: Cluster) {
 }
 
 /// Whether a data directory belongs to a cluster of qluster.
-fn is_managed(data: &Path) -> bool {
+pub(crate) fn is_managed(data: &Path) -> bool {
     data.join("qluster.conf").exists()
 }
 

@@ -15,14 +15,15 @@ use qluster_consensus::model::{
 use sha2::{Digest, Sha256};
 
 use crate::api::{
-    AddNodeQuery, DbConfig, ETag, EVENTS, EventsQuery, NewLeaderQuery, NodePath, QlusterApi, UpgradeNodeQuery,
-    WaitQuery,
+    AddNodeQuery, DbConfig, DocsPath, ETag, EVENTS, EventsQuery, NewLeaderQuery, NodePath, QlusterApi,
+    UpgradeNodeQuery, WaitQuery,
 };
 use crate::body::WholeBody;
 use crate::database::Postgres;
 use crate::peer::{self, PeerLog};
 use crate::report;
 use crate::security::{Allowed, Security};
+use crate::site::{self, Site};
 use crate::status::ApiError;
 
 /// A long poll that does not say how long it waits, waits so long.
@@ -181,6 +182,27 @@ impl QlusterApi for Api {
             .header(http::header::CONTENT_TYPE, "text/plain; charset=utf-8")
             .body(text.into())
             .map_err(|error| internal(&ctx, &error))
+    }
+
+    async fn docs(ctx: Ctx, _: Allowed, path: Path<DocsPath>) -> Result<Response<Body>, ApiError> {
+        let name = path.into_inner().path.join("/");
+        let site = Site::get().map_err(|error| internal(&ctx, error))?;
+        let response = match (name.as_str(), site.file(&name)) {
+            // Links are relative to a file.
+            ("", _) => Response::builder()
+                .status(http::StatusCode::FOUND)
+                .header(http::header::LOCATION, format!("/docs/{}", site::INDEX))
+                .body(Body::empty()),
+            (_, Some((text, kind))) => Response::builder()
+                .header(http::header::CONTENT_TYPE, kind)
+                .header(http::header::CONTENT_SECURITY_POLICY, "default-src 'self'")
+                .body(text.to_owned().into()),
+            (_, None) => {
+                let reason = format!("the documentation has no page {name}: it begins at /docs");
+                return Err(ApiError::new(ErrorCode::NotFound, reason).with_request_id(&ctx.request_id));
+            }
+        };
+        response.map_err(|error| internal(&ctx, &error))
     }
 
     async fn events(ctx: Ctx, _: Allowed, query: Query<EventsQuery>) -> Result<HttpResponseOk<Vec<Event>>, ApiError> {

@@ -9,7 +9,8 @@
 //! - [`config`], [`daemon`], [`join`], [`limits`]: the node's settings, its start and end, how it becomes a member, and
 //!   how much of the system it may use.
 //! - [`security`]: who may do what: tokens, the cluster's secret, TLS.
-//! - [`report`]: what is told to people.
+//! - [`recover`]: how a node goes on alone where the others are gone for good.
+//! - [`report`], [`site`]: what is told to people; the documentation, served at `/docs`.
 //! - `faults`: switches for tests, in a program of their own.
 
 pub mod api;
@@ -25,6 +26,8 @@ pub mod join;
 pub mod limits;
 pub mod openapi;
 pub mod peer;
+pub mod recover;
 pub mod report;
 pub mod security;
+pub mod site;
 pub mod status;

@@ -1,13 +1,15 @@
 //! `qluster-server`: the daemon beside every PostgreSQL server of a qluster cluster.
 
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use qluster_consensus::model::NodeRole;
 use qluster_server::config::{Overrides, Settings};
 use qluster_server::daemon::{self, Start};
-use qluster_server::{guard, openapi, report};
+use qluster_server::site::Site;
+use qluster_server::{guard, openapi, recover, report};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -40,8 +42,23 @@ enum Command {
         #[arg(long, default_value = "voter", value_parser = role)]
         role: NodeRole,
     },
+    /// Go on alone, as a new cluster, where the majority of the nodes is gone for good. The node must not be running.
+    ///
+    /// Without the flag it only shows what is known and what would be given up. Acknowledged commits that this node has
+    /// not received are lost. Other nodes that are left join the new cluster with empty directories; started as they
+    /// are, they might lead the old cluster beside this one.
+    Recover {
+        /// Do it: the other nodes are lost, or will never be started again with what they have on their disks
+        #[arg(long)]
+        others_are_gone_for_good: bool,
+    },
     /// Print the description of the REST API (OpenAPI)
     Openapi,
+    /// Write the documentation, as a site that needs no server; a running node serves it at /docs
+    Docs {
+        /// Where to; it is made where it is missing
+        dir: PathBuf,
+    },
     /// End PostgreSQL when the lease is over; the daemon starts this
     #[command(hide = true)]
     Guard(guard::Arguments),
@@ -60,7 +77,9 @@ pub(crate) fn main() -> ExitCode {
     let Arguments { overrides, command } = Arguments::parse();
     let start = match command {
         Command::Openapi => return print_openapi(),
+        Command::Docs { dir } => return write_docs(&dir),
         Command::Guard(arguments) => return guard::run(arguments),
+        Command::Recover { others_are_gone_for_good } => return recover(&overrides, others_are_gone_for_good),
         Command::Run => Start::Run,
         Command::Bootstrap => Start::Bootstrap,
         Command::Join { url, role } => Start::Join { url, role },
@@ -90,12 +109,35 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+fn recover(overrides: &Overrides, confirmed: bool) -> ExitCode {
+    log();
+    let settings = match Settings::load(overrides) {
+        Ok(settings) => settings,
+        Err(error) => return fail(&error),
+    };
+    match recover::run(&settings, confirmed, |text| print!("{text}")) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
 fn print_openapi() -> ExitCode {
     match openapi::document() {
         Ok(document) => {
             print!("{document}");
             ExitCode::SUCCESS
         }
+        Err(error) => fail(&error),
+    }
+}
+
+fn write_docs(dir: &Path) -> ExitCode {
+    let site = match Site::get() {
+        Ok(site) => site,
+        Err(error) => return fail(error),
+    };
+    match site.write(dir) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }

@@ -22,6 +22,14 @@ pub(crate) enum Task {
     Client {
         check: bool,
     },
+    /// The documentation as a site, in a directory.
+    Docs {
+        dir: Option<String>,
+    },
+    /// The commands of all pages of the guide where none is named.
+    Guide {
+        pages: Vec<String>,
+    },
     Deps,
     Bench {
         rounds: u32,
@@ -164,6 +172,8 @@ impl Given {
         let takes: &[&str] = match name {
             "demo" => &["check", "release", "keep", "rounds"],
             "test" => &["STEP"],
+            "docs" => &["DIR"],
+            "guide" => &["PAGE"],
             "openapi" | "client" => &["check"],
             "bench" => &["rounds"],
             "chaos" => &["seed", "faults", "minutes", "together", "nodes", "sabotage", "keep", "release"],
@@ -184,6 +194,9 @@ impl Given {
             "client" => Task::Client { check: self.check },
             "bench" => Task::Bench { rounds: rounds.unwrap_or(BENCH_ROUNDS) },
             "chaos" => Task::Chaos(self.chaos()?),
+            "docs" if self.words.len() > 1 => bail!("`docs` takes one directory; see `cargo xtask --help`"),
+            "docs" => Task::Docs { dir: self.words.into_iter().next() },
+            "guide" => Task::Guide { pages: self.words },
             "deps" => Task::Deps,
             _ => Task::Help,
         })
@@ -213,7 +226,7 @@ impl Given {
             bail!("`{task}` does not take --{option}; see `cargo xtask --help`");
         }
         match self.words.first() {
-            Some(word) if !known.contains(&"STEP") => {
+            Some(word) if !known.iter().any(|known| ["STEP", "DIR", "PAGE"].contains(known)) => {
                 bail!("`{task}` does not take `{word}`; see `cargo xtask --help`")
             }
             _ => Ok(()),
@@ -255,6 +268,9 @@ mod tests {
             ("test fmt clippy", Task::Test { steps: vec!["fmt".into(), "clippy".into()] }),
             ("openapi --check", Task::Openapi { check: true }),
             ("client", Task::Client { check: false }),
+            ("docs", Task::Docs { dir: None }),
+            ("docs /tmp/x", Task::Docs { dir: Some("/tmp/x".into()) }),
+            ("guide docs/start.md", Task::Guide { pages: vec!["docs/start.md".into()] }),
             ("deps", Task::Deps),
             ("bench", Task::Bench { rounds: 5 }),
             ("bench --rounds 7", Task::Bench { rounds: 7 }),
@@ -296,6 +312,7 @@ mod tests {
             ("dmeo", "no command `dmeo`"),
             ("--check", "does not take --check"),
             ("demo now", "does not take `now`"),
+            ("docs one two", "takes one directory"),
             ("demo --rounds 2", "goes with --check"),
             ("demo --check --rounds 0", "from 1, got `0`"),
             ("bench --rounds many", "from 1, got `many`"),

@@ -13,6 +13,7 @@ mod demo;
 mod deny;
 mod deps;
 mod generated;
+mod guide;
 mod http;
 mod install;
 mod interrupt;
@@ -34,6 +35,8 @@ cargo xtask demo --check [--rounds N]          the same unattended: kills the le
 cargo xtask test [STEP...]                     everything that CI runs, or only the steps named
 cargo xtask openapi [--check]                  writes openapi.yaml from the server's code, or only compares it
 cargo xtask client [--check]                   writes the generated client from openapi.yaml, or only compares it
+cargo xtask docs [DIR]                         writes the documentation as a site (to target/site)
+cargo xtask guide [PAGE...]                    runs the commands of the guide and of the README, or of some pages; for root
 cargo xtask deps                               checks the rules of who may depend on what
 cargo xtask bench [--rounds N]                 failover times and what an idle agent costs; medians of N kills (5)
 cargo xtask chaos [--seed N] [--faults N] [--minutes N] [--together N] [--nodes 3|5] [--sabotage fence|quorum]
@@ -68,6 +71,8 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test { steps } => test::run(&steps),
         Task::Openapi { check } => generated::openapi(check),
         Task::Client { check } => generated::client(check),
+        Task::Docs { dir } => guide::site(dir.as_deref()),
+        Task::Guide { pages } => guide::run(&pages),
         Task::Deps => deps::run(),
         Task::Bench { rounds } => bench::run(rounds),
         Task::Chaos(options) => chaos::run(&options),

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::{FEATURES, FEATURES_WITH_FAULTS, cargo, run as run_command, succeeds};
-use crate::{args, chaos, cli, demo, deny, deps, generated, install, interrupt};
+use crate::{args, chaos, cli, demo, deny, deps, generated, guide, install, interrupt};
 
 /// A step: its name on the command line, and what it does.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 15] = [
     ("install", install::for_tests),
     ("fmt", || run_command(cargo(&["fmt", "--all", "--check"])).context("run `cargo fmt --all`")),
     ("deps", deps::run),
@@ -21,10 +21,11 @@ const STEPS: [Step; 14] = [
     ("client", || generated::client(true)),
     ("tests", all_tests),
     ("doctests", || run_command(cargo(&["test", "--workspace", FEATURES, "--locked", "--doc"]))),
-    ("docs", docs),
+    ("rustdoc", rustdoc),
     ("package", package),
     ("cli", cli::run),
     ("demo", || demo::run(&args::Demo { release: false, keep: None, check: Some(1) })),
+    ("guide", || guide::run(&[])),
     ("chaos", faults),
 ];
 
@@ -123,7 +124,7 @@ fn faults() -> Result<()> {
     })
 }
 
-fn docs() -> Result<()> {
+fn rustdoc() -> Result<()> {
     let mut command = cargo(&["doc", "--workspace", FEATURES, "--no-deps", "--locked"]);
     command.env("RUSTDOCFLAGS", "--deny=warnings");
     run_command(command)

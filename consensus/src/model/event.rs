@@ -59,6 +59,8 @@ pub enum EventKind {
     CommitsHeld,
     /// The list of statements that do not write was changed.
     ReadonlyStatementsChanged,
+    /// A node goes on alone, as another cluster: an operator has given up the others.
+    Recovered,
 }
 
 impl EventKind {
@@ -84,6 +86,7 @@ impl std::fmt::Display for EventKind {
             EventKind::DatabasePromoted => "database promoted",
             EventKind::CommitsHeld => "commits held",
             EventKind::ReadonlyStatementsChanged => "read-only statements changed",
+            EventKind::Recovered => "recovered",
         })
     }
 }

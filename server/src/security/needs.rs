@@ -29,7 +29,7 @@ const ADMIN: Needs = Needs::Token(Kind::Admin);
 
 /// The operations, by the name of their method in the trait. One that is missing here is served to nobody, and a test
 /// fails; so does one whose method does not begin with [`Allowed`].
-const TABLE: [(&str, Needs); 17] = [
+const TABLE: [(&str, Needs); 18] = [
     ("is_leader", Needs::Nothing),
     ("map", READ),
     ("status", READ),
@@ -46,6 +46,7 @@ const TABLE: [(&str, Needs); 17] = [
     ("sql_readonly", READ),
     ("rpc", READ),
     ("events", READ),
+    ("docs", Needs::Nothing),
     ("peer", Needs::Secret),
 ];
 

@@ -29,6 +29,7 @@ use crate::cluster::{Cluster, Directory, Place};
 use crate::interrupt::{self, Interrupted};
 use crate::{cargo, install, process};
 use journal::Journal;
+pub(crate) use network::missing;
 use network::{Namespaces, Network};
 use random::Random;
 use rounds::Report;

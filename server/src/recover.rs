@@ -1,0 +1,94 @@
+//! `qluster-server recover`: one node goes on alone where the majority of its cluster is gone for good.
+
+use std::fmt::Write;
+
+use qluster_consensus::recover::{RecoverError, Survivor};
+use qluster_consensus::store::{Store, StoreError};
+
+use crate::config::Settings;
+use crate::daemon::is_managed;
+
+/// Why a node does not go on alone.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The daemon runs.
+    #[error("the node is running: stop it first (`systemctl stop qluster`, or SIGTERM)")]
+    Running(#[source] StoreError),
+    /// The store cannot be opened.
+    #[error("the node's store cannot be used")]
+    Store(#[source] StoreError),
+    /// The node cannot.
+    #[error("this node cannot be recovered from")]
+    Recover(#[from] RecoverError),
+    /// What is on the disk does not fit.
+    #[error("{0}")]
+    Refused(String),
+    /// It was not confirmed.
+    #[error(
+        "nothing was changed. If the other nodes are gone for good, will never be started again with what they have on \
+         their disks, and this node has the newest commits of those that are left, say so: \
+         `recover --others-are-gone-for-good`"
+    )]
+    NotConfirmed,
+}
+
+/// Looks at the node, tells what its going on alone would mean, and does it where that is `confirmed`.
+pub fn run(settings: &Settings, confirmed: bool, tell: impl Fn(&str)) -> Result<(), Error> {
+    let store = Store::open(&settings.store()).map_err(|error| match error {
+        StoreError::InUse { .. } => Error::Running(error),
+        error => Error::Store(error),
+    })?;
+    let survivor = Survivor::find(store)?;
+    if survivor.node().db_port.is_some() {
+        match &settings.database {
+            None => return Err(Error::Refused("the node has a database: tell where, as when it is run".into())),
+            Some(database) if !is_managed(&database.data_dir) => {
+                return Err(Error::Refused(format!(
+                    "there is no database of this cluster in {}: there would be nothing to go on with",
+                    database.data_dir.display()
+                )));
+            }
+            Some(_) => {}
+        }
+    }
+    let needs_rewind = survivor.needs_rewind()?;
+    tell(&outlook(&survivor)?);
+    if !confirmed {
+        return Err(Error::NotConfirmed);
+    }
+    let now = survivor.go_on_alone()?;
+    tell(&format!("Done: node {} is the only member of the cluster {}. Start it with `run`.\n", now.node, now.cluster));
+    if needs_rewind {
+        tell(&format!(
+            "Its database has diverged from the last primary: once it runs, let it lead with what it has by\n\
+             POST /leader?node={}&accept-data-loss=true\n",
+            now.node
+        ));
+    }
+    Ok(())
+}
+
+/// What is known of the node, and what would be given up, for people.
+fn outlook(survivor: &Survivor) -> Result<String, RecoverError> {
+    let identity = survivor.identity();
+    let mut text = format!("node {} of the cluster {}\n", identity.node, identity.cluster);
+    let starts = survivor.wal()?;
+    // Writing to a string does not fail.
+    let _ = match starts.0.last() {
+        Some(start) => {
+            writeln!(text, "  its WAL was written by primaries up to term {}, which began at {}", start.term, start.lsn)
+        }
+        None => writeln!(text, "  its WAL is from before there was a primary"),
+    };
+    let _ = match survivor.last_primary() {
+        Some((node, term)) if node == identity.node => {
+            writeln!(text, "  it was the last primary that it knows of, in term {term}")
+        }
+        Some((node, term)) => writeln!(text, "  the last primary that it knows of was node {node}, in term {term}"),
+        None => writeln!(text, "  it knows of no primary"),
+    };
+    for other in survivor.others() {
+        let _ = writeln!(text, "  would be given up: node {}, a {}, at {}", other.id, other.role, other.api_address());
+    }
+    Ok(text)
+}

@@ -1,0 +1,101 @@
+//! A machine of their own for the commands of a story.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use super::blocks::{Block, Manner};
+use crate::{cargo, interrupt};
+
+/// What is run before the first block, and after the last: it makes the sandbox, and tells what failed.
+const BEGIN: &str = include_str!("begin.sh");
+
+/// Removes the directory of a run.
+struct Work(PathBuf);
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs `blocks` in order. Their namespaces end with the last one, and with them all that they started.
+pub(super) fn run(blocks: &[Block], server: &Path) -> Result<()> {
+    let dir = std::env::temp_dir().join(format!("qluster-guide-{}", std::process::id()));
+    let work = Work(dir);
+    let write = |name: &str, text: &str| {
+        let path = work.0.join(name);
+        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+    };
+    std::fs::create_dir(&work.0).with_context(|| format!("creating {}", work.0.display()))?;
+    for (number, block) in blocks.iter().enumerate() {
+        write(&format!("{number}.sh"), &block.code)?;
+    }
+    write("all.sh", &script(blocks))?;
+    let bin = server.parent().context("the daemon is in no directory")?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths([bin.to_owned()].into_iter().chain(std::env::split_paths(&path)));
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--", "bash"]);
+    command.arg(work.0.join("all.sh")).env("WORK", &work.0).env("PATH", path?).current_dir(cargo::root());
+    // Settings of whoever runs this are not the reader's.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("QLUSTER_")) {
+        command.env_remove(name);
+    }
+    let status = command.stdin(Stdio::null()).status().context("starting `unshare`")?;
+    interrupt::check()?;
+    match status.success() {
+        true => Ok(()),
+        false => bail!("a command of the guide does not do what the guide says; see above"),
+    }
+}
+
+/// The script that runs the blocks, whose texts are in files beside it.
+fn script(blocks: &[Block]) -> String {
+    let mut script = BEGIN.to_owned();
+    for (number, block) in blocks.iter().enumerate() {
+        let how = match block.manner {
+            Manner::Once => "once",
+            Manner::Until => "until_so",
+            Manner::Fails => "fails",
+            Manner::Terminal => "terminal",
+            Manner::Shown(_) => continue,
+        };
+        let expect = block.expect.as_deref().unwrap_or_default().replace('\'', r"'\''");
+        // Writing to a string does not fail. `once` is no function, so that what a block sets stays set.
+        let _ = writeln!(script, "begin {number} '{}:{}' '{expect}'", block.page, block.line);
+        let _ = match how {
+            "once" => writeln!(script, "source \"$FILE\" >\"$OUT\" 2>&1; printed"),
+            how => writeln!(script, "{how}"),
+        };
+    }
+    script.push_str("DONE=yes\n");
+    script
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_block_is_run_in_its_manner_and_one_that_is_shown_is_not() {
+        let block = |manner, expect: Option<&str>| Block {
+            page: "page".into(),
+            line: 3,
+            code: String::new(),
+            manner,
+            expect: expect.map(Into::into),
+        };
+        let blocks = [
+            block(Manner::Once, Some("it's")),
+            block(Manner::Shown("why".into()), None),
+            block(Manner::Terminal, None),
+        ];
+        let script = script(&blocks);
+        let lines: Vec<_> = script.strip_prefix(BEGIN).unwrap().lines().collect();
+        let source = "source \"$FILE\" >\"$OUT\" 2>&1; printed";
+        assert_eq!(lines, [r"begin 0 'page:3' 'it'\''s'", source, "begin 2 'page:3' ''", "terminal", "DONE=yes"]);
+    }
+}
