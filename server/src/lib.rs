@@ -5,6 +5,7 @@
 //! - [`api`], [`body`], [`handlers`], [`status`], [`openapi`]: the REST API, how its bodies are read, what its
 //!   operations do, what its codes mean, and its description.
 //! - [`peer`]: the channel on which the nodes talk to each other.
+//! - `statements`: the statements that do not write; `etag`: which list of them a caller has.
 //! - [`database`]: PostgreSQL, as consensus directs it. [`guard`]: the process that ends it where the agent cannot.
 //! - [`config`], [`daemon`], [`join`]: the node's settings, its start and end, and how it becomes a member.
 //! - [`report`]: what is told to people.
@@ -15,6 +16,7 @@ pub mod body;
 pub mod config;
 pub mod daemon;
 pub mod database;
+pub mod etag;
 #[cfg(feature = "faults")]
 mod faults;
 pub mod guard;
@@ -23,4 +25,5 @@ pub mod join;
 pub mod openapi;
 pub mod peer;
 pub mod report;
+mod statements;
 pub mod status;

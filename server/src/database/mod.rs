@@ -86,7 +86,7 @@ pub(crate) use self::guarded::end_primary;
 use self::home::Home;
 pub(crate) use self::process::is_alive;
 use self::programs::Programs;
-use self::session::Session;
+use self::session::{Session, To};
 use self::settings::Own;
 use self::staging::Contents;
 use crate::api::DbConfig;
@@ -224,12 +224,17 @@ impl Postgres {
         Ok(control.system_identifier)
     }
 
+    /// What it is now.
+    pub(crate) fn role(&self) -> DatabaseRole {
+        self.status.borrow().role
+    }
+
     /// Asks the running PostgreSQL for its settings.
     pub async fn settings(&self) -> Result<DbConfig> {
         let attempted = "report its settings";
         let ask = async {
             // Not by the kept session, whose own settings would show.
-            let client = self.connect(true).await?;
+            let client = self.connect(To::Plain).await?;
             session::settings(&client).await
         };
         let answer = tokio::time::timeout(session::PATIENCE, ask).await;

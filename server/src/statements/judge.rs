@@ -1,0 +1,277 @@
+//! Whether a statement writes: a pure function of what it rests on and what the catalogue says.
+//!
+//! A session may have any search path, and its hash tells nothing of it. So whatever a name may stand for must be safe,
+//! in whichever schema it is; and where the search paths that the database's roles begin with make it stand for
+//! different things, the statement is refused although none of them writes, since readers would not see the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::catalogue::{Body, Catalogue, Function, Implicit, Oid, Relation, found_in};
+use super::facts::{Facts, Name};
+
+/// Volatile functions of PostgreSQL's own, or machine code of an extension's, that write nothing.
+const HARMLESS: [&str; 18] = [
+    "array_sample",
+    "array_shuffle",
+    "clock_timestamp",
+    "gen_random_bytes",
+    "gen_random_uuid",
+    "gen_salt",
+    "pg_database_size",
+    "pg_indexes_size",
+    "pg_relation_size",
+    "pg_table_size",
+    "pg_total_relation_size",
+    "random",
+    "random_normal",
+    "timeofday",
+    "uuid_generate_v1",
+    "uuid_generate_v4",
+    "uuidv4",
+    "uuidv7",
+];
+
+/// Functions that run text as SQL, change a session, write or need a transaction id, whatever they are declared to be.
+const HARMFUL: [&str; 15] = [
+    "nextval",
+    "setval",
+    "set_config",
+    "setseed",
+    "txid_current",
+    "pg_current_xact_id",
+    "pg_export_snapshot",
+    "pg_input_is_valid",
+    "pg_input_error_info",
+    "pg_notify",
+    "pg_sequence_last_value",
+    "pg_stat_file",
+    "ts_rewrite",
+    "ts_stat",
+    "xpath_table",
+];
+
+/// The same by the beginnings of their names.
+const HARMFUL_FAMILIES: [&str; 15] = [
+    "connectby",
+    "crosstab",
+    "dblink",
+    "lo_",
+    "lowrite",
+    "pg_advisory_",
+    "pg_create_",
+    "pg_drop_",
+    "pg_logical_",
+    "pg_ls_",
+    "pg_read_",
+    "pg_replication_",
+    "pg_try_advisory_",
+    "postgres_fdw_",
+    "query_to_xml",
+];
+
+/// Families by their ends: they run the query, the cursor or read the table that a text names.
+const HARMFUL_ENDS: [&str; 3] = ["_to_xml", "_to_xmlschema", "_to_xml_and_xmlschema"];
+
+/// Judges statements by one catalogue.
+pub(crate) struct Judge<'a> {
+    catalogue: &'a Catalogue,
+    /// What was found out. While it is looked at, it is not safe: one that calls itself never is.
+    functions: BTreeMap<Oid, Verdict>,
+    relations: BTreeMap<(String, usize), Verdict>,
+    implicit: Option<Verdict>,
+}
+
+/// That something does not write; or why it may.
+pub(crate) type Verdict = Result<(), String>;
+
+/// How names without a schema are looked up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lookup {
+    /// By the search path of a session.
+    Path,
+    /// In `pg_catalog`: text that PostgreSQL wrote.
+    Catalogue,
+}
+
+impl<'a> Judge<'a> {
+    pub(crate) fn new(catalogue: &'a Catalogue) -> Self {
+        Self { catalogue, functions: BTreeMap::new(), relations: BTreeMap::new(), implicit: None }
+    }
+
+    /// Whether a statement that rests on `facts` does not write.
+    pub(crate) fn statement(&mut self, facts: &Facts) -> Verdict {
+        self.facts(facts, Lookup::Path)?;
+        if self.implicit.is_none() {
+            self.implicit = Some(Ok(()));
+            let catalogue = self.catalogue;
+            self.implicit = Some(catalogue.implicit.iter().try_for_each(|implicit| self.implicit(implicit)));
+        }
+        self.implicit.clone().unwrap_or(Ok(()))
+    }
+
+    fn facts(&mut self, facts: &Facts, lookup: Lookup) -> Verdict {
+        facts.functions.iter().try_for_each(|name| self.function(name, lookup))?;
+        facts.relations.iter().try_for_each(|name| {
+            let is_query = name.schema.is_none() && facts.queries.contains(&name.name);
+            // Where there is a table of this name as well, either may be meant.
+            if is_query && !self.catalogue.relations.contains_key(&name.name) {
+                return Ok(());
+            }
+            self.relation(name, lookup)
+        })?;
+        facts.operators.iter().try_for_each(|name| self.operator(name, lookup))?;
+        facts.attributes.iter().try_for_each(|name| self.attribute(name))
+    }
+
+    fn function(&mut self, name: &Name, lookup: Lookup) -> Verdict {
+        harmful(&name.name)?;
+        let catalogue = self.catalogue;
+        let known: Vec<_> = catalogue.functions(&name.name).filter(|(_, known)| fits(name, &known.schema, lookup)).collect();
+        self.one_meaning("function", name, lookup, known.iter().map(|(_, function)| function.schema.as_str()).collect())?;
+        if known.is_empty() {
+            // A type, which is cast to, or a temporary one: neither is looked up.
+            return Err(format!("there is no permanent function {name}"));
+        }
+        known.into_iter().try_for_each(|(oid, function)| self.function_is_safe(oid, function))
+    }
+
+    fn operator(&mut self, name: &Name, lookup: Lookup) -> Verdict {
+        let known = self.catalogue.operators.get(&name.name).into_iter().flatten();
+        let known: Vec<_> = known.filter(|operator| fits(name, &operator.schema, lookup)).collect();
+        if known.is_empty() {
+            return Err(format!("there is no operator {name}"));
+        }
+        self.one_meaning("operator", name, lookup, known.iter().map(|operator| operator.schema.as_str()).collect())?;
+        known.into_iter().try_for_each(|operator| self.called(operator.function))
+    }
+
+    /// `a.b` is a column, or a call of the function `b` with the row `a`: the hash does not tell.
+    fn attribute(&mut self, name: &str) -> Verdict {
+        let catalogue = self.catalogue;
+        let unary = catalogue.functions(name).filter(|(_, function)| function.unary && !function.builtin);
+        unary.into_iter().try_for_each(|(oid, function)| self.function_is_safe(oid, function))
+    }
+
+    fn relation(&mut self, name: &Name, lookup: Lookup) -> Verdict {
+        let catalogue = self.catalogue;
+        let known = catalogue.relations.get(&name.name).into_iter().flatten().enumerate();
+        let known: Vec<_> = known.filter(|(_, relation)| fits(name, &relation.schema, lookup)).collect();
+        if known.is_empty() {
+            return Err(format!("there is no permanent table or view {name}"));
+        }
+        self.one_meaning("table", name, lookup, known.iter().map(|(_, relation)| relation.schema.as_str()).collect())?;
+        known.into_iter().try_for_each(|(index, relation)| {
+            let key = (name.name.clone(), index);
+            if let Some(verdict) = self.relations.get(&key) {
+                return verdict.clone();
+            }
+            self.relations.insert(key.clone(), recursive());
+            let verdict = self.relation_is_safe(&name.name, relation);
+            self.relations.insert(key, verdict.clone());
+            verdict
+        })
+    }
+
+    fn relation_is_safe(&mut self, name: &str, relation: &Relation) -> Verdict {
+        let full = format!("{}.{name}", relation.schema);
+        let stored = |name: &str, kind, persistence| match (kind, persistence) {
+            ('f', _) => Err(format!("{name} is a foreign table")),
+            (_, 'p') => Ok(()),
+            (_, 'u') => Err(format!("{name} is not logged, so standbys do not have it")),
+            _ => Err(format!("{name} is temporary")),
+        };
+        stored(&full, relation.kind, relation.persistence)?;
+        relation.parts.iter().try_for_each(|(part, kind, persistence)| stored(part, *kind, *persistence))?;
+        relation.rests_on.iter().try_for_each(|facts| {
+            let verdict = match facts {
+                Ok(facts) => self.facts(facts, Lookup::Catalogue),
+                Err(reason) => Err(reason.clone()),
+            };
+            verdict.map_err(|reason| format!("{full}: {reason}"))
+        })
+    }
+
+    fn called(&mut self, oid: Oid) -> Verdict {
+        match self.catalogue.functions.get(&oid) {
+            Some(function) => self.function_is_safe(oid, function),
+            None => Err(format!("function {oid} is not known")),
+        }
+    }
+
+    fn function_is_safe(&mut self, oid: Oid, function: &Function) -> Verdict {
+        if let Some(verdict) = self.functions.get(&oid) {
+            return verdict.clone();
+        }
+        self.functions.insert(oid, recursive());
+        let verdict = self.look_at(function);
+        self.functions.insert(oid, verdict.clone());
+        verdict
+    }
+
+    fn look_at(&mut self, function: &Function) -> Verdict {
+        let Function { schema, name, .. } = function;
+        harmful(name)?;
+        if function.volatile {
+            let harmless = HARMLESS.contains(&name.as_str()) && matches!(function.body, Body::Code);
+            return if harmless { Ok(()) } else { Err(format!("function {schema}.{name} is volatile")) };
+        }
+        let verdict = match &function.body {
+            Body::Code => Ok(()),
+            Body::Text(Ok(facts)) => self.facts(facts, Lookup::Path),
+            Body::Resolved(Ok(facts)) => self.facts(facts, Lookup::Catalogue),
+            Body::Text(Err(reason)) | Body::Resolved(Err(reason)) | Body::Unknown(reason) => Err(reason.clone()),
+        };
+        verdict.map_err(|reason| format!("function {schema}.{name}: {reason}"))?;
+        function.parts.iter().try_for_each(|&part| {
+            self.called(part).map_err(|reason| format!("aggregate {schema}.{name}: {reason}"))
+        })
+    }
+
+    fn implicit(&mut self, implicit: &Implicit) -> Verdict {
+        let (what, verdict) = match implicit {
+            Implicit::Function(what, oid) => (what, self.called(*oid)),
+            Implicit::Check(what, Ok(facts)) => (what, self.facts(facts, Lookup::Catalogue)),
+            Implicit::Check(what, Err(reason)) => (what, Err(reason.clone())),
+        };
+        verdict.map_err(|reason| format!("any constant may be cast, and {what} is not safe: {reason}"))
+    }
+
+    /// Whether the name stands for the same in all search paths that sessions begin with, where it is known at all.
+    fn one_meaning(&self, what: &str, name: &Name, lookup: Lookup, schemas: BTreeSet<&str>) -> Verdict {
+        if lookup == Lookup::Catalogue || name.schema.is_some() || schemas.len() < 2 {
+            return Ok(());
+        }
+        let meanings = self.catalogue.search_paths.iter().map(|path| {
+            let mut found = found_in(path, &schemas);
+            if what == "table" {
+                // The first hides the others.
+                found.truncate(1);
+            }
+            found
+        });
+        let meanings: BTreeSet<_> = meanings.filter(|found| !found.is_empty()).collect();
+        match meanings.len() {
+            0 | 1 => Ok(()),
+            _ => Err(format!("the search path decides which {what} {name} is")),
+        }
+    }
+}
+
+fn recursive() -> Verdict {
+    Err("it calls itself".into())
+}
+
+fn fits(name: &Name, schema: &str, lookup: Lookup) -> bool {
+    match (&name.schema, lookup) {
+        (Some(wanted), _) => wanted == schema,
+        (None, Lookup::Path) => true,
+        (None, Lookup::Catalogue) => schema == "pg_catalog",
+    }
+}
+
+fn harmful(name: &str) -> Verdict {
+    let known = HARMFUL.contains(&name)
+        || HARMFUL_FAMILIES.iter().any(|family| name.starts_with(family))
+        || HARMFUL_ENDS.iter().any(|end| name.ends_with(end));
+    if known { Err(format!("function {name} is on the list of those that write or run text")) } else { Ok(()) }
+}
