@@ -16,7 +16,7 @@
 //! - `replication`, `rewind`, `clone`: the operations of the trait. `gate`, `access`: who gets in, and that settings are
 //!   loaded. `sync`, `hold`: the sync rule, and what it holds. `slots`: WAL for standbys. `monitor`, `disk`, `lacking`: its
 //!   status, and restarts. `drift`: what others did to our settings.
-//! - `guarded`: its guard, and what that needs.
+//! - `extension`: what a database that is created has beside PostgreSQL's own. `guarded`: its guard, and what that needs.
 //!
 //! # Who gets in
 //!
@@ -43,6 +43,7 @@ mod control;
 mod disk;
 mod drift;
 mod error;
+mod extension;
 mod files;
 mod gate;
 mod guarded;
@@ -184,8 +185,8 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// Creates the database (with data checksums, in UTF-8, sorted by code point so that all hosts agree), unless
-    /// there is one: that is adopted as it is. Starts nothing.
+    /// Creates the database (with data checksums, in UTF-8, sorted by code point so that all hosts agree, with
+    /// pg_stat_statements where that is installed), unless there is one: that is adopted as it is. Starts nothing.
     pub async fn initialize(&self) -> Result<()> {
         let turn = self.turn().await;
         let contents = self.blocking(&turn, |home| {
@@ -212,6 +213,7 @@ impl Postgres {
             false => command.args(["--auth-local=peer", "--auth-host=scram-sha-256"]),
         };
         programs::run(command, "initdb", |_| {}).await?;
+        self.add_extension(&turn, &new).await?;
         self.blocking(&turn, move |home| staging::install(&home.data_dir, &new)).await?;
         self.observe().await;
         Ok(())

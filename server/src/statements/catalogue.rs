@@ -33,6 +33,8 @@ pub(crate) struct Function {
     /// Whether it can be called with one argument.
     pub(crate) unary: bool,
     pub(crate) body: Body,
+    /// What its arguments are where they are not given, names resolved.
+    pub(crate) defaults: Option<Result<Facts, String>>,
     /// The functions that an aggregate consists of.
     pub(crate) parts: Vec<Oid>,
 }
@@ -99,7 +101,8 @@ impl Catalogue {
             Implicit::Check(_, facts) => Some(facts),
             Implicit::Function(..) => None,
         });
-        bodies.chain(relations.chain(checks).filter_map(|facts| facts.as_ref().ok()))
+        let defaults = self.functions.values().filter_map(|function| function.defaults.as_ref());
+        bodies.chain(relations.chain(checks).chain(defaults).filter_map(|facts| facts.as_ref().ok()))
     }
 
     /// The functions that are called without their names.

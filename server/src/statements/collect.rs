@@ -40,7 +40,8 @@ const FUNCTIONS: &str = "
                           WHEN 'plpgsql' THEN CASE WHEN p.prokind = 'f' THEN pg_get_functiondef(p.oid) END END,
            {parsed},
            array_remove(ARRAY[a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn,
-                              a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]::oid[], 0::oid)
+                              a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]::oid[], 0::oid),
+           pg_get_expr(p.proargdefaults, 0)
       FROM pg_proc p
       JOIN pg_namespace n ON n.oid = p.pronamespace
       JOIN pg_language l ON l.oid = p.prolang
@@ -189,6 +190,7 @@ async fn functions(
             ("plpgsql", Some(text)) => Body::Text(parse::plpgsql(&text)),
             (other, _) => Body::Unknown(format!("what it does in {other} is not looked into")),
         };
+        let defaults: Option<String> = cell(&row, 10)?;
         let function = Function {
             schema: cell(&row, 1)?,
             name: name.clone(),
@@ -197,6 +199,7 @@ async fn functions(
             unary: cell(&row, 5)?,
             body,
             parts: cell(&row, 9)?,
+            defaults: defaults.map(|text| parse::expression(&text)),
         };
         if catalogue.functions.insert(oid, function).is_none() {
             catalogue.functions_by_name.entry(name).or_default().push(oid);

@@ -75,10 +75,20 @@ const HARMFUL_ENDS: [&str; 3] = ["_to_xml", "_to_xmlschema", "_to_xml_and_xmlsch
 /// Judges statements by one catalogue.
 pub(crate) struct Judge<'a> {
     catalogue: &'a Catalogue,
-    /// What was found out. While it is looked at, it is not safe: one that calls itself never is.
-    functions: BTreeMap<Oid, Verdict>,
-    relations: BTreeMap<(String, usize), Verdict>,
+    /// What was found out. What is being looked at is taken for safe, since it may call itself (`||` does).
+    known: BTreeMap<Object, Verdict>,
+    /// What the statement that is being judged has found safe: not certain before the whole statement is, since it may
+    /// rest on what was only taken for safe.
+    uncertain: Vec<Object>,
     implicit: Option<Verdict>,
+}
+
+/// Something that has a verdict.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Object {
+    Function(Oid),
+    /// By its name, and its place among those of that name.
+    Relation(String, usize),
 }
 
 /// That something does not write; or why it may.
@@ -95,18 +105,41 @@ enum Lookup {
 
 impl<'a> Judge<'a> {
     pub(crate) fn new(catalogue: &'a Catalogue) -> Self {
-        Self { catalogue, functions: BTreeMap::new(), relations: BTreeMap::new(), implicit: None }
+        Self { catalogue, known: BTreeMap::new(), uncertain: Vec::new(), implicit: None }
     }
 
     /// Whether a statement that rests on `facts` does not write.
     pub(crate) fn statement(&mut self, facts: &Facts) -> Verdict {
-        self.facts(facts, Lookup::Path)?;
-        if self.implicit.is_none() {
-            self.implicit = Some(Ok(()));
-            let catalogue = self.catalogue;
-            self.implicit = Some(catalogue.implicit.iter().try_for_each(|implicit| self.implicit(implicit)));
+        self.whole(|judge| judge.facts(facts, Lookup::Path))?;
+        if let Some(verdict) = &self.implicit {
+            return verdict.clone();
         }
-        self.implicit.clone().unwrap_or(Ok(()))
+        let catalogue = self.catalogue;
+        let verdict = self.whole(|judge| catalogue.implicit.iter().try_for_each(|implicit| judge.implicit(implicit)));
+        self.implicit.insert(verdict).clone()
+    }
+
+    /// Looks at something as a whole: what is found safe on the way is only where all of it is.
+    fn whole(&mut self, look: impl FnOnce(&mut Self) -> Verdict) -> Verdict {
+        let verdict = look(self);
+        for object in self.uncertain.drain(..) {
+            if verdict.is_err() && self.known.get(&object).is_some_and(Result::is_ok) {
+                self.known.remove(&object);
+            }
+        }
+        verdict
+    }
+
+    /// The verdict on an object, by `look` where it is not known.
+    fn once(&mut self, object: Object, look: impl FnOnce(&mut Self) -> Verdict) -> Verdict {
+        if let Some(verdict) = self.known.get(&object) {
+            return verdict.clone();
+        }
+        self.known.insert(object.clone(), Ok(()));
+        self.uncertain.push(object.clone());
+        let verdict = look(self);
+        self.known.insert(object, verdict.clone());
+        verdict
     }
 
     fn facts(&mut self, facts: &Facts, lookup: Lookup) -> Verdict {
@@ -161,14 +194,8 @@ impl<'a> Judge<'a> {
         }
         self.one_meaning("table", name, lookup, known.iter().map(|(_, relation)| relation.schema.as_str()).collect())?;
         known.into_iter().try_for_each(|(index, relation)| {
-            let key = (name.name.clone(), index);
-            if let Some(verdict) = self.relations.get(&key) {
-                return verdict.clone();
-            }
-            self.relations.insert(key.clone(), recursive());
-            let verdict = self.relation_is_safe(&name.name, relation);
-            self.relations.insert(key, verdict.clone());
-            verdict
+            let object = Object::Relation(name.name.clone(), index);
+            self.once(object, |judge| judge.relation_is_safe(&name.name, relation))
         })
     }
 
@@ -199,13 +226,7 @@ impl<'a> Judge<'a> {
     }
 
     fn function_is_safe(&mut self, oid: Oid, function: &Function) -> Verdict {
-        if let Some(verdict) = self.functions.get(&oid) {
-            return verdict.clone();
-        }
-        self.functions.insert(oid, recursive());
-        let verdict = self.look_at(function);
-        self.functions.insert(oid, verdict.clone());
-        verdict
+        self.once(Object::Function(oid), |judge| judge.look_at(function))
     }
 
     fn look_at(&mut self, function: &Function) -> Verdict {
@@ -221,7 +242,12 @@ impl<'a> Judge<'a> {
             Body::Resolved(Ok(facts)) => self.facts(facts, Lookup::Catalogue),
             Body::Text(Err(reason)) | Body::Resolved(Err(reason)) | Body::Unknown(reason) => Err(reason.clone()),
         };
-        verdict.map_err(|reason| format!("function {schema}.{name}: {reason}"))?;
+        let defaults = match &function.defaults {
+            Some(Ok(facts)) => self.facts(facts, Lookup::Catalogue),
+            Some(Err(reason)) => Err(reason.clone()),
+            None => Ok(()),
+        };
+        verdict.and(defaults).map_err(|reason| format!("function {schema}.{name}: {reason}"))?;
         function.parts.iter().try_for_each(|&part| {
             self.called(part).map_err(|reason| format!("aggregate {schema}.{name}: {reason}"))
         })
@@ -257,10 +283,6 @@ impl<'a> Judge<'a> {
     }
 }
 
-fn recursive() -> Verdict {
-    Err("it calls itself".into())
-}
-
 fn fits(name: &Name, schema: &str, lookup: Lookup) -> bool {
     match (&name.schema, lookup) {
         (Some(wanted), _) => wanted == schema,
@@ -274,4 +296,114 @@ fn harmful(name: &str) -> Verdict {
         || HARMFUL_FAMILIES.iter().any(|family| name.starts_with(family))
         || HARMFUL_ENDS.iter().any(|end| name.ends_with(end));
     if known { Err(format!("function {name} is on the list of those that write or run text")) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::catalogue::Operator;
+    use super::super::parse;
+    use super::*;
+
+    fn function(schema: &str, name: &str, volatile: bool, body: Body) -> Function {
+        let (schema, name) = (schema.to_owned(), name.to_owned());
+        Function { builtin: schema == "pg_catalog", schema, name, volatile, unary: true, body, defaults: None, parts: Vec::new() }
+    }
+
+    fn table(schema: &str) -> Relation {
+        Relation { schema: schema.into(), kind: 'r', persistence: 'p', rests_on: Vec::new(), parts: Vec::new() }
+    }
+
+    fn text(sql: &str) -> Body {
+        Body::Text(parse::body(sql))
+    }
+
+    fn catalogue() -> Catalogue {
+        let mut catalogue = Catalogue::default();
+        let functions = [
+            function("pg_catalog", "lower", false, Body::Code),
+            function("pg_catalog", "random", true, Body::Code),
+            function("pg_catalog", "int4eq", false, Body::Code),
+            function("public", "writes", true, text("INSERT INTO t VALUES (1)")),
+            function("public", "even", false, text("SELECT odd(1)")),
+            function("public", "odd", false, text("SELECT even(1)")),
+            function("public", "bad_even", false, text("SELECT bad_odd(1)")),
+            function("public", "bad_odd", false, text("SELECT bad_even(1), writes()")),
+            function("public", "mixed", false, Body::Code),
+            function("other", "mixed", false, Body::Code),
+            function("public", "foreign", false, Body::Unknown("what it does in plperlu is not looked into".into())),
+            Function { defaults: Some(parse::expression("public.writes()")), ..function("public", "lax", false, Body::Code) },
+            Function { parts: vec![1003], ..function("public", "total", false, Body::Code) },
+        ];
+        for (oid, function) in (1000..).zip(functions) {
+            catalogue.functions_by_name.entry(function.name.clone()).or_default().push(oid);
+            catalogue.functions.insert(oid, function);
+        }
+        catalogue.operators.insert("=".into(), vec![Operator { schema: "pg_catalog".into(), function: 1002 }]);
+        catalogue.relations.insert("t".into(), vec![table("public")]);
+        catalogue.relations.insert("two".into(), vec![table("public"), table("other")]);
+        let view = Relation { kind: 'v', rests_on: vec![parse::statement("SELECT public.writes()")], ..table("public") };
+        catalogue.relations.insert("v".into(), vec![view]);
+        let parted = Relation { kind: 'p', parts: vec![("part".into(), 'f', 'p')], ..table("public") };
+        catalogue.relations.insert("parted".into(), vec![parted]);
+        let path = |schemas: &[&str]| schemas.iter().map(|&schema| schema.to_owned()).collect();
+        catalogue.search_paths = BTreeSet::from([path(&["public"]), path(&["other", "public"])]);
+        catalogue
+    }
+
+    #[test]
+    fn a_statement_is_safe_where_all_that_it_rests_on_is() {
+        let catalogue = catalogue();
+        for (sql, expected) in [
+            ("SELECT lower(a), random() FROM t WHERE a IN (1)", None),
+            ("SELECT even(1)", None),
+            ("SELECT other.mixed(1), public.mixed(2)", None),
+            ("SELECT a FROM public.two", None),
+            ("WITH w AS (SELECT 1) SELECT * FROM w", None),
+            ("SELECT writes()", Some("public.writes is volatile")),
+            ("SELECT bad_odd(1)", Some("public.writes is volatile")),
+            ("SELECT even(1), bad_even(1)", Some("public.writes is volatile")),
+            ("SELECT t.writes FROM t", Some("public.writes is volatile")),
+            ("SELECT lax(1)", Some("lax: function public.writes is volatile")),
+            ("SELECT total(1)", Some("aggregate public.total: function public.writes")),
+            ("SELECT \"foreign\"(1)", Some("plperlu")),
+            ("SELECT mixed(1)", Some("the search path decides which function mixed is")),
+            ("SELECT a FROM two", Some("the search path decides which table two is")),
+            ("SELECT * FROM v", Some("public.v: function public.writes is volatile")),
+            ("WITH v AS (SELECT 1) SELECT * FROM v", Some("public.v")),
+            ("SELECT * FROM parted", Some("part is a foreign table")),
+            ("SELECT * FROM gone", Some("there is no permanent table or view gone")),
+            ("SELECT gone()", Some("there is no permanent function gone")),
+            ("SELECT 1 @@ 2", Some("there is no operator @@")),
+            ("SELECT set_config('a', 'b', false)", Some("on the list")),
+            ("SELECT dblink_exec('x')", Some("on the list")),
+            ("SELECT schema_to_xml('x', true, true, '')", Some("on the list")),
+        ] {
+            // Whatever was judged before.
+            let mut judge = Judge::new(&catalogue);
+            for _ in 0..2 {
+                let verdict = judge.statement(&parse::statement(sql).unwrap());
+                match (verdict, expected) {
+                    (Ok(()), None) => {}
+                    (Err(reason), Some(expected)) => assert!(reason.contains(expected), "{sql}: {reason}"),
+                    (verdict, _) => panic!("{sql}: {verdict:?}"),
+                }
+                let _ = judge.statement(&parse::statement("SELECT bad_even(1)").unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn what_any_constant_may_call_must_be_safe() {
+        let mut catalogue = catalogue();
+        let plain = parse::statement("SELECT a FROM t WHERE a = 1").unwrap();
+        catalogue.implicit = vec![Implicit::Check("the domain d".into(), parse::expression("VALUE > 0"))];
+        // `>` is not there.
+        let reason = Judge::new(&catalogue).statement(&plain).unwrap_err();
+        assert!(reason.contains("the domain d is not safe: there is no operator >"), "{reason}");
+        catalogue.implicit = vec![Implicit::Function("the cast from a to b".into(), 1003)];
+        let reason = Judge::new(&catalogue).statement(&plain).unwrap_err();
+        assert!(reason.contains("the cast from a to b is not safe"), "{reason}");
+        catalogue.implicit = vec![Implicit::Function("the cast from a to b".into(), 1000)];
+        assert_eq!(Judge::new(&catalogue).statement(&plain), Ok(()));
+    }
 }

@@ -64,7 +64,7 @@ pub(crate) fn plpgsql(definition: &str) -> Result<Facts, String> {
     if definition.len() > LONGEST {
         return Err("it is too long".into());
     }
-    let tree = pg_query::parse_plpgsql(definition).map_err(|error| error.to_string())?;
+    let tree = pg_query::parse_plpgsql(definition).map_err(|error| not_understood(&error))?;
     let mut facts = Facts::default();
     walk_plpgsql(&tree, &mut facts)?;
     Ok(facts)
@@ -115,8 +115,13 @@ fn tree(sql: &str, options: ParserOptions) -> Result<Value, String> {
     if sql.len() > LONGEST {
         return Err("it is too long".into());
     }
-    let parsed = pg_query::parse(sql, options).map_err(|error| format!("it is not understood: {error}"))?;
-    serde_json::to_value(&parsed.protobuf).map_err(|error| format!("it is not understood: {error}"))
+    let parsed = pg_query::parse(sql, options).map_err(|error| not_understood(&error))?;
+    serde_json::to_value(&parsed.protobuf).map_err(|error| not_understood(&error))
+}
+
+/// An error may repeat the statement.
+fn not_understood(error: &dyn std::error::Error) -> String {
+    format!("it is not understood: {:.200}", error.to_string())
 }
 
 #[cfg(test)]

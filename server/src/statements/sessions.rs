@@ -22,14 +22,9 @@ pub(super) struct Session {
     pub(super) client: Client,
     /// Major version of the server.
     pub(super) version: u32,
-    /// The function of `pg_stat_statements`, quoted, where the database has it.
-    pub(super) source: Option<String>,
 }
 
-const ABOUT: &str = "
-    SELECT current_setting('server_version_num')::int / 10000,
-           (SELECT format('%I.pg_stat_statements', nspname)
-              FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'pg_stat_statements')";
+const VERSION: &str = "SELECT current_setting('server_version_num')::int / 10000";
 
 impl Sessions {
     pub(super) fn new(postgres: Arc<Postgres>) -> Self {
@@ -41,19 +36,16 @@ impl Sessions {
         if !self.open.get(database).is_some_and(|session| !session.client.is_closed()) {
             let client = self.postgres.connect_to_look(database).await;
             let client = client.map_err(|source| Error::Connect { database: database.into(), source })?;
-            let about = async {
-                let row = client.query_one(ABOUT, &[]).await?;
-                Ok((u32::try_from(cell::<i32>(&row, 0)?).unwrap_or_default(), cell(&row, 1)?))
-            };
-            let (version, source) = about.await.map_err(ask("tell the version", database))?;
-            self.open.insert(database.into(), Session { client, version, source });
+            let version = async { cell::<i32>(&client.query_one(VERSION, &[]).await?, 0) };
+            let version = version.await.map_err(ask("tell the version", database))?;
+            self.open.insert(database.into(), Session { client, version: u32::try_from(version).unwrap_or_default() });
         }
         self.open.get_mut(database).ok_or(Error::Stopping)
     }
 
-    /// Lets go of all connections but these: also of those that have no extension, since that may come.
+    /// Lets go of all connections but these.
     pub(super) fn keep(&mut self, wanted: &BTreeSet<String>) {
-        self.open.retain(|name, session| wanted.contains(name) || name == MAIN && session.source.is_some());
+        self.open.retain(|name, _| wanted.contains(name) || name == MAIN);
     }
 
     /// Lets go of one that did not answer as it should.

@@ -19,9 +19,22 @@ pub(super) struct Inventory {
     pub(super) databases: BTreeMap<String, Vec<i64>>,
     /// All databases that can be connected to.
     pub(super) known: Vec<String>,
-    /// The database that tells the statements; or why none does.
-    pub(super) source: Result<String, String>,
+    /// Who tells the statements; or why nobody does.
+    pub(super) source: Result<Source, String>,
 }
+
+/// Who tells the statements.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    /// The database that has the extension.
+    pub(super) database: String,
+    /// The extension's function, quoted.
+    pub(super) function: String,
+}
+
+const FUNCTION: &str = "
+    SELECT format('%I.pg_stat_statements', nspname)
+      FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'pg_stat_statements'";
 
 const DATABASE_NAMES: &str = "
     SELECT datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname <> 'postgres', datname";
@@ -34,7 +47,9 @@ pub(super) async fn inventory(sessions: &mut Sessions) -> Result<Inventory, Erro
     let mut source = None;
     for name in known.iter().take(DATABASES) {
         let Ok(session) = sessions.to(name).await else { continue };
-        let Some(function) = session.source.clone() else { continue };
+        let found = session.client.query_opt(FUNCTION, &[]).await.map_err(ask("look for the extension", name))?;
+        let Some(found) = found else { continue };
+        let function: String = cell(&found, 0).map_err(ask("read", name))?;
         let sql = format!(
             "SELECT d.datname::text, s.queryid FROM (
                  SELECT dbid, queryid, sum(calls) AS calls FROM {function}(false) WHERE queryid IS NOT NULL GROUP BY 1, 2) s
@@ -53,7 +68,7 @@ pub(super) async fn inventory(sessions: &mut Sessions) -> Result<Inventory, Erro
                 if let Some(&least) = sizes.get(DATABASES) {
                     databases.retain(|_, ids| ids.len() > least);
                 }
-                let source = Ok(name.clone());
+                let source = Ok(Source { database: name.clone(), function });
                 return Ok(Inventory { databases, known, source });
             }
             Err(error) => match error.as_db_error() {

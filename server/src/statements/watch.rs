@@ -203,21 +203,19 @@ impl<'a> Watch<'a> {
     /// transactions, which together are sound since its basis is looked at before and after.
     async fn judge(&mut self, database: &str, ids: &[i64]) -> Result<(Vec<(i64, Verdict)>, u32), Error> {
         let source = self.inventory.as_ref().and_then(|inventory| inventory.source.clone().ok());
-        let source = source.unwrap_or_else(|| database.to_owned());
-        let function = self.sessions.to(&source).await?.source.clone();
         let session = self.sessions.to(database).await?;
         let version = session.version;
-        let Some(function) = function.filter(|_| !ids.is_empty()) else { return Ok((Vec::new(), version)) };
+        let Some(source) = source.filter(|_| !ids.is_empty()) else { return Ok((Vec::new(), version)) };
         let asked = |source| ask("read the catalogue", database)(source);
         let transaction = begin(&mut session.client).await.map_err(asked)?;
         let mut catalogue = collect::begin(&transaction).await.map_err(asked)?;
         drop(transaction);
         let mut known = Known::default();
         let mut verdicts = Vec::with_capacity(ids.len());
-        let reader = self.postgres.connect_to_look(&source).await;
-        let reader = reader.map_err(|error| Error::Connect { database: source.clone(), source: error })?;
+        let reader = self.postgres.connect_to_look(&source.database).await;
+        let reader = reader.map_err(|error| Error::Connect { database: source.database.clone(), source: error })?;
         let read = |error| ask("read the statements", database)(error);
-        let texts = sources::texts(&reader, &function, database, ids).await.map_err(read)?;
+        let texts = sources::texts(&reader, &source.function, database, ids).await.map_err(read)?;
         let mut batches = Box::pin(texts.chunks(BATCH));
         while let Some(batch) = batches.next().await {
             let batch = batch.into_iter().collect::<Result<Vec<_>, _>>().map_err(read)?;
