@@ -29,6 +29,8 @@
 //! # Features
 //!
 //! - `tls`: `https` addresses.
+//! - `readonly`: `ReadonlySet`, which statements may be sent to standbys. It builds PostgreSQL's parser, and needs
+//!   libclang (Debian's libclang-dev) for that.
 
 #![deny(missing_docs)]
 
@@ -38,9 +40,13 @@ mod error;
 #[allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 #[rustfmt::skip]
 pub mod generated;
+#[cfg(feature = "readonly")]
+mod readonly_set;
 
 pub use cluster::{ClusterClient, ClusterClientBuilder};
 pub use error::{Cause, Error};
 pub use generated::types::{DbConfig, DbSetting};
 pub use qluster_consensus::model;
+#[cfg(feature = "readonly")]
+pub use readonly_set::ReadonlySet;
 pub use reqwest;

@@ -39,8 +39,9 @@ const FUNCTIONS: &str = "
            CASE l.lanname WHEN 'sql' THEN {body}
                           WHEN 'plpgsql' THEN CASE WHEN p.prokind = 'f' THEN pg_get_functiondef(p.oid) END END,
            {parsed},
-           array_remove(ARRAY[a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn,
-                              a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]::oid[], 0::oid),
+           CASE WHEN a.aggfnoid IS NULL THEN '{}'
+                ELSE array_remove(ARRAY[a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn,
+                                        a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]::oid[], 0::oid) END,
            pg_get_expr(p.proargdefaults, 0)
       FROM pg_proc p
       JOIN pg_namespace n ON n.oid = p.pronamespace

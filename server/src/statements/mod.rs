@@ -15,8 +15,8 @@
 //! Every [`POLL`](watch::POLL), the *basis* of each database with published statements is asked for: a digest of what the
 //! catalogue says, the same on all nodes. Where it is not the one that they were judged by, all are judged again, and
 //! those that are not found safe are withdrawn. That costs the database a few milliseconds; nothing is written.
-//! Every [`LOOK`](watch::LOOK), new statements are looked for, and judged. A round that took long is followed by a
-//! longer pause, so that the database is busy with this for a twentieth of its time at most.
+//! Every [`LOOK`](watch::LOOK), new statements are looked for, and judged. What took long is followed by a longer
+//! pause, so that the database is busy with this for a small part of its time.
 //!
 //! Nothing is kept but which statements were judged: a leader that is new, or lacks the text of a published statement,
 //! leaves that published while the basis is the one that it was judged by.

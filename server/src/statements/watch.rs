@@ -26,7 +26,8 @@ use crate::report;
 pub(super) const POLL: Duration = Duration::from_secs(1);
 /// Between two looks for new statements.
 pub(super) const LOOK: Duration = Duration::from_secs(10);
-/// The pause after a round is at least so many times as long as the round.
+/// The pause after a look at the catalogue, or after all was judged again, is at least so many times as long as that
+/// took, and at most [`LOOK`]. New statements are judged no more often than there is a look for them.
 const PAUSE: u32 = 20;
 /// Statements that are judged together.
 const BATCH: usize = 200;
@@ -83,6 +84,8 @@ struct Watch<'a> {
     checked: BTreeMap<String, Instant>,
     inventory: Option<Inventory>,
     looked: Option<Instant>,
+    /// What counts for the pause after this round.
+    busy: Duration,
 }
 
 #[derive(Default)]
@@ -102,17 +105,21 @@ impl<'a> Watch<'a> {
             checked: BTreeMap::new(),
             inventory: None,
             looked: None,
+            busy: Duration::ZERO,
         }
     }
 
     async fn rounds(&mut self) {
+        let mut told = None;
         loop {
-            let begun = Instant::now();
-            let look = self.looked.is_none_or(|looked| begun.duration_since(looked) >= LOOK);
-            if let Err(error) = self.round(look).await {
-                tracing::debug!(error = report::chain(&error), "a round of looking at statements failed");
+            self.busy = Duration::ZERO;
+            let look = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK);
+            let error = self.round(look).await.err().map(|error| report::chain(&error));
+            if let Some(error) = error.as_ref().filter(|error| told.as_ref() != Some(*error)) {
+                tracing::warn!(error, "which statements do not write could not be found out");
             }
-            tokio::time::sleep(POLL.max(begun.elapsed() * PAUSE).min(LOOK)).await;
+            told = error;
+            tokio::time::sleep(POLL.max(self.busy * PAUSE).min(LOOK)).await;
         }
     }
 
@@ -169,6 +176,9 @@ impl<'a> Watch<'a> {
         }
         let begun = Instant::now();
         let (verdicts, version) = self.judge(database, &new).await?;
+        if changed {
+            self.busy += begun.elapsed();
+        }
         if self.basis(database).await? != basis {
             // What was read may be of either. The next round begins anew.
             self.judged.remove(database);
@@ -188,7 +198,10 @@ impl<'a> Watch<'a> {
 
     async fn basis(&mut self, database: &str) -> Result<String, Error> {
         let session = self.sessions.to(database).await?;
-        collect::basis(&session.client).await.map_err(ask("look at the catalogue", database))
+        let begun = Instant::now();
+        let basis = collect::basis(&session.client).await.map_err(ask("look at the catalogue", database));
+        self.busy += begun.elapsed();
+        basis
     }
 
     async fn fresh(&mut self, database: &str) -> Result<Vec<i64>, Error> {
