@@ -40,10 +40,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
                     map = cluster.map().await.ok();
                 }
             },
-            None => map = maps.next().await.transpose().unwrap_or_else(|error| {
-                eprintln!("{error}");
-                None
-            }),
+            None => {
+                map = maps.next().await.transpose().unwrap_or_else(|error| {
+                    eprintln!("{error}");
+                    None
+                })
+            }
         }
     }
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::{Stream, TryStreamExt, stream};
-use reqwest::{StatusCode, Url};
 use reqwest::header::{AUTHORIZATION, ETAG, HeaderMap, HeaderValue};
+use reqwest::{StatusCode, Url};
 use tokio::time::Instant;
 
 use crate::error::{AfterChange, AfterRead};

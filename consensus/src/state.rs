@@ -9,9 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::command::{Change, Command, Outcome};
-use crate::model::{
-    Config, Event, EventKind, LogIndex, Node, NodeId, NodeRole, NodeState, Term, WalHistory,
-};
+use crate::model::{Config, Event, EventKind, LogIndex, Node, NodeId, NodeRole, NodeState, Term, WalHistory};
 use crate::readonly::Readonly;
 
 /// So many events are kept, the newest.

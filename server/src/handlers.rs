@@ -8,9 +8,7 @@ use dropshot::{
 };
 use http::Response;
 use qluster_consensus::cluster::{Cluster, ClusterError};
-use qluster_consensus::model::{
-    ClusterInfo, ClusterMap, Config, ConfigUpdate, ErrorCode, Event, Leader, Node, Port,
-};
+use qluster_consensus::model::{ClusterInfo, ClusterMap, Config, ConfigUpdate, ErrorCode, Event, Leader, Node, Port};
 
 use crate::api::{
     AddNodeQuery, DbConfig, EVENTS, EventsQuery, NewLeaderQuery, NodePath, QlusterApi, ReadonlyHeaders, ReadonlyQuery,

@@ -28,7 +28,8 @@ fn has_libclang() -> bool {
         return true;
     }
     let roots = entries(Path::new("/usr/lib")).into_iter().filter(|path| name(path).starts_with("llvm"));
-    let dirs: Vec<PathBuf> = roots.map(|root| root.join("lib")).chain(["/usr/lib", "/usr/lib64"].map(Into::into)).collect();
+    let dirs: Vec<PathBuf> =
+        roots.map(|root| root.join("lib")).chain(["/usr/lib", "/usr/lib64"].map(Into::into)).collect();
     let is_library = |path: &PathBuf| {
         let name = name(path);
         name.starts_with("libclang") && name.contains(".so") && !name.starts_with("libclang-cpp")

@@ -89,11 +89,23 @@ fn summary(outcomes: &[Outcome], steps: usize) -> String {
     lines.join("\n")
 }
 
+/// What the client has only for those who ask for it.
+const OPTIONAL: &str = "--features=qluster-client/readonly";
+
 /// With and without the switches for tests of faults: none of their code may be in the daemon otherwise.
 fn clippy() -> Result<()> {
     run_command(cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny=warnings"]))?;
     let faults = "--features=qluster-server/faults";
-    run_command(cargo(&["clippy", "--workspace", "--all-targets", "--locked", faults, "--", "--deny=warnings"]))
+    run_command(cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        faults,
+        OPTIONAL,
+        "--",
+        "--deny=warnings",
+    ]))
 }
 
 /// All tests but those in documentation: by nextest, which runs them side by side, where it is installed.
@@ -101,8 +113,8 @@ fn all_tests() -> Result<()> {
     let mut nextest = Command::new("cargo-nextest");
     nextest.args(["nextest", "--version"]);
     run_command(match succeeds(nextest) {
-        true => cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]),
-        false => cargo(&["test", "--workspace", "--locked", "--all-targets", "--no-fail-fast"]),
+        true => cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast", OPTIONAL]),
+        false => cargo(&["test", "--workspace", "--locked", "--all-targets", "--no-fail-fast", OPTIONAL]),
     })
 }
 

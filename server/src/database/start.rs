@@ -18,7 +18,7 @@ use super::files::Files;
 use super::home::lock;
 use super::process;
 use super::session::{self, Session, To};
-use super::settings::Directions;
+use super::settings::{Directions, ROLE};
 use super::staging::Contents;
 use super::{Postgres, Turn};
 
@@ -132,9 +132,10 @@ impl Postgres {
         *lock(&self.session) = None;
     }
 
-    /// A new connection to look into a database, with few rights.
+    /// A new connection to look into a database, as a role with few rights.
     pub(crate) async fn connect_to_look(&self, database: &str) -> Result<Client> {
-        self.connect(To::Look(database)).await
+        let own = &self.home.own;
+        session::connect_own(&own.socket_dir, own.port.get(), ROLE, To::Look(database)).await
     }
 
     /// A new connection.

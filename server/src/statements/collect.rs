@@ -152,7 +152,8 @@ pub(super) async fn extend(
     for _ in 0..ROUNDS {
         names.extend(catalogue.facts().flat_map(Facts::names).cloned());
         let new: Vec<String> = names.difference(&known.names).cloned().collect();
-        let called: Vec<Oid> = catalogue.called().collect::<BTreeSet<_>>().difference(&known.functions).copied().collect();
+        let called: Vec<Oid> =
+            catalogue.called().collect::<BTreeSet<_>>().difference(&known.functions).copied().collect();
         if new.is_empty() && called.is_empty() {
             break;
         }

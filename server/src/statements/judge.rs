@@ -31,8 +31,9 @@ const HARMLESS: [&str; 18] = [
     "uuidv7",
 ];
 
-/// Functions that run text as SQL, change a session, write or need a transaction id, whatever they are declared to be.
-const HARMFUL: [&str; 15] = [
+/// Functions that run text as SQL, change a session, write, need a transaction id or are refused by standbys, whatever
+/// they are declared to be.
+const HARMFUL: [&str; 17] = [
     "nextval",
     "setval",
     "set_config",
@@ -45,6 +46,8 @@ const HARMFUL: [&str; 15] = [
     "pg_notify",
     "pg_sequence_last_value",
     "pg_stat_file",
+    "pg_walfile_name",
+    "pg_walfile_name_offset",
     "ts_rewrite",
     "ts_stat",
     "xpath_table",
@@ -159,8 +162,14 @@ impl<'a> Judge<'a> {
     fn function(&mut self, name: &Name, lookup: Lookup) -> Verdict {
         harmful(&name.name)?;
         let catalogue = self.catalogue;
-        let known: Vec<_> = catalogue.functions(&name.name).filter(|(_, known)| fits(name, &known.schema, lookup)).collect();
-        self.one_meaning("function", name, lookup, known.iter().map(|(_, function)| function.schema.as_str()).collect())?;
+        let known: Vec<_> =
+            catalogue.functions(&name.name).filter(|(_, known)| fits(name, &known.schema, lookup)).collect();
+        self.one_meaning(
+            "function",
+            name,
+            lookup,
+            known.iter().map(|(_, function)| function.schema.as_str()).collect(),
+        )?;
         if known.is_empty() {
             // A type, which is cast to, or a temporary one: neither is looked up.
             return Err(format!("there is no permanent function {name}"));
@@ -248,9 +257,10 @@ impl<'a> Judge<'a> {
             None => Ok(()),
         };
         verdict.and(defaults).map_err(|reason| format!("function {schema}.{name}: {reason}"))?;
-        function.parts.iter().try_for_each(|&part| {
-            self.called(part).map_err(|reason| format!("aggregate {schema}.{name}: {reason}"))
-        })
+        function
+            .parts
+            .iter()
+            .try_for_each(|&part| self.called(part).map_err(|reason| format!("aggregate {schema}.{name}: {reason}")))
     }
 
     fn implicit(&mut self, implicit: &Implicit) -> Verdict {
@@ -306,7 +316,16 @@ mod tests {
 
     fn function(schema: &str, name: &str, volatile: bool, body: Body) -> Function {
         let (schema, name) = (schema.to_owned(), name.to_owned());
-        Function { builtin: schema == "pg_catalog", schema, name, volatile, unary: true, body, defaults: None, parts: Vec::new() }
+        Function {
+            builtin: schema == "pg_catalog",
+            schema,
+            name,
+            volatile,
+            unary: true,
+            body,
+            defaults: None,
+            parts: Vec::new(),
+        }
     }
 
     fn table(schema: &str) -> Relation {
@@ -331,7 +350,10 @@ mod tests {
             function("public", "mixed", false, Body::Code),
             function("other", "mixed", false, Body::Code),
             function("public", "foreign", false, Body::Unknown("what it does in plperlu is not looked into".into())),
-            Function { defaults: Some(parse::expression("public.writes()")), ..function("public", "lax", false, Body::Code) },
+            Function {
+                defaults: Some(parse::expression("public.writes()")),
+                ..function("public", "lax", false, Body::Code)
+            },
             Function { parts: vec![1003], ..function("public", "total", false, Body::Code) },
         ];
         for (oid, function) in (1000..).zip(functions) {
@@ -341,7 +363,8 @@ mod tests {
         catalogue.operators.insert("=".into(), vec![Operator { schema: "pg_catalog".into(), function: 1002 }]);
         catalogue.relations.insert("t".into(), vec![table("public")]);
         catalogue.relations.insert("two".into(), vec![table("public"), table("other")]);
-        let view = Relation { kind: 'v', rests_on: vec![parse::statement("SELECT public.writes()")], ..table("public") };
+        let view =
+            Relation { kind: 'v', rests_on: vec![parse::statement("SELECT public.writes()")], ..table("public") };
         catalogue.relations.insert("v".into(), vec![view]);
         let parted = Relation { kind: 'p', parts: vec![("part".into(), 'f', 'p')], ..table("public") };
         catalogue.relations.insert("parted".into(), vec![parted]);

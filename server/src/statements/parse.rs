@@ -132,7 +132,8 @@ mod tests {
     use super::*;
 
     fn names(names: &std::collections::BTreeSet<Name>) -> Vec<String> {
-        let text = |name: &Name| name.schema.as_ref().map_or(name.name.clone(), |schema| format!("{schema}.{}", name.name));
+        let text =
+            |name: &Name| name.schema.as_ref().map_or(name.name.clone(), |schema| format!("{schema}.{}", name.name));
         names.iter().map(text).collect()
     }
 
@@ -148,7 +149,8 @@ mod tests {
         assert_eq!(names(&facts.operators), ["<", "<=", "=", ">", ">=", "s.@@"]);
         assert_eq!(facts.queries.iter().collect::<Vec<_>>(), ["w"]);
         assert_eq!(facts.attributes.iter().collect::<Vec<_>>(), ["d", "touch"]);
-        for plain in ["TABLE t", "VALUES (1), ($1)", "SHOW search_path", "SELECT a[1:$2] FROM t TABLESAMPLE system (1)"] {
+        for plain in ["TABLE t", "VALUES (1), ($1)", "SHOW search_path", "SELECT a[1:$2] FROM t TABLESAMPLE system (1)"]
+        {
             assert!(statement(plain).is_ok(), "{plain}: {:?}", statement(plain));
         }
     }
@@ -205,7 +207,10 @@ mod tests {
     #[test]
     fn statements_over_other_tables_have_other_hashes() {
         assert_eq!(hash("SELECT 1").map(|hash| hash.to_string()).as_deref(), Some("50fde20626009aba"));
-        assert_eq!(hash("select a from t where b in (1,2) limit 3"), hash("SELECT a FROM t x WHERE b IN ($1) LIMIT $2"));
+        assert_eq!(
+            hash("select a from t where b in (1,2) limit 3"),
+            hash("SELECT a FROM t x WHERE b IN ($1) LIMIT $2")
+        );
         for (one, other) in [
             ("SELECT * FROM t x", "SELECT * FROM u x"),
             ("SELECT * FROM s.t", "SELECT * FROM t"),

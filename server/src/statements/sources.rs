@@ -43,7 +43,8 @@ const DATABASE_NAMES: &str = "
 pub(super) async fn inventory(sessions: &mut Sessions) -> Result<Inventory, Error> {
     let main = sessions.to(MAIN).await?;
     let names = main.client.query(DATABASE_NAMES, &[]).await.map_err(ask("list the databases", MAIN))?;
-    let known: Vec<String> = names.iter().map(|row| cell(row, 0)).collect::<Result<_, _>>().map_err(ask("read", MAIN))?;
+    let known: Vec<String> =
+        names.iter().map(|row| cell(row, 0)).collect::<Result<_, _>>().map_err(ask("read", MAIN))?;
     let mut source = None;
     for name in known.iter().take(DATABASES) {
         let Ok(session) = sessions.to(name).await else { continue };
@@ -52,7 +53,9 @@ pub(super) async fn inventory(sessions: &mut Sessions) -> Result<Inventory, Erro
         let function: String = cell(&found, 0).map_err(ask("read", name))?;
         let sql = format!(
             "SELECT d.datname::text, s.queryid FROM (
-                 SELECT dbid, queryid, sum(calls) AS calls FROM {function}(false) WHERE queryid IS NOT NULL GROUP BY 1, 2) s
+                 SELECT dbid, queryid, sum(calls) AS calls FROM {function}(false)
+                  WHERE queryid IS NOT NULL AND userid <> (SELECT oid FROM pg_roles WHERE rolname = current_user)
+                  GROUP BY 1, 2) s
                JOIN pg_database d ON d.oid = s.dbid AND d.datallowconn AND NOT d.datistemplate
               ORDER BY s.calls DESC"
         );
@@ -60,7 +63,8 @@ pub(super) async fn inventory(sessions: &mut Sessions) -> Result<Inventory, Erro
             Ok(rows) => {
                 let mut databases: BTreeMap<String, Vec<i64>> = BTreeMap::new();
                 for row in &rows {
-                    let (name, id) = cell(row, 0).and_then(|name| Ok((name, cell(row, 1)?))).map_err(ask("read", name))?;
+                    let (name, id) =
+                        cell(row, 0).and_then(|name| Ok((name, cell(row, 1)?))).map_err(ask("read", name))?;
                     databases.entry(name).or_default().push(id);
                 }
                 let mut sizes: Vec<usize> = databases.values().map(Vec::len).collect();
@@ -98,7 +102,7 @@ pub(super) async fn texts(
             AND length(query) <= {LONGEST}"
     );
     // They are judged as they come.
-    client.batch_execute("SET statement_timeout = '2min'").await?;
+    client.batch_execute("SET statement_timeout = '10min'").await?;
     let parameters: [&(dyn ToSql + Sync); 2] = [&database, &ids];
     let rows = client.query_raw(&sql, parameters).await?;
     Ok(rows.and_then(|row| async move { Ok((cell(&row, 0)?, cell(&row, 1)?)) }))

@@ -29,6 +29,8 @@ pub(super) const LOOK: Duration = Duration::from_secs(10);
 /// The pause after a look at the catalogue, or after all was judged again, is at least so many times as long as that
 /// took, and at most [`LOOK`]. New statements are judged no more often than there is a look for them.
 const PAUSE: u32 = 20;
+/// So many new statements are judged in a round, so that none is long.
+const NEW: usize = 2_000;
 /// Statements that are judged together.
 const BATCH: usize = 200;
 /// A database whose catalogue could not be looked at for so long has no statements any more.
@@ -66,7 +68,9 @@ async fn deposed(postgres: &Postgres, cluster: &Cluster, term: Term) {
 /// another algorithm.
 fn bases(readonly: &Readonly) -> BTreeMap<String, String> {
     let databases = readonly.databases.iter();
-    let basis = |version: &str, basis: &String| if version == DatabaseStatements::VERSION { basis.clone() } else { String::new() };
+    let basis = |version: &str, basis: &String| {
+        if version == DatabaseStatements::VERSION { basis.clone() } else { String::new() }
+    };
     databases.map(|(name, judged)| (name.clone(), basis(&judged.version, &judged.basis))).collect()
 }
 
@@ -141,13 +145,10 @@ impl<'a> Watch<'a> {
         }
         let mut failed = None;
         for database in databases {
-            match self.look_at(&database, agreed.get(&database).map(String::as_str), look).await {
-                Ok(()) => drop(self.checked.insert(database, Instant::now())),
-                Err(error) => {
-                    self.sessions.drop(&database);
-                    self.blind(&database, agreed.contains_key(&database), &error).await?;
-                    failed = Some(error);
-                }
+            if let Err(error) = self.look_at(&database, agreed.get(&database).map(String::as_str), look).await {
+                self.sessions.drop(&database);
+                self.blind(&database, agreed.contains_key(&database), &error).await?;
+                failed = Some(error);
             }
         }
         failed.map_or(Ok(()), Err)
@@ -157,6 +158,9 @@ impl<'a> Watch<'a> {
     async fn look_at(&mut self, database: &str, agreed: Option<&str>, look: bool) -> Result<(), Error> {
         let basis = self.basis(database).await?;
         let changed = agreed.is_some_and(|agreed| agreed != basis);
+        if !changed {
+            self.checked.insert(database.to_owned(), Instant::now());
+        }
         if !changed && !look {
             return Ok(());
         }
@@ -170,7 +174,13 @@ impl<'a> Watch<'a> {
             self.judged.insert(database.into(), Seen { basis: basis.clone(), ..Seen::default() });
         }
         let seen = self.judged.entry(database.into()).or_default();
-        let new: Vec<i64> = ids.iter().filter(|id| !seen.statements.contains_key(id)).copied().collect();
+        let unseen = ids.iter().filter(|id| !seen.statements.contains_key(id)).copied();
+        // Where all are judged again, what is not is withdrawn.
+        let new: Vec<i64> = unseen.take(if changed { usize::MAX } else { NEW }).collect();
+        if new.len() == NEW {
+            // The rest comes next.
+            self.looked = None;
+        }
         if new.is_empty() && !changed {
             return Ok(());
         }
@@ -305,7 +315,8 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
-    /// A database could not be looked at: not for ever can its statements stay.
+    /// A database's catalogue could not be looked at: not for ever can its statements stay. Where it could, and did not
+    /// change, they do.
     async fn blind(&mut self, database: &str, published: bool, error: &Error) -> Result<(), Error> {
         let now = Instant::now();
         let since = *self.checked.entry(database.to_owned()).or_insert(now);
