@@ -33,7 +33,7 @@ impl Sessions {
 
     /// The connection to a database.
     pub(super) async fn to(&mut self, database: &str) -> Result<&mut Session, Error> {
-        if !self.open.get(database).is_some_and(|session| !session.client.is_closed()) {
+        if self.open.get(database).is_none_or(|session| session.client.is_closed()) {
             let client = self.postgres.connect_to_look(database).await;
             let client = client.map_err(|source| Error::Connect { database: database.into(), source })?;
             let version = async { cell::<i32>(&client.query_one(VERSION, &[]).await?, 0) };
