@@ -26,9 +26,11 @@ use crate::report;
 pub(super) const POLL: Duration = Duration::from_secs(1);
 /// Between two looks for new statements.
 pub(super) const LOOK: Duration = Duration::from_secs(10);
-/// The pause after a look at the catalogue, or after all was judged again, is at least so many times as long as that
-/// took, and at most [`LOOK`]. New statements are judged no more often than there is a look for them.
+/// The pause after a look at the catalogue is at least so many times as long as that took, and at most [`LOOK`].
 const PAUSE: u32 = 20;
+/// Judging all again counts for so much less: a change that comes soon after another must not wait for long. New
+/// statements are judged no more often than there is a look for them.
+const JUDGING: u32 = 5;
 /// So many new statements are judged in a round, so that none is long.
 const NEW: usize = 2_000;
 /// Statements that are judged together.
@@ -187,7 +189,7 @@ impl<'a> Watch<'a> {
         let begun = Instant::now();
         let (verdicts, version) = self.judge(database, &new).await?;
         if changed {
-            self.busy += begun.elapsed();
+            self.busy += begun.elapsed() / JUDGING;
         }
         if self.basis(database).await? != basis {
             // What was read may be of either. The next round begins anew.
