@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::{Stream, TryStreamExt, stream};
-use reqwest::Url;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, ETAG, HeaderMap, HeaderValue};
+use reqwest::{StatusCode, Url};
 use tokio::time::Instant;
 
 use crate::error::{AfterChange, AfterRead};
@@ -374,6 +374,41 @@ impl ClusterClient {
         let answer =
             self.read("GET /sql/readonly", Duration::ZERO, |node| async move { node.sql_readonly().send().await });
         Ok(answer.await?.0)
+    }
+
+    /// The hashes of the statements that do not write, with their tag, as the leader knows them: once they are others
+    /// than those of the tag `known`, or none where they are not within `wait`.
+    pub async fn readonly_statements_after(
+        &self,
+        known: Option<&str>,
+        wait: model::Duration,
+    ) -> Result<Option<(ReadonlyStatements, String)>, Error> {
+        let operation = "GET /sql/readonly";
+        let find = |node: generated::Client| async move { node.leader_get().send().await };
+        let (leader, teller) = self.read("GET /leader", Duration::ZERO, find).await?;
+        let address = address_of(&leader, &teller);
+        let within = self.inner.attempt + wait.get();
+        let send = |node: generated::Client| async move {
+            let mut request = node.sql_readonly().wait(wait);
+            if let Some(known) = known {
+                request = request.if_none_match(known);
+            }
+            match request.send().await {
+                Ok(answer) => {
+                    let (status, headers) = (answer.status(), answer.headers().clone());
+                    let etag = headers.get(ETAG).and_then(|etag| etag.to_str().ok()).unwrap_or_default().to_owned();
+                    Ok(generated::ResponseValue::new(Some((answer.into_inner(), etag)), status, headers))
+                }
+                Err(generated::Error::UnexpectedResponse(answer)) if answer.status() == StatusCode::NOT_MODIFIED => {
+                    Ok(generated::ResponseValue::new(None, answer.status(), answer.headers().clone()))
+                }
+                Err(error) => Err(error),
+            }
+        };
+        attempt(&self.inner.reads, &address, within, &send).await.map_err(|cause| match cause {
+            Cause::Answer { .. } | Cause::Request(_) => Error::Refused { operation, address, cause: cause.into() },
+            _ => Error::Deadline { operation, address, within, attempts: 1, cause: cause.into() },
+        })
     }
 
     /// Cluster and peer events of the node at `address`, for people: a line an event, newest last.

@@ -582,10 +582,17 @@ let response = client.rpc()
     }
     /**Get hashes of queries that don't write anything to the database
 
+A statement with one of these hashes may be sent to any standby of the database, in whatever search path. With the `etag` of an earlier answer in `if-none-match`, the answer is 304 while nothing has changed; with `wait` as well, it waits for a change.
+
 Sends a `GET` request to `/sql/readonly`
 
+Arguments:
+- `wait`: How long to wait for another answer than that of `if-none-match`; without this, not at all. At most 5m.
+- `if_none_match`: The `etag` of an earlier answer: where it is still the same, the answer is 304 without a body.
 ```ignore
 let response = client.sql_readonly()
+    .wait(wait)
+    .if_none_match(if_none_match)
     .send()
     .await;
 ```*/
@@ -2324,10 +2331,42 @@ pub mod builder {
     #[derive(Debug, Clone)]
     pub struct SqlReadonly<'a> {
         client: &'a super::Client,
+        wait: Result<Option<::qluster_consensus::model::Duration>, String>,
+        if_none_match: Result<Option<::std::string::String>, String>,
     }
     impl<'a> SqlReadonly<'a> {
         pub fn new(client: &'a super::Client) -> Self {
-            Self { client: client }
+            Self {
+                client: client,
+                wait: Ok(None),
+                if_none_match: Ok(None),
+            }
+        }
+        pub fn wait<V>(mut self, value: V) -> Self
+        where
+            V: std::convert::TryInto<::qluster_consensus::model::Duration>,
+        {
+            self.wait = value
+                .try_into()
+                .map(Some)
+                .map_err(|_| {
+                    "conversion to `:: qluster_consensus :: model :: Duration` for wait failed"
+                        .to_string()
+                });
+            self
+        }
+        pub fn if_none_match<V>(mut self, value: V) -> Self
+        where
+            V: std::convert::TryInto<::std::string::String>,
+        {
+            self.if_none_match = value
+                .try_into()
+                .map(Some)
+                .map_err(|_| {
+                    "conversion to `:: std :: string :: String` for if_none_match failed"
+                        .to_string()
+                });
+            self
         }
         ///Sends a `GET` request to `/sql/readonly`
         pub async fn send(
@@ -2336,9 +2375,11 @@ pub mod builder {
             ResponseValue<::qluster_consensus::model::ReadonlyStatements>,
             Error<::qluster_consensus::model::Error>,
         > {
-            let Self { client } = self;
+            let Self { client, wait, if_none_match } = self;
+            let wait = wait.map_err(Error::InvalidRequest)?;
+            let if_none_match = if_none_match.map_err(Error::InvalidRequest)?;
             let url = format!("{}/sql/readonly", client.baseurl,);
-            let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+            let mut header_map = ::reqwest::header::HeaderMap::with_capacity(2usize);
             header_map
                 .append(
                     ::reqwest::header::HeaderName::from_static("api-version"),
@@ -2346,6 +2387,9 @@ pub mod builder {
                         super::Client::api_version(),
                     ),
                 );
+            if let Some(value) = if_none_match {
+                header_map.append("if-none-match", value.to_string().try_into()?);
+            }
             #[allow(unused_mut)]
             let mut request = client
                 .client
@@ -2354,6 +2398,7 @@ pub mod builder {
                     ::reqwest::header::ACCEPT,
                     ::reqwest::header::HeaderValue::from_static("application/json"),
                 )
+                .query(&progenitor_client::QueryParam::new("wait", &wait))
                 .headers(header_map)
                 .build()?;
             let info = OperationInfo {
@@ -2365,6 +2410,13 @@ pub mod builder {
             let response = result?;
             match response.status().as_u16() {
                 200u16 => ResponseValue::from_response(response).await,
+                400u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
                 401u16 => {
                     Err(
                         Error::ErrorResponse(

@@ -82,6 +82,8 @@
 //!
 //! - `tls`: `https` addresses, with [`ClusterClientBuilder::ca_certificates`] and [`ClusterClientBuilder::identity`].
 //! - `cli`: the command line, `qluster`. The library is the same without it.
+//! - `readonly`: `ReadonlySet`, which statements may be sent to standbys. It builds PostgreSQL's parser, and needs
+//!   libclang (Debian's libclang-dev) for that.
 //!
 //! Nodes that have tokens are given one by [`ClusterClientBuilder::token`].
 
@@ -95,9 +97,13 @@ mod error;
 pub mod generated;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "readonly")]
+mod readonly_set;
 
 pub use cluster::{ClusterClient, ClusterClientBuilder};
 pub use error::{Cause, Error};
 pub use generated::types::{DbConfig, DbSetting};
 pub use qluster_consensus::model;
+#[cfg(feature = "readonly")]
+pub use readonly_set::ReadonlySet;
 pub use reqwest;

@@ -30,6 +30,7 @@ use crate::model::{
 };
 use crate::propose::{ProposeError, Reason, propose};
 use crate::raft::{Context, Core, RaftError};
+use crate::readonly::{Readonly, ReadonlyChange};
 use crate::state::{Lead, State};
 use crate::store::{Identity, Store};
 use crate::tasks::{keep_wal, live_settings, own_report, until_removed, watch_removal};
@@ -281,10 +282,39 @@ impl Cluster {
         Ok(ClusterInfo { cluster_id, term, applied_index: LogIndex(applied), config: state.config, logs })
     }
 
-    /// The statements that do not write.
-    pub fn readonly(&self) -> Result<ReadonlyStatements, ClusterError> {
+    /// The statements that do not write, with their generation: none where that is `known`.
+    pub fn readonly(&self, known: Option<u64>) -> Result<(u64, Option<ReadonlyStatements>), ClusterError> {
         self.check_member()?;
-        Ok(self.read(|state| state.readonly.clone()))
+        Ok(self.read(|state| {
+            let generation = state.readonly.generation;
+            (generation, (known != Some(generation)).then(|| state.readonly.told()))
+        }))
+    }
+
+    /// The same once there is another generation than `known`, or when `wait` is over.
+    pub async fn readonly_after(
+        &self,
+        known: u64,
+        wait: Duration,
+    ) -> Result<(u64, Option<ReadonlyStatements>), ClusterError> {
+        self.wait_for(wait, |state| state.readonly.generation != known).await?;
+        self.readonly(Some(known))
+    }
+
+    /// What is agreed on about the statements that do not write.
+    pub fn agreed_readonly(&self) -> Readonly {
+        self.read(|state| state.readonly.clone())
+    }
+
+    /// A part of it, without a copy of the whole.
+    pub fn readonly_part<T>(&self, look: impl FnOnce(&Readonly) -> T) -> T {
+        self.read(|state| look(&state.readonly))
+    }
+
+    /// Changes it. A change of another term, or that does not follow what is agreed on by then, is refused.
+    pub async fn change_readonly(&self, change: ReadonlyChange, cause: &str) -> Result<(), ClusterError> {
+        self.change(Change::Readonly(change), Reason::own(&self.0.core, cause)).await?;
+        Ok(())
     }
 
     /// The newest `limit` events, or with `after` the oldest of those after it; with `wait`, waits for one.

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::model::{ConfigUpdate, Node, NodeId, NodeRole, Port, ReadonlyStatements, Term, WalHistory};
+use crate::model::{ConfigUpdate, Node, NodeId, NodeRole, Port, Term, WalHistory};
+use crate::readonly::ReadonlyChange;
 
 /// A change of the replicated state, with who wants it and why.
 ///
@@ -104,8 +105,8 @@ pub enum Change {
         /// Which was elected.
         node: NodeId,
     },
-    /// The statements that do not write are these now.
-    SetReadonly(ReadonlyStatements),
+    /// The statements that do not write have changed.
+    Readonly(ReadonlyChange),
 }
 
 /// What became of a command.

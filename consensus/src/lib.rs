@@ -13,6 +13,7 @@
 //! - `plan`, `duty`, `recruit`, [`database`]: what the database of this node has to do, doing it, and the trait for it.
 //! - [`durability`], `membership`, `leader`, `views`, `handover`: how many must hold what; who is a member; who sees whom.
 //! - [`recover`]: one node goes on alone where the others are gone for good.
+//! - [`readonly`]: the statements that do not write, as they are agreed on.
 //! - `propose`, `tasks`, [`cluster`]: writing a change, a node's own rounds, and the handle that the server uses.
 
 #![deny(missing_docs)]
@@ -50,6 +51,8 @@ mod plan;
 mod propose;
 #[cfg(feature = "raft")]
 mod raft;
+#[cfg(feature = "raft")]
+pub mod readonly;
 #[cfg(feature = "raft")]
 pub mod recover;
 #[cfg(feature = "raft")]

@@ -9,9 +9,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::command::{Change, Command, Outcome};
-use crate::model::{
-    Config, Event, EventKind, LogIndex, Node, NodeId, NodeRole, NodeState, ReadonlyStatements, Term, WalHistory,
-};
+use crate::model::{Config, Event, EventKind, LogIndex, Node, NodeId, NodeRole, NodeState, Term, WalHistory};
+use crate::readonly::Readonly;
 
 /// So many events are kept, the newest.
 const EVENTS: usize = 1000;
@@ -42,7 +41,7 @@ pub struct State {
     /// Who declared the nodes down that are.
     pub down_by: BTreeMap<NodeId, String>,
     /// The statements that do not write.
-    pub readonly: ReadonlyStatements,
+    pub readonly: Readonly,
     /// The newest entry that changed what the map tells.
     pub map_index: LogIndex,
     /// What happened, oldest first.
@@ -93,8 +92,10 @@ impl State {
                 if of_map {
                     self.map_index = index;
                 }
-                let Command { time, cause, actor, .. } = command;
-                push(&mut self.events, EVENTS, Event { index, time, term, kind, node, cause, actor });
+                let Command { time, cause, actor, change, .. } = command;
+                if !matches!(&change, Change::Readonly(change) if !change.is_event()) {
+                    push(&mut self.events, EVENTS, Event { index, time, term, kind, node, cause, actor });
+                }
                 outcome
             }
             Err(refused) => refused,
@@ -246,8 +247,8 @@ impl State {
                 Ok((Outcome::Done, EventKind::CommitsHeld, None))
             }
             Change::NobodyLeads { node } => Ok((Outcome::Done, EventKind::NobodyLeads, Some(*node))),
-            Change::SetReadonly(statements) => {
-                self.readonly = statements.clone();
+            Change::Readonly(change) => {
+                self.readonly.apply(term, change).map_err(Outcome::Refused)?;
                 Ok((Outcome::Done, EventKind::ReadonlyStatementsChanged, None))
             }
         }

@@ -10,17 +10,18 @@
 use std::net::IpAddr;
 
 use dropshot::{
-    Body, HttpResponseHeaders, HttpResponseOk, Path, Query, RequestContext, WebsocketChannelResult, WebsocketConnection,
+    Body, Header, HttpResponseOk, Path, Query, RequestContext, WebsocketChannelResult, WebsocketConnection,
 };
 use http::Response;
 use qluster_consensus::model::{
     ClusterInfo, ClusterMap, ClusterStatus, Config, ConfigUpdate, Duration, Event, Leader, LogIndex, Node, NodeId,
-    NodeRole, Port, ReadonlyStatements,
+    NodeRole, Port,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::body::WholeBody;
+use crate::etag::Tagged;
 use crate::security::Allowed;
 use crate::status::ApiError;
 
@@ -159,11 +160,17 @@ pub trait QlusterApi {
     ) -> Result<HttpResponseOk<Node>, ApiError>;
 
     /// Get hashes of queries that don't write anything to the database
+    ///
+    /// A statement with one of these hashes may be sent to any standby of the database, in whatever search path.
+    /// With the `etag` of an earlier answer in `if-none-match`, the answer is 304 while nothing has changed; with `wait`
+    /// as well, it waits for a change.
     #[endpoint { method = GET, path = "/sql/readonly" }]
     async fn sql_readonly(
         rqctx: RequestContext<Self::Context>,
         allowed: Allowed,
-    ) -> Result<HttpResponseHeaders<HttpResponseOk<ReadonlyStatements>, ETag>, ApiError>;
+        query: Query<ReadonlyQuery>,
+        headers: Header<ReadonlyHeaders>,
+    ) -> Result<Tagged, ApiError>;
 
     /// Human-readable cluster and rpc events
     ///
@@ -303,11 +310,20 @@ pub struct UpgradeNodeQuery {
     pub api_port: Port,
 }
 
-/// Identifies a version of what is answered.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct ETag {
-    /// Changes whenever the answer does.
-    pub etag: String,
+/// Whether to wait for another answer.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ReadonlyQuery {
+    /// How long to wait for another answer than that of `if-none-match`; without this, not at all. At most 5m.
+    pub wait: Option<Duration>,
+}
+
+/// What the caller knows already.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct ReadonlyHeaders {
+    /// The `etag` of an earlier answer: where it is still the same, the answer is 304 without a body.
+    pub if_none_match: Option<String>,
 }
 
 /// The settings of a database as it runs.

@@ -21,7 +21,7 @@ use crate::handlers::{Api, Context};
 use crate::join::{self, JoinError};
 use crate::peer::WebSocketTransport;
 use crate::security::{Security, SecurityError};
-use crate::{limits, report};
+use crate::{limits, report, statements};
 
 /// A request's body may be so large, in bytes; operations that take one say so themselves.
 const BODY: usize = 1024;
@@ -308,7 +308,8 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
     tracing::info!(node = %identity.node, cluster = %identity.cluster, "takes part in the cluster");
     let _ = context.cluster.set(cluster.clone());
     if let Some(postgres) = kept {
-        tokio::spawn(guard(postgres, cluster.clone()));
+        tokio::spawn(guard(postgres.clone(), cluster.clone()));
+        tokio::spawn(statements::run(postgres, cluster.clone()));
     }
     tokio::spawn(join::ask_for_the_upgrade(cluster, db_port, settings.api_port, context.security.clone()));
     Ok(())

@@ -4,22 +4,21 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dropshot::{
-    Body, HttpResponseHeaders, HttpResponseOk, Path, Query, RequestContext, WebsocketChannelResult, WebsocketConnection,
+    Body, Header, HttpResponseOk, Path, Query, RequestContext, WebsocketChannelResult, WebsocketConnection,
 };
 use http::Response;
 use qluster_consensus::cluster::{Cluster, ClusterError};
 use qluster_consensus::model::{
     ClusterInfo, ClusterMap, ClusterStatus, Config, ConfigUpdate, ErrorCode, Event, Leader, Node, Port,
-    ReadonlyStatements,
 };
-use sha2::{Digest, Sha256};
 
 use crate::api::{
-    AddNodeQuery, DbConfig, DocsPath, ETag, EVENTS, EventsQuery, NewLeaderQuery, NodePath, QlusterApi,
-    UpgradeNodeQuery, WaitQuery,
+    AddNodeQuery, DbConfig, DocsPath, EVENTS, EventsQuery, NewLeaderQuery, NodePath, QlusterApi, ReadonlyHeaders,
+    ReadonlyQuery, UpgradeNodeQuery, WaitQuery,
 };
 use crate::body::WholeBody;
 use crate::database::Postgres;
+use crate::etag::{Tag, Tagged};
 use crate::peer::{self, PeerLog};
 use crate::report;
 use crate::security::{Allowed, Security};
@@ -164,12 +163,25 @@ impl QlusterApi for Api {
     async fn sql_readonly(
         ctx: Ctx,
         _: Allowed,
-    ) -> Result<HttpResponseHeaders<HttpResponseOk<ReadonlyStatements>, ETag>, ApiError> {
-        let HttpResponseOk(statements) = answer(&ctx, cluster(&ctx).and_then(|cluster| Ok(cluster.readonly()?)))?;
-        let json = serde_json::to_vec(&statements).map_err(|error| internal(&ctx, &error))?;
-        let hash: String = Sha256::digest(json).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let etag = ETag { etag: format!("\"{hash}\"") };
-        Ok(HttpResponseHeaders::new(HttpResponseOk(statements), etag))
+        query: Query<ReadonlyQuery>,
+        headers: Header<ReadonlyHeaders>,
+    ) -> Result<Tagged, ApiError> {
+        let known = headers.into_inner().if_none_match.unwrap_or_default();
+        let wait = query.into_inner().wait;
+        let told = async {
+            let cluster = cluster(&ctx)?;
+            let tag = Tag::of(cluster.identity().cluster);
+            let known = tag.generation(&known);
+            let wait = limited(Some(wait.map_or(Duration::ZERO, |wait| wait.get())))?;
+            let (generation, statements) = match known {
+                Some(known) if !wait.is_zero() => cluster.readonly_after(known, wait).await?,
+                known => cluster.readonly(known)?,
+            };
+            Ok((tag.text(generation), statements))
+        };
+        let told: Result<_, ApiError> = told.await;
+        let (etag, statements) = told.map_err(|error| error.with_request_id(&ctx.request_id))?;
+        Tagged::new(etag, statements.as_ref()).map_err(|error| internal(&ctx, &error))
     }
 
     async fn rpc(ctx: Ctx, _: Allowed) -> Result<Response<Body>, ApiError> {

@@ -5,6 +5,7 @@
 //! - [`api`], [`body`], [`handlers`], [`status`], [`openapi`]: the REST API, how its bodies are read, what its
 //!   operations do, what its codes mean, and its description.
 //! - [`peer`]: the channel on which the nodes talk to each other.
+//! - `statements`: the statements that do not write; `etag`: which list of them a caller has.
 //! - [`database`]: PostgreSQL, as consensus directs it. [`guard`]: the process that ends it where the agent cannot.
 //! - [`config`], [`daemon`], [`join`], [`limits`]: the node's settings, its start and end, how it becomes a member, and
 //!   how much of the system it may use.
@@ -18,6 +19,7 @@ pub mod body;
 pub mod config;
 pub mod daemon;
 pub mod database;
+pub mod etag;
 #[cfg(feature = "faults")]
 mod faults;
 pub mod guard;
@@ -30,4 +32,5 @@ pub mod recover;
 pub mod report;
 pub mod security;
 pub mod site;
+mod statements;
 pub mod status;

@@ -245,8 +245,14 @@ fn refine(document: &mut OpenAPI) -> Result<(), OpenapiError> {
                     content.example = content.schema.as_ref().and_then(|schema| partial_example(schema, &components));
                 }
             }
-            if *id == "rpc" {
-                operation.responses.responses.insert(StatusCode::Code(200), ReferenceOr::Item(text_response()));
+            // Responses that are made by hand: dropshot knows nothing of them.
+            let by_hand = match *id {
+                "rpc" => Some((200, text_response())),
+                "sql_readonly" => Some((304, unchanged_response())),
+                _ => None,
+            };
+            if let Some((status, response)) = by_hand {
+                operation.responses.responses.insert(StatusCode::Code(status), ReferenceOr::Item(response));
                 operation.responses.responses.sort_keys();
             }
             missing.retain(|name| name != id);
@@ -333,6 +339,10 @@ fn text_response() -> Response {
         content: [("text/plain".into(), body)].into_iter().collect(),
         ..Default::default()
     }
+}
+
+fn unchanged_response() -> Response {
+    Response { description: "nothing has changed since the answer with that `etag`".into(), ..Default::default() }
 }
 
 /// What the API is, and the codes that all its operations share.

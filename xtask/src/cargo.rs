@@ -62,9 +62,9 @@ pub(crate) fn succeeds(mut command: Command) -> bool {
 
 /// With the command line, which a user of the client alone does not build. Everything that is built for the workspace is
 /// built with it: other features would build most dependencies a second time.
-pub(crate) const FEATURES: &str = "--features=qluster-client/cli";
+pub(crate) const FEATURES: &str = "--features=qluster-client/cli,qluster-client/readonly";
 /// The same with the daemon's switches for tests of faults.
-pub(crate) const FEATURES_WITH_FAULTS: &str = "--features=qluster-client/cli,qluster-server/faults";
+pub(crate) const FEATURES_WITH_FAULTS: &str = "--features=qluster-client/cli,qluster-client/readonly,qluster-server/faults";
 
 /// The daemon and the command line.
 pub(crate) struct Programs {

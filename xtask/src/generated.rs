@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 
 use crate::cargo::{FEATURES, cargo, run};
+use crate::install;
 
 /// Tells those tests to write.
 const UPDATE: &str = "QLUSTER_UPDATE";
@@ -18,6 +19,8 @@ pub(crate) fn client(check: bool) -> Result<()> {
 }
 
 fn test(name: &str, check: bool) -> Result<()> {
+    // Both compile the whole workspace.
+    install::all()?;
     // `--workspace` finds the one test of that name, and builds dependencies with the same features as all tests do.
     let mut command = cargo(&["test", "--workspace", FEATURES, "--locked", "--test", name]);
     if check {

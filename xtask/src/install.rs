@@ -1,6 +1,6 @@
 //! What the project needs on a machine besides Rust, and how it gets there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -16,8 +16,36 @@ struct Need {
     is_there: fn() -> bool,
 }
 
-const NEEDS: [Need; 1] =
-    [Need { what: "the PostgreSQL server", package: "postgresql", is_there: || postgres::bin_dir().is_some() }];
+const NEEDS: [Need; 2] = [
+    Need { what: "the PostgreSQL server", package: "postgresql", is_there: || postgres::bin_dir().is_some() },
+    Need { what: "libclang", package: "libclang-dev", is_there: has_libclang },
+];
+
+/// Whether there is libclang, and the headers of its own that it needs: the build of `pg_query` looks into C headers
+/// with it.
+fn has_libclang() -> bool {
+    if std::env::var_os("LIBCLANG_PATH").is_some() {
+        return true;
+    }
+    let roots = entries(Path::new("/usr/lib")).into_iter().filter(|path| name(path).starts_with("llvm"));
+    let dirs: Vec<PathBuf> =
+        roots.map(|root| root.join("lib")).chain(["/usr/lib", "/usr/lib64"].map(Into::into)).collect();
+    let is_library = |path: &PathBuf| {
+        let name = name(path);
+        name.starts_with("libclang") && name.contains(".so") && !name.starts_with("libclang-cpp")
+    };
+    let has_headers = |path: &PathBuf| path.join("include/stddef.h").exists();
+    dirs.iter().any(|dir| entries(dir).iter().any(is_library))
+        && dirs.iter().any(|dir| entries(&dir.join("clang")).iter().any(has_headers))
+}
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
 
 /// Installs what the tests need.
 pub(crate) fn for_tests() -> Result<()> {

@@ -108,7 +108,7 @@ impl Cluster {
 
     /// Writes a change, and waits until as many voters hold it as the replication factor says. The node that it
     /// concerned is returned where it concerned one.
-    async fn change(&self, change: Change, reason: Reason) -> Result<Option<Node>, ClusterError> {
+    pub(super) async fn change(&self, change: Change, reason: Reason) -> Result<Option<Node>, ClusterError> {
         self.authority().await?;
         let core = &self.0.core;
         let patience = self.patience();

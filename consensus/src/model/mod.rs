@@ -22,6 +22,6 @@ pub use error::{Error, ErrorCode};
 pub use event::{Event, EventKind};
 pub use ids::{LogIndex, NodeId, Port, Term};
 pub use node::{Leader, Node, NodeRole, NodeState};
-pub use readonly::{DatabaseStatements, ReadonlyStatements};
+pub use readonly::{DatabaseStatements, ReadonlyStatements, StatementHash};
 pub use status::{ClusterStatus, DatabaseRole, NodeDatabase, NodeStatus};
 pub use wal::{Lsn, WalHistory, WalPosition, WalStart};

@@ -12,7 +12,7 @@ use super::error::{Error, Result};
 use super::hba::Access;
 use super::home::lock;
 use super::replication::STEP;
-use super::session::{self, PATIENCE, Session, cell, one, within};
+use super::session::{self, PATIENCE, Session, To, cell, one, within};
 use super::settings::{Directions, sync_names};
 use super::{Postgres, Turn, drift, process};
 
@@ -63,7 +63,7 @@ impl Postgres {
 
     /// `late`: what keeps it from loading them is looked for.
     async fn try_loaded(&self, stamp: &str, late: bool) -> Result<Option<Client>> {
-        let client = self.connect(false).await?;
+        let client = self.connect(To::Act).await?;
         let sql = "SELECT current_setting('qluster.stamp', true), current_setting('synchronous_standby_names'),
                           current_setting('primary_conninfo')";
         let row = one(&client, PATIENCE, "tell its settings", sql).await?;
@@ -84,7 +84,7 @@ impl Postgres {
         }
         // It makes room for the next.
         drop(client);
-        self.connect(false).await.map(Some)
+        self.connect(To::Act).await.map(Some)
     }
 
     /// Shuts clients out of a standby that is about to be promoted under `rule`: none is left after, and none can come.

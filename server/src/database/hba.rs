@@ -60,6 +60,8 @@ pub(super) fn hba(superusers: &[&str], with_password: bool, access: Access, user
             text += &format!("host {database} {ROLE} {address} {method}\n");
         }
     }
+    // The agent looks into databases as the role that has few rights (`statements`).
+    text += &format!("local all {ROLE} peer map=qluster_agent\n");
     // Nobody else may be that role, whatever the user's lines say.
     for database in ["replication", "all"] {
         text += &format!("local {database} {ROLE} reject\nhost {database} {ROLE} all reject\n");
@@ -78,7 +80,7 @@ pub(super) fn hba(superusers: &[&str], with_password: bool, access: Access, user
 /// The text of qluster's `ident_file`: which accounts of the system are which superuser, and then the user's.
 /// `agent` is the one account that is let in while the others are shut out.
 pub(super) fn ident(agent: &str, accounts: &[&str], superusers: &[&str], users: &str) -> String {
-    let mut text = format!("{HEAD} pg_ident.conf.\n");
+    let mut text = format!("{HEAD} pg_ident.conf.\nqluster_agent {} {ROLE}\n", name(agent));
     for superuser in superusers {
         text += &format!("qluster_agent {} {}\n", name(agent), name(superuser));
     }
@@ -148,7 +150,7 @@ mod tests {
     #[test]
     fn accounts_are_mapped_to_superusers() {
         let text = ident("root", &["root", "postgres"], &["postgres"], "mine a b\n");
-        assert!(text.contains("qluster_agent \"root\" \"postgres\"\n"), "{text}");
+        assert!(text.contains("qluster_agent \"root\" qluster\nqluster_agent \"root\" \"postgres\"\n"), "{text}");
         assert!(!text.contains("qluster_agent \"postgres\""), "{text}");
         assert!(text.contains("qluster \"root\" \"postgres\"\nqluster \"postgres\" \"postgres\"\n"), "{text}");
         assert!(text.ends_with("mine a b\n"), "{text}");

@@ -7,7 +7,7 @@ use qluster_consensus::database::{SyncRule, standby_name};
 use rustix::process::Signal;
 
 use super::error::{Error, Result};
-use super::session::{self, PATIENCE, Session, cell, one, within};
+use super::session::{self, PATIENCE, Session, To, cell, one, within};
 use super::settings::{Directions, NOBODY};
 use super::{Postgres, process};
 
@@ -91,7 +91,7 @@ impl Postgres {
 
     /// Whether a commit that waits as any client's does is acknowledged at once.
     async fn commits(&self) -> Result<bool> {
-        let client = match self.connect(false).await {
+        let client = match self.connect(To::Act).await {
             // Clients took all places, those for superusers too. They end.
             Err(error) if session::is_crowded(&error) => {
                 tokio::time::sleep(LONGEST_STEP).await;

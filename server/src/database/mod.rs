@@ -16,7 +16,7 @@
 //! - `replication`, `rewind`, `clone`: the operations of the trait. `gate`, `access`: who gets in, and that settings are
 //!   loaded. `sync`, `hold`: the sync rule, and what it holds. `slots`: WAL for standbys. `monitor`, `disk`, `lacking`: its
 //!   status, and restarts. `drift`: what others did to our settings.
-//! - `guarded`: its guard, and what that needs.
+//! - `extension`: what a database that is created has beside PostgreSQL's own. `guarded`: its guard, and what that needs.
 //!
 //! # Who gets in
 //!
@@ -43,6 +43,7 @@ mod control;
 mod disk;
 mod drift;
 mod error;
+mod extension;
 mod files;
 mod gate;
 mod guarded;
@@ -88,7 +89,7 @@ use self::home::Home;
 pub use self::password::Passwords;
 pub(crate) use self::process::is_alive;
 use self::programs::Programs;
-use self::session::Session;
+use self::session::{Session, To};
 use self::settings::Own;
 use self::staging::Contents;
 use crate::api::DbConfig;
@@ -186,8 +187,8 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// Creates the database (with data checksums, in UTF-8, sorted by code point so that all hosts agree), unless
-    /// there is one: that is adopted as it is. Starts nothing.
+    /// Creates the database (with data checksums, in UTF-8, sorted by code point so that all hosts agree, with
+    /// pg_stat_statements where that is installed), unless there is one: that is adopted as it is. Starts nothing.
     pub async fn initialize(&self) -> Result<()> {
         let turn = self.turn().await;
         let contents = self.blocking(&turn, |home| {
@@ -214,6 +215,7 @@ impl Postgres {
             false => command.args(["--auth-local=peer", "--auth-host=scram-sha-256"]),
         };
         programs::run(command, "initdb", |_| {}).await?;
+        self.add_extension(&turn, &new).await?;
         self.blocking(&turn, move |home| staging::install(&home.data_dir, &new)).await?;
         self.observe().await;
         Ok(())
@@ -226,12 +228,17 @@ impl Postgres {
         Ok(control.system_identifier)
     }
 
+    /// What it is now.
+    pub(crate) fn role(&self) -> DatabaseRole {
+        self.status.borrow().role
+    }
+
     /// Asks the running PostgreSQL for its settings.
     pub async fn settings(&self) -> Result<DbConfig> {
         let attempted = "report its settings";
         let ask = async {
             // Not by the kept session, whose own settings would show.
-            let client = self.connect(true).await?;
+            let client = self.connect(To::Plain).await?;
             session::settings(&client).await
         };
         let answer = tokio::time::timeout(session::PATIENCE, ask).await;

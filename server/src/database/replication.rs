@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::error::{Error, Result};
 use super::hba::Access;
-use super::session::{self, PATIENCE, Session, cell, one, within};
+use super::session::{self, PATIENCE, Session, To, cell, one, within};
 use super::settings::{Directions, ROLE};
 use super::{Postgres, drift, process};
 
@@ -172,7 +172,7 @@ impl Postgres {
         let Some(user) = self.superuser.get().cloned() else { return };
         tokio::spawn(async move {
             let checkpoint = async || {
-                let client = session::connect_own(&dir, port, &user, false).await?;
+                let client = session::connect_own(&dir, port, &user, To::Act).await?;
                 let done = client.batch_execute("CHECKPOINT").await;
                 done.map_err(|source| Error::Query { attempted: "checkpoint", source })
             };

@@ -125,18 +125,36 @@ pub(super) fn is_wrong_password(error: &Error) -> bool {
 }
 
 /// Connects to the database of this node, as a superuser by the unix socket.
+/// What a connection is for.
+#[derive(Clone, Copy)]
+pub(super) enum To<'a> {
+    /// Whatever the agent has to do.
+    Act,
+    /// A look into a database, as the role that standbys have, which is in `pg_read_all_stats` and no superuser.
+    Look(&'a str),
+    /// Seeing the settings that any session has.
+    Plain,
+}
+
+/// Connects to the database of this node by the unix socket, as a superuser unless it is to look.
 ///
 /// What the agent writes waits for no standby: it must work while the sync rule cannot be met.
-pub(super) async fn connect_own(socket_dir: &Path, port: u16, user: &str, plain: bool) -> Result<Client> {
+pub(super) async fn connect_own(socket_dir: &Path, port: u16, user: &str, to: To<'_>) -> Result<Client> {
     let mut config = Config::new();
-    config.host_path(socket_dir).port(port).user(user).dbname("postgres").application_name("qluster");
+    let database = if let To::Look(database) = to { database } else { "postgres" };
+    config.host_path(socket_dir).port(port).user(user).dbname(database).application_name("qluster");
     config.connect_timeout(PATIENCE);
-    if !plain {
-        config.options(
+    match to {
+        To::Act => config.options(
             "-c synchronous_commit=local -c default_transaction_read_only=off -c statement_timeout=0 \
-             -c lock_timeout=0 -c search_path=pg_catalog -c log_statement=none -c log_min_duration_statement=-1",
-        );
-    }
+             -c lock_timeout=0 -c search_path=pg_catalog -c log_statement=none -c log_min_duration_statement=-1 \
+             -c pg_stat_statements.track=none",
+        ),
+        To::Look(_) => {
+            config.options("-c default_transaction_read_only=on -c statement_timeout=5s -c lock_timeout=100ms")
+        }
+        To::Plain => &mut config,
+    };
     connect(config, "connect to the database").await
 }
 

@@ -17,8 +17,8 @@ use super::error::{Error, Result};
 use super::files::Files;
 use super::home::lock;
 use super::process;
-use super::session::{self, Session};
-use super::settings::Directions;
+use super::session::{self, Session, To};
+use super::settings::{Directions, ROLE};
 use super::staging::Contents;
 use super::{Postgres, Turn};
 
@@ -122,7 +122,7 @@ impl Postgres {
         if let Some(session) = kept.filter(|session| !session.client.is_closed()) {
             return Ok(session);
         }
-        let session = Arc::new(Session::new(self.connect(false).await?).await?);
+        let session = Arc::new(Session::new(self.connect(To::Act).await?).await?);
         *lock(&self.session) = Some(session.clone());
         Ok(session)
     }
@@ -132,16 +132,22 @@ impl Postgres {
         *lock(&self.session) = None;
     }
 
-    /// A new connection; `plain`: with the settings that any session has.
-    pub(super) async fn connect(&self, plain: bool) -> Result<Client> {
+    /// A new connection to look into a database, as a role with few rights.
+    pub(crate) async fn connect_to_look(&self, database: &str) -> Result<Client> {
+        let own = &self.home.own;
+        session::connect_own(&own.socket_dir, own.port.get(), ROLE, To::Look(database)).await
+    }
+
+    /// A new connection.
+    pub(super) async fn connect(&self, to: To<'_>) -> Result<Client> {
         let own = &self.home.own;
         let port = own.port.get();
         if let Some(user) = self.superuser.get() {
-            return session::connect_own(&own.socket_dir, port, user, plain).await;
+            return session::connect_own(&own.socket_dir, port, user, to).await;
         }
         let mut failed = None;
         for user in &self.home.superusers {
-            match session::connect_own(&own.socket_dir, port, user, plain).await {
+            match session::connect_own(&own.socket_dir, port, user, to).await {
                 Ok(client) => {
                     // Another may have found it meanwhile.
                     let _ = self.superuser.set(user.clone());
