@@ -6,11 +6,9 @@
 //! node that was cut off does not unseat a leader when it comes back.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::clock::Instant;
 use crate::model::{NodeId, Term, WalPosition};
 use crate::raft::Core;
 
@@ -37,7 +35,7 @@ pub(crate) async fn run(core: Core, candidacy: impl Fn() -> Candidacy, now: Arc<
                 break;
             }
             // Two candidates that took each other's votes must not meet again.
-            tokio::time::sleep(at_random(core.config().node_timeout.get() / 4)).await;
+            tokio::time::sleep(core.config().node_timeout.get().mul_f64(core.random().in_range(0.0..0.25))).await;
         }
         core.stand_with(None);
     }
@@ -49,7 +47,7 @@ async fn seek(core: &Core, last: bool, now: &Notify) {
     let mut seats = core.seats();
     // Half a time-out is the spread; those who stand last begin where it ends. It does not begin at once: the others may
     // have heard the leader a little later, and a pre-vote that comes before their promises end costs a whole round.
-    let share = rand::random_range(0.05..0.5) + if last { 0.5 } else { 0.0 };
+    let share = core.random().in_range(0.05..0.5) + if last { 0.5 } else { 0.0 };
     let mut led = core.started();
     loop {
         let timeout = core.config().node_timeout.get();
@@ -113,8 +111,4 @@ async fn reached<T>(core: &Core, goal: impl Fn(Term, Option<NodeId>, bool) -> Op
         }
         seats.changed().await;
     }
-}
-
-fn at_random(most: Duration) -> Instant {
-    most.mul_f64(rand::random_range(0.0..1.0))
 }

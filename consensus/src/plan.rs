@@ -3,6 +3,7 @@
 use crate::clock::Instant;
 use crate::database::{DatabaseRole, Primary};
 use crate::model::{Node, NodeId, Term, WalHistory};
+use crate::sabotage::{self, Sabotage};
 use crate::state::{Lead, Promoted};
 
 /// What is known when it is planned.
@@ -57,7 +58,7 @@ pub(crate) fn plan(view: &View) -> Wanted {
         return if view.database.is_some() { Wanted::Stop } else { Wanted::Rest };
     }
     if view.leading && view.member {
-        if view.lead != Some(Lead { node: view.me, term: view.term }) {
+        if view.lead != Some(Lead { node: view.me, term: view.term }) && !sabotage::is(Sabotage::PromoteBeforeLead) {
             // Who led last, and who is a member, is known once an entry of this term is applied.
             return if view.applied == view.term { Wanted::TakeLead(view.term) } else { Wanted::Rest };
         }
@@ -65,11 +66,11 @@ pub(crate) fn plan(view: &View) -> Wanted {
             Some(fence_at) if view.now < fence_at && view.promise <= view.term => Wanted::Lead(view.term),
             // It led before it restarted: its heartbeats are under way, and its peers' promises hold so long.
             None if view.now < view.grace => Wanted::Rest,
-            _ if serves => Wanted::Demote,
+            _ if serves && !sabotage::is(Sabotage::NeverDemote) => Wanted::Demote,
             _ => Wanted::Rest,
         };
     }
-    if serves {
+    if serves && !sabotage::is(Sabotage::NeverDemote) {
         return Wanted::Demote;
     }
     let Some(promoted) = view.promoted.as_ref().filter(|_| view.database.is_some()) else { return Wanted::Rest };

@@ -23,6 +23,8 @@ use crate::durability::lease_end;
 use crate::machine::Machine;
 use crate::model::{Config, LogIndex, NodeId, Term, WalPosition};
 use crate::network::Network;
+use crate::random::Random;
+use crate::sabotage::{self, Sabotage};
 use crate::store::Store;
 use crate::transport::{PeerResponse, SnapshotChunk, Transport};
 use crate::types::{Peer, Raft, TypeConfig};
@@ -69,6 +71,7 @@ pub(crate) struct Context {
     pub(crate) id: NodeId,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) clock: Clock,
+    pub(crate) random: Random,
     pub(crate) leases: Mutex<Leases>,
     /// The position of the local database, which goes along with pre-votes; none after the first round.
     pub(crate) candidate: Mutex<Option<WalPosition>>,
@@ -258,6 +261,10 @@ impl Core {
         &self.0.context.clock
     }
 
+    pub(crate) fn random(&self) -> &Random {
+        &self.0.context.random
+    }
+
     pub(crate) fn started(&self) -> Instant {
         self.0.started
     }
@@ -353,7 +360,7 @@ impl Core {
         let own = now + self.config().node_timeout.get();
         let voters = self.voters();
         let leases = lock(&self.0.context.leases);
-        if leases.handed_over >= Some(term.0) {
+        if leases.handed_over >= Some(term.0) && !sabotage::is(Sabotage::LeaseInHandOver) {
             return None;
         }
         lease_end(&voters, |voter| {
@@ -411,7 +418,8 @@ impl Core {
     /// Serves a vote of a peer. A transfer of leadership was allowed by the leader that this node has promised to.
     pub(crate) async fn vote(&self, request: VoteRequest<TypeConfig>) -> PeerResponse {
         let raft = self.ready().await;
-        if self.promised_to_a_leader() && !request.leadership_transfer {
+        let promised = self.promised_to_a_leader() && !sabotage::is(Sabotage::VoteInSpiteOfPromise);
+        if promised && !request.leadership_transfer {
             return self.reject();
         }
         raft.vote(request).await.map_or_else(failed, PeerResponse::Vote)
@@ -420,7 +428,7 @@ impl Core {
     /// Serves a pre-vote of a peer.
     pub(crate) async fn pre_vote(&self, request: VoteRequest<TypeConfig>) -> PeerResponse {
         let raft = self.ready().await;
-        if self.promised_to_a_leader() {
+        if self.promised_to_a_leader() && !sabotage::is(Sabotage::VoteInSpiteOfPromise) {
             return self.reject();
         }
         raft.pre_vote(request).await.map_or_else(failed, PeerResponse::Vote)

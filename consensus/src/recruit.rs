@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::durability::majority;
-use crate::model::{Node, NodeId, Term};
+use crate::model::{Node, NodeId, Term, WalPosition};
 use crate::raft::{Core, lock};
+use crate::sabotage::{self, Sabotage};
 use crate::transport::{PeerRequest, PeerResponse, Promise};
 
 /// The voters that are being asked for their promises. Dropped, nobody is asked any more.
@@ -80,7 +81,8 @@ async fn ask(core: Core, node: Node, term: Term, refusals: Refusals) -> (NodeId,
 
 /// Whether the nodes that promised are a majority of each voter set (two, in a joint membership).
 pub(crate) fn is_majority(voters: &[BTreeSet<NodeId>], promised: impl Fn(NodeId) -> bool) -> bool {
-    voters.iter().all(|set| set.iter().filter(|&&voter| promised(voter)).count() >= majority(set.len()))
+    let less = usize::from(sabotage::is(Sabotage::RecruitOneTooFew));
+    voters.iter().all(|set| set.iter().filter(|&&voter| promised(voter)).count() + less >= majority(set.len()))
 }
 
 /// Who is to be the primary.
@@ -101,8 +103,13 @@ pub(crate) enum Choice {
 /// The chosen position is at least every position reported, so it has whatever any majority may have acknowledged. Among
 /// equals one that is fit is chosen, and the recruiter stays, so that leadership moves no more than it must.
 pub(crate) fn choose(me: NodeId, promises: &BTreeMap<NodeId, Promise>, may_lead: impl Fn(NodeId) -> bool) -> Choice {
+    let position = |promise: &Promise| match promise.position {
+        Some(position) if sabotage::is(Sabotage::CompareLsnAlone) => Some(WalPosition { term: Term(0), ..position }),
+        position => position,
+    };
     let candidates = promises.iter().filter(|&(&node, _)| may_lead(node));
-    let best = candidates.max_by_key(|&(&node, promise)| (promise.position, promise.unfit.is_none(), node == me, node));
+    let best =
+        candidates.max_by_key(|&(&node, promise)| (position(promise), promise.unfit.is_none(), node == me, node));
     match best {
         Some((&node, Promise { unfit: Some(reason), .. })) => Choice::Unfit(node, reason.clone()),
         Some((&node, _)) if node == me => Choice::Me,
@@ -114,7 +121,7 @@ pub(crate) fn choose(me: NodeId, promises: &BTreeMap<NodeId, Promise>, may_lead:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Lsn, Term, WalPosition};
+    use crate::model::Lsn;
 
     fn at(term: u64, lsn: u64) -> Option<WalPosition> {
         Some(WalPosition { term: Term(term), lsn: Lsn(lsn) })

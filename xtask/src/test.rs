@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::{cargo, run as run_command, succeeds};
-use crate::{args, chaos, demo, deps, generated, install, interrupt};
+use crate::{args, chaos, demo, deps, generated, install, interrupt, sim};
 
 /// A step: its name on the command line, and what it does.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     ("install", install::all),
     ("fmt", || run_command(cargo(&["fmt", "--all", "--check"])).context("run `cargo fmt --all`")),
     ("deps", deps::run),
@@ -20,6 +20,7 @@ const STEPS: [Step; 12] = [
     ("client", || generated::client(true)),
     ("tests", all_tests),
     ("doctests", || run_command(cargo(&["test", "--workspace", "--locked", "--doc"]))),
+    ("sim", sim::all),
     ("docs", docs),
     ("package", package),
     ("demo", || demo::run(&args::Demo { release: false, keep: None, check: Some(1) })),
@@ -89,10 +90,11 @@ fn summary(outcomes: &[Outcome], steps: usize) -> String {
     lines.join("\n")
 }
 
-/// With and without the switches for tests of faults: none of their code may be in the daemon otherwise.
+/// With and without the switches for tests of faults, and the simulation: none of their code may be in the daemon
+/// otherwise.
 fn clippy() -> Result<()> {
     run_command(cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny=warnings"]))?;
-    let faults = "--features=qluster-server/faults";
+    let faults = "--features=qluster-server/faults,qluster-consensus/simulation";
     run_command(cargo(&["clippy", "--workspace", "--all-targets", "--locked", faults, "--", "--deny=warnings"]))
 }
 

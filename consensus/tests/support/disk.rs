@@ -66,6 +66,11 @@ impl FakeDisk {
         self.content().fails = fails;
     }
 
+    /// Whether it fails.
+    pub fn is_failing(&self) -> bool {
+        self.content().fails.is_some()
+    }
+
     /// The disk is gone after so many more writes and syncs.
     pub fn gone_after(&self, operations: u64) {
         self.content().left = Some(operations);
