@@ -78,6 +78,9 @@ impl Cluster {
             parts.store.set_identity(&Identity { cluster: parts.random.uuid(), node: node.id })?;
         }
         let cluster = Self::start(parts).await?;
+        if *cluster.0.removed.borrow() {
+            return Ok(cluster);
+        }
         let core = &cluster.0.core;
         let raft = core.ready().await;
         let initialized =

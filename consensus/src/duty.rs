@@ -101,6 +101,7 @@ impl Inputs {
             term: seat.term,
             member,
             leading: seat.leader == Some(core.id()),
+            resumes: core.led_before() && core.votes_for_itself(),
             fence_at: core.lease_end(seat.term).map(|end| end.saturating_sub(config.fencing_deadline())),
             lead,
             promoted,
@@ -124,6 +125,7 @@ impl Inputs {
             Some(left) if view.leading => left,
             // A lease comes with the next answer of a peer.
             None if view.leading => LEASE,
+            None if view.resumes && view.now < view.grace => LEASE,
             _ => RETRY,
         };
         let status = async {

@@ -25,6 +25,11 @@ pub(crate) struct Candidacy {
 /// `now` makes the node stand at once: it has just given a leadership up that nobody could take over, or it was asked
 /// for a pre-vote by a node with a worse database.
 pub(crate) async fn run(core: Core, candidacy: impl Fn() -> Candidacy, now: Arc<Notify>) {
+    // A leader that was only restarted is elected again at once: the others may vote for it, and for no other yet.
+    if core.led_before() && may_stand(&core) {
+        // Where the core has ended, there is nothing to stand for.
+        let _ = core.ready().await.trigger().elect(false).await;
+    }
     loop {
         seek(&core, candidacy().last, &now).await;
         let mut position = candidacy().position;

@@ -71,6 +71,7 @@ impl Duty {
         let nodes = core.machine().read(|applied| applied.state.nodes.clone());
         let last_lead = core.machine().read(|applied| applied.state.lead);
         let mut promises = BTreeMap::new();
+        let begun = core.clock().now();
 
         // Asked while the own database is fenced; whoever is still being asked when this ends is asked no more.
         let others = voters.iter().flatten().filter(|&&voter| voter != me).collect::<BTreeSet<_>>();
@@ -104,7 +105,7 @@ impl Duty {
                 voters[0].len()
             );
             self.tell_nobody_leads(term, reason.clone()).await?;
-            if !promises.contains_key(&me) && waited >= RETRY {
+            if !promises.contains_key(&me) && core.clock().now() >= begun + RETRY {
                 // The own database may be fit by now.
                 return Err(DutyError::Refused(reason));
             }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use harness::{Harness, Kind, eventually};
 use qluster_consensus::cluster::ClusterError;
 use qluster_consensus::database::DatabaseRole;
-use qluster_consensus::model::{ConfigUpdate, EventKind, LogIndex, NodeId, NodeRole, NodeState};
+use qluster_consensus::model::{ConfigUpdate, EventKind, LogIndex, NodeId, NodeRole, NodeState, Term};
 
 const ONE: NodeId = NodeId(1);
 
@@ -35,12 +35,17 @@ async fn three_nodes_form_elect_one_leader_and_survive_its_death() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_restarts_within_its_lease_goes_on_leading_in_its_term() {
+async fn an_agent_that_restarts_within_its_lease_is_elected_again_at_once() {
     let mut cluster = Harness::without_databases(3).await;
     let leader = cluster.leader().await;
     cluster.kill(leader.id).await;
+    let timeout = cluster.node(NodeId(leader.id.0 % 3 + 1)).config().unwrap().node_timeout.get();
     cluster.restart(leader.id).await;
-    assert_eq!(cluster.leader().await, leader);
+    let begun = std::time::Instant::now();
+    let again = cluster.leader().await;
+    assert_eq!((again.id, again.term), (leader.id, Term(leader.term.0 + 1)));
+    // Others would have waited for their time-outs.
+    assert!(begun.elapsed() < timeout, "{:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -83,6 +83,8 @@ pub struct Oracle {
     /// Of them, how many were acknowledged to who wrote them.
     pub acknowledged: u64,
     ids: BTreeSet<NodeId>,
+    /// Who was a voter in any log.
+    voters: BTreeSet<NodeId>,
     /// What was seen where it cannot be told at once.
     pub found: Option<Violation>,
 }
@@ -119,7 +121,8 @@ impl Oracle {
             let role = state.nodes.get(&voter).map(|node| node.role);
             (state.was_removed(voter), role == Some(NodeRole::Listener))
         });
-        let voices = cluster.inside().voters.iter().any(|voters| voters.contains(&voter));
+        // One may have become a voter before it learns of it.
+        let voices = self.voters.contains(&voter);
         if removed || (listener && !voices) {
             let is = if removed { "removed" } else { "a listener" };
             self.find(
@@ -141,6 +144,7 @@ impl Oracle {
     pub fn look(&mut self, id: NodeId, now: Duration, cluster: &Cluster, store: &Store, inside: &Inside) -> Checked {
         let term = inside.vote.leader_id.term;
         let leads = inside.leads;
+        self.voters.extend(inside.voters.iter().flatten());
         let before = self.terms.insert(id, (term, leads));
         if before.is_some_and(|(before, _)| before > term) {
             return broken(Invariant::TermsRise, format!("node {id} is in term {term}, and was in {before:?}"));

@@ -106,7 +106,7 @@ impl Clients {
         let now = sim.now;
         let often = if self.calm { 200 } else { 8 };
         for db in world.databases.values_mut().filter(|db| db.role == DatabaseRole::Primary && db.open) {
-            if db.is_frozen(now) || world.random.random_range(0..often) > 0 || self.appends > 400 {
+            if db.is_frozen(now) || world.random.random_range(0..often) > 0 || (self.appends > 400 && !self.calm) {
                 continue;
             }
             self.appends += 1;
@@ -297,7 +297,6 @@ impl Clients {
         if spawned {
             let what = format!("{order:?} at node {at}");
             let adds = matches!(order, Order::Add(_));
-            sim.say(|| format!("operator: {what}"));
             self.operation = Some(Operation { what, begun: sim.now, outcome, adds });
         }
     }
@@ -308,7 +307,14 @@ impl Clients {
     pub fn missing(&mut self, sim: &Simulation) -> Option<Violation> {
         let missing = |invariant, how: String| Some(Violation::new(invariant, how));
         let Some((leader, cluster)) = sim.leader() else {
-            return missing(Invariant::LeaderInTheEnd, "nobody leads".into());
+            if without_enough_databases(sim) {
+                return None;
+            }
+            let reasons = sim.nodes.values().filter(|node| !node.removed).map(|node| {
+                let reason = node.with(|cluster, _| cluster.leader().err().map(|error| error.to_string()));
+                format!("; node {}: {}", node.id, reason.flatten().unwrap_or_else(|| "(does not run)".into()))
+            });
+            return missing(Invariant::LeaderInTheEnd, format!("nobody leads{}", reasons.collect::<String>()));
         };
         let nodes = cluster.state(|state| state.nodes.clone());
         let applied = cluster.inside().applied;
@@ -352,6 +358,27 @@ impl Clients {
         }
         None
     }
+}
+
+/// Whether the databases that need no repair, and the witnesses, are no majority of the voters: those that do cannot be
+/// repaired without a primary, and only an operator's word can end that.
+fn without_enough_databases(sim: &Simulation) -> bool {
+    let looked = sim.nodes.values().filter(|node| !node.removed).filter_map(|node| {
+        let look = node.with(|cluster, store| (cluster.inside(), store.duty().is_ok_and(|duty| duty.repair.is_none())));
+        Some((node.id, look?))
+    });
+    let looked: Vec<_> = looked.collect();
+    let absent = |id| lock(&sim.world).databases.get(&id).is_some_and(|db| db.role == DatabaseRole::Absent);
+    let witness = |id| {
+        let role = |cluster: &Cluster| cluster.state(|state| state.nodes.get(&id).map(|node| node.role));
+        sim.nodes.values().any(|node| node.with(|cluster, _| role(cluster)).flatten() == Some(NodeRole::Witness))
+    };
+    let whole: Vec<_> =
+        looked.iter().filter(|(id, (_, whole))| (*whole && !absent(*id)) || witness(*id)).map(|(id, _)| *id).collect();
+    let newest = looked.iter().max_by_key(|(_, (inside, _))| (inside.vote.leader_id.term, inside.last));
+    newest.is_some_and(|(_, (inside, _))| {
+        inside.voters.iter().any(|set| set.iter().filter(|id| whole.contains(id)).count() <= set.len() / 2)
+    })
 }
 
 fn next_of(cluster: &Cluster) -> u64 {

@@ -115,14 +115,18 @@ impl Directed {
             let to = (have + world.random.random_range(1..20)).min(theirs.len());
             db.wal.extend_from_slice(&theirs[have..to]);
             db.flushed = db.wal.len();
-            if db.wal.len() >= goal {
-                db.torn = None;
-                db.stand_by();
-                db.follow(primary.node, primary.term);
-                db.tell();
-                return Ok(());
+            if db.wal.len() < goal {
+                continue;
             }
+            db.torn = None;
+            db.stand_by();
+            db.follow(primary.node, primary.term);
+            db.tell();
+            break;
         }
+        // It follows, and its agent does not know yet that all went well.
+        self.takes(1, 10).await;
+        Ok(())
     }
 }
 

@@ -150,6 +150,9 @@ impl Faults {
     /// Nothing is wrong any more.
     pub fn end(&mut self, sim: &mut Simulation) {
         lock(&sim.world).net.heal();
+        for node in sim.nodes.values() {
+            node.disk.stays();
+        }
         self.cure(sim, true);
         for node in sim.nodes.values_mut() {
             if node.paused.is_some() {

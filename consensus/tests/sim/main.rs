@@ -29,6 +29,9 @@ thread_local! {
 
 /// Notes the panics of tasks, which are caught, for the simulation of this thread.
 pub fn watch_panics() {
+    if let (Ok(filter), Some(_)) = (std::env::var("SIM_LOG"), std::env::var_os("SIM_SEED")) {
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).without_time().try_init();
+    }
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         let usual = std::panic::take_hook();

@@ -40,6 +40,8 @@ pub struct SimNode {
     pub paused: Option<Duration>,
     /// Until when its guard lets the database serve.
     pub lease: Option<Duration>,
+    /// Whether this agent has told the guard.
+    pub told: bool,
     /// The power is off.
     pub off: bool,
     pub removed: bool,
@@ -70,7 +72,18 @@ pub enum Start {
 impl SimNode {
     pub fn new(id: NodeId, origin: Start) -> Self {
         let disk = FakeDisk::default();
-        Self { id, disk, origin, agent: None, restart: None, paused: None, lease: None, off: false, removed: false }
+        Self {
+            id,
+            disk,
+            origin,
+            agent: None,
+            restart: None,
+            paused: None,
+            lease: None,
+            told: false,
+            off: false,
+            removed: false,
+        }
     }
 
     /// Starts the agent.
@@ -157,6 +170,7 @@ impl SimNode {
         self.agent = Some(Agent { runtime, begun: now, base, inbox, started });
         self.restart = None;
         self.paused = None;
+        self.told = false;
         self.off = false;
     }
 

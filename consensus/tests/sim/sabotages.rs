@@ -18,12 +18,12 @@ fn each_sabotage_is_found() {
             continue;
         }
         let begun = std::time::Instant::now();
-        let (found, ran, _) = search(1, within, Some(sabotage));
-        match found.and_then(|found| found.violation) {
-            Some(violation) => {
-                println!("{name}: seed {ran}: {:?}: {} ({:.1?})", violation.invariant, violation.how, begun.elapsed());
+        let (found, _) = search(1, within, 1, Some(sabotage));
+        match found.into_iter().next().and_then(|found| Some((found.seed, found.violation?))) {
+            Some((seed, violation)) => {
+                println!("{name}: seed {seed}: {:?}: {} ({:.1?})", violation.invariant, violation.how, begun.elapsed());
                 if only.is_some() {
-                    println!("{}", report(ran, Some(sabotage)));
+                    println!("{}", report(seed, Some(sabotage)));
                 }
             }
             None => {

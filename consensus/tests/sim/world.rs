@@ -87,7 +87,7 @@ pub fn run(seed: u64, bent: Option<Sabotage>, with_lines: bool) -> Outcome {
         acknowledged: world.oracle.acknowledged,
         promotions: world.promotions,
         violation,
-        lines: world.history.lines(80),
+        lines: world.history.lines(std::env::var("SIM_LINES").map_or(60, |lines| lines.parse().unwrap())),
     }
 }
 
@@ -244,9 +244,7 @@ impl Simulation {
             world.oracle.known.insert(record, end);
             world.oracle.acknowledged += 1;
             world.history.note((self.now, at.0, end, record));
-            world
-                .history
-                .say(self.now, || format!("a client is told of its append {record} at node {at}, up to {end}"));
+            world.history.say(self.now, || format!("an append is acknowledged at node {at}"));
         }
         self.look()?;
         self.found()
@@ -300,11 +298,13 @@ impl Simulation {
         let mut world = lock(&self.world);
         let world = &mut *world;
         for node in self.nodes.values_mut() {
-            if node.runs() {
-                if let Some(lease) = node.with(|cluster, _| cluster.lease_end()) {
-                    node.lease = lease.or(node.lease);
-                }
-            } else if self.profile.guards
+            if let Some(lease) = node.with(|cluster, _| cluster.lease_end()).flatten() {
+                node.lease = Some(lease);
+                node.told = true;
+            }
+            // An agent that has come back relieves the guard once it has a lease of its own.
+            if self.profile.guards
+                && !(node.runs() && node.told)
                 && let Some(db) = world.databases.get_mut(&node.id)
                 && db.role == DatabaseRole::Primary
                 && node.lease.is_none_or(|lease| self.now > lease)
@@ -321,7 +321,8 @@ impl Simulation {
         let mut leaders = Vec::new();
         let mut serving = Vec::new();
         for (&id, node) in &self.nodes {
-            if let Some(error) = node.failed() {
+            // On a disk that fails none starts; it is tried again on one that works.
+            if let Some(error) = node.failed().filter(|_| !node.disk.is_failing() && !node.disk.is_gone()) {
                 return Err(Violation::new(Invariant::StoresOpen, format!("node {id} does not start: {error}")));
             }
             let looked = node.with(|cluster, store| {
@@ -358,7 +359,8 @@ impl Simulation {
                 format!("nodes say at once that they lead: {leaders:?} (node, term)"),
             ));
         }
-        if serving.len() > 1 {
+        // Where no guard ends it, the primary of an agent that was killed goes on until another is started.
+        if serving.len() > 1 && self.profile.guards {
             return Err(Violation::new(
                 Invariant::OnePrimaryServes,
                 format!("primaries whose agents run serve at once: {serving:?} (node, term)"),

@@ -76,12 +76,13 @@ impl FakeDisk {
         self.content().left = Some(operations);
     }
 
-    /// Whether it is, or will be.
-    pub fn is_going(&self) -> bool {
-        self.content().left.is_some()
+    /// The disk stays, where it is not gone yet.
+    pub fn stays(&self) {
+        let mut content = self.content();
+        content.left = content.left.filter(|&left| left == 0);
     }
 
-    /// Whether it is.
+    /// Whether the disk is gone.
     pub fn is_gone(&self) -> bool {
         self.content().left == Some(0)
     }
