@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::durability::majority;
-use crate::model::{Node, NodeId, Term, WalPosition};
+use crate::model::{Node, NodeId, NodeRole, Term, WalPosition};
 use crate::raft::{Core, lock};
 use crate::sabotage::{self, Sabotage};
 use crate::transport::{PeerRequest, PeerResponse, Promise};
@@ -98,6 +98,12 @@ pub(crate) enum Choice {
     Nobody,
 }
 
+/// Whether a voter may lead: one that has a database. One that was declared down may, too, as long as Raft has it for a
+/// voter: it may hold what nobody else does. It hands over when the others have it.
+pub(crate) fn may_lead(node: &Node) -> bool {
+    node.role == NodeRole::Voter
+}
+
 /// Chooses among `promises`. `may_lead` tells which voters may lead.
 ///
 /// The chosen position is at least every position reported, so it has whatever any majority may have acknowledged. Among
@@ -121,7 +127,7 @@ pub(crate) fn choose(me: NodeId, promises: &BTreeMap<NodeId, Promise>, may_lead:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Lsn;
+    use crate::model::{Lsn, NodeState, Port};
 
     fn at(term: u64, lsn: u64) -> Option<WalPosition> {
         Some(WalPosition { term: Term(term), lsn: Lsn(lsn) })
@@ -145,6 +151,26 @@ mod tests {
             let promises = promises.into_iter().map(|(node, position)| (NodeId(node), promise(position))).collect();
             assert_eq!(choose(NodeId(1), &promises, |node| node != NodeId(9)), expected, "{promises:?}");
         }
+    }
+
+    #[test]
+    fn a_voter_that_was_declared_down_still_counts_for_what_it_holds() {
+        let node = |id, role, state| {
+            let (ip, api_port) = ([127, 0, 0, 1].into(), Port::new(8000).unwrap());
+            let node =
+                Node { id: NodeId(id), ip, db_port: None, api_port, role, upgrade_to: role, state, reason: None };
+            (node.id, node)
+        };
+        let nodes: BTreeMap<_, _> = [
+            node(1, NodeRole::Voter, NodeState::Up),
+            node(2, NodeRole::Voter, NodeState::Down),
+            node(9, NodeRole::Witness, NodeState::Up),
+        ]
+        .into();
+        let promise = |position| Promise { position, unfit: None };
+        let promises = [(1, at(3, 100)), (2, at(3, 101)), (9, None)];
+        let promises = promises.into_iter().map(|(node, position)| (NodeId(node), promise(position))).collect();
+        assert_eq!(choose(NodeId(1), &promises, |node| may_lead(&nodes[&node])), Choice::Other(NodeId(2)));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use crate::clock::Instant;
 use crate::command::Change;
 use crate::database::DatabaseRole;
 use crate::handover;
-use crate::model::{NodeId, NodeRole, Term};
-use crate::recruit::{Choice, Recruiting, choose, is_majority};
+use crate::model::{NodeId, Term};
+use crate::recruit::{Choice, Recruiting, choose, is_majority, may_lead};
 use crate::sabotage::{self, Sabotage};
 use crate::state::Lead;
 use crate::store::Repair;
@@ -116,7 +116,7 @@ impl Duty {
                 Err(_) => {}
             }
         }
-        let may_lead = |node: NodeId| nodes.get(&node).is_some_and(|node| node.votes() && node.role == NodeRole::Voter);
+        let may_lead = |node: NodeId| nodes.get(&node).is_some_and(may_lead);
         let mut choice = choose(me, &promises, may_lead);
         while !goes_on && matches!(choice, Choice::Unfit(..) | Choice::Nobody) {
             // Another may have as much, and be fit.
