@@ -26,9 +26,16 @@ pub(crate) struct Candidacy {
 /// for a pre-vote by a node with a worse database.
 pub(crate) async fn run(core: Core, candidacy: impl Fn() -> Candidacy, now: Arc<Notify>) {
     // A leader that was only restarted is elected again at once: the others may vote for it, and for no other yet.
-    if core.led_before() && may_stand(&core) {
+    while core.led_before() && core.votes_for_itself() && may_stand(&core) {
+        let config = core.config();
         // Where the core has ended, there is nothing to stand for.
-        let _ = core.ready().await.trigger().elect(false).await;
+        let stands = core.ready().await.trigger().elect(false).await.is_ok();
+        // The core may have been rebuilt meanwhile, for settings that only the log has told.
+        let elected = reached(&core, |_, leader, _| leader.is_some().then_some(()));
+        let elected = tokio::time::timeout(config.heartbeat_interval.get(), elected).await.is_ok();
+        if !stands || elected || core.clock().now() >= core.started() + config.node_timeout.get() {
+            break;
+        }
     }
     loop {
         seek(&core, candidacy().last, &now).await;

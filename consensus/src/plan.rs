@@ -75,7 +75,7 @@ pub(crate) fn plan(view: &View) -> Wanted {
             _ => Wanted::Rest,
         };
     }
-    if serves && !sabotage::is(Sabotage::NeverDemote) {
+    if serves && !sabotage::is(Sabotage::NeverDemote) && !sabotage::is(Sabotage::PromiseAsPrimary) {
         // Until it is elected again, its peers' promises to it hold.
         return if view.resumes && view.now < view.grace { Wanted::Rest } else { Wanted::Demote };
     }

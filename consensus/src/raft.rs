@@ -439,7 +439,8 @@ impl Core {
     /// that leader itself may be voted for, since the promise is to vote for no other: it has just restarted.
     pub(crate) async fn vote(&self, mut request: VoteRequest<TypeConfig>) -> PeerResponse {
         let raft = self.ready().await;
-        request.leadership_transfer |= self.seat().leader == Some(request.vote.leader_id().voted_for);
+        let own = self.raft().server_metrics().borrow_watched().vote;
+        request.leadership_transfer |= own.leader_id().voted_for == request.vote.leader_id().voted_for;
         let promised = self.promised_to_a_leader() && !sabotage::is(Sabotage::VoteInSpiteOfPromise);
         if promised && !request.leadership_transfer {
             return self.reject();
