@@ -28,7 +28,7 @@ pub enum Invariant {
     CommittedStays,
     StatesAgree,
     OneLeaderAtATime,
-    LeasesRise,
+    LeasesEnd,
     IdsAreNew,
     SettingsAreLinearizable,
     PromotedUnderALead,
@@ -69,7 +69,6 @@ pub struct Oracle {
     leaders: BTreeMap<u64, NodeId>,
     votes: BTreeMap<(NodeId, u64), NodeId>,
     terms: BTreeMap<NodeId, (u64, bool)>,
-    leases: BTreeMap<NodeId, (u64, Duration, Duration)>,
     /// By index and term: what the entry is, and the term of the one before it.
     entries: BTreeMap<(u64, u64), (u64, Option<u64>)>,
     /// By index, what was applied: its term and what it is.
@@ -162,23 +161,17 @@ impl Oracle {
         self.apply(id, cluster, store)
     }
 
-    /// A lease does not get shorter within a term, while its settings stay.
-    fn lease(&mut self, id: NodeId, term: u64, now: Duration, cluster: &Cluster, inside: &Inside) -> Checked {
+    /// No lease reaches further than it was promised for.
+    fn lease(&self, id: NodeId, term: u64, now: Duration, cluster: &Cluster, inside: &Inside) -> Checked {
         let Some(end) = inside.lease_end else { return Ok(()) };
         let timeout = cluster.state(|state| state.config.node_timeout.get());
-        let before = self.leases.insert(id, (term, timeout, end));
-        match before {
-            // Fewer promises count once a voter is added, and none of a former life.
-            Some((known, setting, before)) if known == term && setting == timeout && end < before && before < now => {
-                let _ = end;
-                Ok(())
-            }
-            _ if end > now + timeout => broken(
-                Invariant::LeasesRise,
+        if end > now + timeout {
+            return broken(
+                Invariant::LeasesEnd,
                 format!("the lease of node {id} in term {term} lasts until {end:?}, longer than {timeout:?}"),
-            ),
-            _ => Ok(()),
+            );
         }
+        Ok(())
     }
 
     fn leader_is_complete(&self, id: NodeId, term: u64, store: &Store) -> Checked {
@@ -187,14 +180,14 @@ impl Oracle {
         if of > term {
             return Ok(());
         }
-        for entry in read(store, index, index + 1) {
-            if entry_of(&entry).1 == (of, what) {
-                return Ok(());
-            }
-            return broken(
-                Invariant::CommittedStays,
-                format!("node {id}, the leader of term {term}, has another entry {index} than the committed one"),
-            );
+        if let Some(entry) = read(store, index, index + 1).first() {
+            return match entry_of(entry).1 == (of, what) {
+                true => Ok(()),
+                false => broken(
+                    Invariant::CommittedStays,
+                    format!("node {id}, the leader of term {term}, has another entry {index} than the committed one"),
+                ),
+            };
         }
         // It may be in its snapshot.
         match self.applied.get(&id).is_some_and(|&applied| applied >= index) {
@@ -262,7 +255,6 @@ impl Oracle {
     /// A node restarts: what it had applied is read anew.
     pub fn restarts(&mut self, id: NodeId) {
         self.applied.remove(&id);
-        self.leases.remove(&id);
         if let Some((_, leads)) = self.terms.get_mut(&id) {
             *leads = false;
         }

@@ -375,8 +375,10 @@ fn without_enough_databases(sim: &Simulation) -> bool {
     };
     let whole: Vec<_> =
         looked.iter().filter(|(id, (_, whole))| (*whole && !absent(*id)) || witness(*id)).map(|(id, _)| *id).collect();
-    let newest = looked.iter().max_by_key(|(_, (inside, _))| (inside.vote.leader_id.term, inside.last));
-    newest.is_some_and(|(_, (inside, _))| {
+    // Whoever was elected knows the voters; one that was removed may have others in its log.
+    let elected = looked.iter().filter(|(_, (inside, _))| inside.leads);
+    let elected = elected.max_by_key(|(_, (inside, _))| inside.vote.leader_id.term);
+    elected.is_some_and(|(_, (inside, _))| {
         inside.voters.iter().any(|set| set.iter().filter(|id| whole.contains(id)).count() <= set.len() / 2)
     })
 }

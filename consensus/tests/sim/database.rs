@@ -103,6 +103,20 @@ impl Db {
         });
     }
 
+    /// How it is, for people.
+    pub fn told(&self) -> String {
+        format!(
+            "database {}: {}, {} records, {} flushed, the last {:?}, follows {:?}, told of {:?}",
+            self.id,
+            self.role,
+            self.wal.len(),
+            self.flushed,
+            self.wal.last(),
+            self.follows,
+            self.senders
+        )
+    }
+
     pub fn streaming(&self) -> bool {
         self.streams.is_some()
     }

@@ -155,10 +155,8 @@ impl Database for Directed {
             if self.look_at(|db| !matches!(db.role, DatabaseRole::Stopped | DatabaseRole::Standby)) {
                 return Err(unfit("fence the database", "it changed meanwhile"));
             }
-            let end = self.on("is fenced", |db| {
-                db.stand_by();
-                db.wal.len()
-            });
+            let end = self.look_at(|db| db.wal.len());
+            self.on(&format!("is fenced, at {end}"), Db::stand_by);
             self.takes(1, 5).await;
             // It may have crashed since.
             match self.look_at(|db| db.role == DatabaseRole::Standby && db.wal.len() == end) {
@@ -208,6 +206,11 @@ impl Database for Directed {
                         db.start = start;
                         db.tell();
                         let promoted = world.oracle.promoted(db);
+                        if promoted.is_err() {
+                            for db in world.databases.values() {
+                                world.history.say(now, || db.told());
+                            }
+                        }
                         world.check(promoted);
                     }
                     role => return Err(unfit("promote the database", format!("it is {role}"))),
