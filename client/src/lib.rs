@@ -95,10 +95,10 @@ mod error;
 #[allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 #[rustfmt::skip]
 pub mod generated;
-#[cfg(feature = "tls")]
-mod tls;
 #[cfg(feature = "readonly")]
 mod readonly_set;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use cluster::{ClusterClient, ClusterClientBuilder};
 pub use error::{Cause, Error};

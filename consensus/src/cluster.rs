@@ -13,7 +13,6 @@ use std::time::Duration;
 use openraft::{EntryPayload, RaftLogReader};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
-use uuid::Uuid;
 
 use crate::clock::{Clock, Instant};
 pub use crate::cluster_error::{ClusterError, StartError};
@@ -30,7 +29,9 @@ use crate::model::{
 };
 use crate::propose::{ProposeError, Reason, propose};
 use crate::raft::{Context, Core, RaftError};
+use crate::random::Random;
 use crate::readonly::{Readonly, ReadonlyChange};
+use crate::sabotage::{self, Sabotage};
 use crate::state::{Lead, State};
 use crate::store::{Identity, Store};
 use crate::tasks::{keep_wal, live_settings, own_report, until_removed, watch_removal};
@@ -68,6 +69,8 @@ pub struct Parts {
     pub database: Option<Arc<dyn Database>>,
     /// The clock for its leases.
     pub clock: Clock,
+    /// The chance that its elections and the ids of its commands come from.
+    pub random: Random,
 }
 
 /// Where the cluster has the node that `store` belongs to, by what is committed in it; none where that is not known.
@@ -82,9 +85,12 @@ impl Cluster {
     /// after it failed half-way; a node that is part of a cluster is left as it is.
     pub async fn create(parts: Parts, node: Node) -> Result<Self, StartError> {
         if parts.store.identity()?.is_none() {
-            parts.store.set_identity(&Identity { cluster: Uuid::new_v4(), node: node.id })?;
+            parts.store.set_identity(&Identity { cluster: parts.random.uuid(), node: node.id })?;
         }
         let cluster = Self::start(parts).await?;
+        if *cluster.0.removed.borrow() {
+            return Ok(cluster);
+        }
         let core = &cluster.0.core;
         let raft = core.ready().await;
         let initialized =
@@ -109,7 +115,7 @@ impl Cluster {
 
     /// Starts the node whose identity is in the store.
     pub async fn start(parts: Parts) -> Result<Self, StartError> {
-        let Parts { store, transport, database, clock } = parts;
+        let Parts { store, transport, database, clock, random } = parts;
         let identity = store.identity()?.ok_or(StartError::NoIdentity)?;
         let removed = watch::Sender::new(store.removed()?);
         let machine = Machine::new(store.clone())?;
@@ -117,6 +123,7 @@ impl Cluster {
             id: identity.node,
             transport,
             clock,
+            random,
             leases: Default::default(),
             candidate: Default::default(),
             removed: removed.clone(),
@@ -350,6 +357,11 @@ impl Cluster {
 
     // ---- how ----
 
+    #[cfg(feature = "simulation")]
+    pub(crate) fn core(&self) -> &Core {
+        &self.0.core
+    }
+
     fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         self.0.core.machine().read(|applied| look(&applied.state))
     }
@@ -388,7 +400,7 @@ impl Cluster {
             return None;
         }
         let holds = if lead.node == core.id() {
-            core.lease_end(lead.term).is_some_and(|end| now < end)
+            core.lease_end(lead.term).is_some_and(|end| now < end) || sabotage::is(Sabotage::LeaderWithoutLease)
         } else {
             let heard = *core.heard().borrow();
             heard.is_some_and(|heard| now < heard.at + core.config().node_timeout.get())

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 pub use crate::model::DatabaseRole;
 use crate::model::{Lsn, NodeId, Port, Term};
+use crate::sabotage::{self, Sabotage};
 
 /// A database that consensus directs.
 ///
@@ -195,5 +196,8 @@ impl DatabaseStatus {
 
 /// The name that a standby gives itself (`application_name`): its node and the term that it follows.
 pub fn standby_name(node: NodeId, term: Term) -> String {
+    if sabotage::is(Sabotage::CountUntagged) {
+        return format!("qluster_{node}");
+    }
     format!("qluster_{node}_{term}")
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::database::SyncRule;
 use crate::model::{Config, Node, NodeId, NodeRole, Term};
+use crate::sabotage::{self, Sabotage};
 
 /// How many of `voters` nodes are a majority.
 pub fn majority(voters: usize) -> usize {
@@ -30,8 +31,8 @@ pub fn sync_rule(
     let mut databases: BTreeSet<NodeId> = voters.iter().copied().filter(is_database).collect();
     let factor = if config.quorum_replication { majority(voters.len()) } else { config.replication_factor as usize };
     let holders = factor.min(databases.len());
-    let own = usize::from(databases.remove(&primary));
-    let count = holders.saturating_sub(own);
+    let own = usize::from(databases.remove(&primary) || sabotage::is(Sabotage::CountOutsider));
+    let count = holders.saturating_sub(own + usize::from(sabotage::is(Sabotage::OneHolderTooFew)));
     let standbys = if count == 0 { BTreeSet::new() } else { databases };
     SyncRule { term, standbys, count }
 }
@@ -39,10 +40,11 @@ pub fn sync_rule(
 /// When the lease of a leader ends: the last instant up to which a majority of each of `configs` (two, in a joint
 /// membership) votes for nobody else, where `until` tells it for each voter, the leader included.
 pub fn lease_end<T: Ord>(configs: &[BTreeSet<NodeId>], until: impl Fn(NodeId) -> Option<T>) -> Option<T> {
+    let less = usize::from(sabotage::is(Sabotage::LeaseOneTooFew));
     let of_one = |voters: &BTreeSet<NodeId>| {
         let mut instants: Vec<Option<T>> = voters.iter().map(|&voter| until(voter)).collect();
         instants.sort_unstable_by(|a, b| b.cmp(a));
-        instants.into_iter().nth(majority(voters.len()) - 1).flatten()
+        instants.into_iter().nth(majority(voters.len()) - 1 - less.min(majority(voters.len()) - 1)).flatten()
     };
     // None is smaller than any instant: a config without a majority ends it.
     configs.iter().map(of_one).min().flatten()

@@ -20,10 +20,12 @@ use crate::command::{Change, Outcome};
 use crate::database::{Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary};
 use crate::handover;
 use crate::machine::Progress;
-use crate::model::{Lsn, NodeId, Term, WalHistory};
+use crate::model::{Lsn, NodeId, Term, WalHistory, WalPosition};
 use crate::plan::{View, Wanted, plan};
 use crate::propose::{ProposeError, Reason, propose};
 use crate::raft::{Core, RaftError, Seats};
+use crate::sabotage::{self, Sabotage};
+use crate::state::Promoted;
 use crate::store::{Duty as Record, Repair, StoreError};
 use crate::transport::{PeerResponse, Promise};
 use crate::views::Views;
@@ -84,6 +86,13 @@ impl Inputs {
             let primary = state.promoted.as_ref().and_then(|promoted| state.nodes.get(&promoted.node)).cloned();
             (state.nodes.contains_key(&core.id()), state.lead, state.promoted.clone(), primary)
         });
+        let (promoted, primary) = match (promoted, lead) {
+            (Some(promoted), Some(lead)) if sabotage::is(Sabotage::FollowUnannounced) => (
+                Some(Promoted { node: lead.node, term: lead.term, ..promoted }),
+                core.machine().read(|applied| applied.state.nodes.get(&lead.node).cloned()),
+            ),
+            (promoted, _) => (promoted, primary),
+        };
         View {
             me: core.id(),
             now,
@@ -92,6 +101,7 @@ impl Inputs {
             term: seat.term,
             member,
             leading: seat.leader == Some(core.id()),
+            resumes: core.led_before() && core.votes_for_itself(),
             fence_at: core.lease_end(seat.term).map(|end| end.saturating_sub(config.fencing_deadline())),
             lead,
             promoted,
@@ -115,6 +125,7 @@ impl Inputs {
             Some(left) if view.leading => left,
             // A lease comes with the next answer of a peer.
             None if view.leading => LEASE,
+            None if view.resumes && view.now < view.grace => LEASE,
             _ => RETRY,
         };
         let status = async {
@@ -172,7 +183,14 @@ impl Duty {
         removed: watch::Receiver<bool>,
     ) -> Result<Self, StoreError> {
         let note = watch::Sender::new(None);
-        let record = watch::Sender::new(core.store().duty()?);
+        let mut record = core.store().duty()?;
+        if sabotage::is(Sabotage::ForgetPromise) {
+            record.promise = Term(0);
+        }
+        if sabotage::is(Sabotage::ForgetRepair) {
+            record.repair = None;
+        }
+        let record = watch::Sender::new(record);
         let in_force = watch::Sender::new(InForce::default());
         let local = Local::new(database, record.subscribe(), in_force.subscribe(), note.subscribe());
         let status = local.database.as_ref().map(|database| database.status());
@@ -370,10 +388,18 @@ impl Duty {
         }
         let Some(database) = self.database() else { return Ok(Promise { position: None, unfit: None }) };
         // A primary is stopped before anything else: a disk that hangs must not hold that up.
-        let lsn = self.fence(&database).await?;
+        let status = database.status().borrow().clone();
+        let unfenced = sabotage::is(Sabotage::PromiseWithoutFence) && status.role == DatabaseRole::Standby
+            || sabotage::is(Sabotage::PromiseAsPrimary) && status.role == DatabaseRole::Primary;
+        let lsn = match status.lsn.filter(|_| unfenced) {
+            Some(lsn) => lsn,
+            None => self.fence(&database).await?,
+        };
         self.keep(|record| record.promise = term)?;
-        self.fenced = Some((term, lsn));
-        let position = Some(self.record.borrow().history.position(lsn));
+        self.fenced = Some((term, lsn)).filter(|_| !unfenced);
+        let reached = if sabotage::is(Sabotage::TermBeforeWal) { Lsn(u64::MAX) } else { lsn };
+        let term = self.record.borrow().history.position(reached).term;
+        let position = Some(WalPosition { term, lsn });
         Ok(Promise { position, unfit: self.local.unfit() })
     }
 
@@ -443,6 +469,9 @@ impl Duty {
                     Ok(()) => {
                         self.keep(|record| record.history = record.history.following(end, history))?;
                         tracing::info!(primary = %primary.node, term = %primary.term, from = %end, "follows");
+                        return Ok(database.follow(primary.clone()).await?);
+                    }
+                    Err(_) if sabotage::is(Sabotage::FollowDiverged) => {
                         return Ok(database.follow(primary.clone()).await?);
                     }
                     Err(fork) => {

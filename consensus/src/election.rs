@@ -6,11 +6,9 @@
 //! node that was cut off does not unseat a leader when it comes back.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::clock::Instant;
 use crate::model::{NodeId, Term, WalPosition};
 use crate::raft::Core;
 
@@ -27,6 +25,18 @@ pub(crate) struct Candidacy {
 /// `now` makes the node stand at once: it has just given a leadership up that nobody could take over, or it was asked
 /// for a pre-vote by a node with a worse database.
 pub(crate) async fn run(core: Core, candidacy: impl Fn() -> Candidacy, now: Arc<Notify>) {
+    // A leader that was only restarted is elected again at once: the others may vote for it, and for no other yet.
+    while core.led_before() && core.votes_for_itself() && may_stand(&core) {
+        let config = core.config();
+        // Where the core has ended, there is nothing to stand for.
+        let stands = core.ready().await.trigger().elect(false).await.is_ok();
+        // The core may have been rebuilt meanwhile, for settings that only the log has told.
+        let elected = reached(&core, |_, leader, _| leader.is_some().then_some(()));
+        let elected = tokio::time::timeout(config.heartbeat_interval.get(), elected).await.is_ok();
+        if !stands || elected || core.clock().now() >= core.started() + config.node_timeout.get() {
+            break;
+        }
+    }
     loop {
         seek(&core, candidacy().last, &now).await;
         let mut position = candidacy().position;
@@ -37,7 +47,7 @@ pub(crate) async fn run(core: Core, candidacy: impl Fn() -> Candidacy, now: Arc<
                 break;
             }
             // Two candidates that took each other's votes must not meet again.
-            tokio::time::sleep(at_random(core.config().node_timeout.get() / 4)).await;
+            tokio::time::sleep(core.config().node_timeout.get().mul_f64(core.random().in_range(0.0..0.25))).await;
         }
         core.stand_with(None);
     }
@@ -49,7 +59,7 @@ async fn seek(core: &Core, last: bool, now: &Notify) {
     let mut seats = core.seats();
     // Half a time-out is the spread; those who stand last begin where it ends. It does not begin at once: the others may
     // have heard the leader a little later, and a pre-vote that comes before their promises end costs a whole round.
-    let share = rand::random_range(0.05..0.5) + if last { 0.5 } else { 0.0 };
+    let share = core.random().in_range(0.05..0.5) + if last { 0.5 } else { 0.0 };
     let mut led = core.started();
     loop {
         let timeout = core.config().node_timeout.get();
@@ -113,8 +123,4 @@ async fn reached<T>(core: &Core, goal: impl Fn(Term, Option<NodeId>, bool) -> Op
         }
         seats.changed().await;
     }
-}
-
-fn at_random(most: Duration) -> Instant {
-    most.mul_f64(rand::random_range(0.0..1.0))
 }

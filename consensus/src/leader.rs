@@ -15,6 +15,7 @@ use crate::model::{Node, NodeId, NodeState};
 use crate::propose::{Reason, propose};
 use crate::raft::{Core, RaftError};
 use crate::rule::{self, Proof};
+use crate::sabotage::{self, Sabotage};
 use crate::state::Lead;
 use crate::types::Peer;
 use crate::views::{Views, validity};
@@ -97,6 +98,8 @@ async fn membership(core: &Core, local: &Local, views: &Views, orders: &mpsc::Se
         // Adding: the rule of the larger set first, and all that was ever acknowledged held under it. Removing: all held
         // as the present voters ask, or as those who are left will.
         let allowed = match step {
+            Some(Step::AddVoter(_)) if sabotage::is(Sabotage::NoBarrier) => proof.in_force,
+            Some(Step::RemoveVoter(_)) if sabotage::is(Sabotage::RemoveBeforeHeld) => proof.in_force,
             Some(Step::AddVoter(_)) => proof.held && proof.logged,
             Some(Step::RemoveVoter(_)) => proof.in_force && (proof.logged || proof.held_by_rest),
             _ => true,

@@ -9,7 +9,7 @@
 //! - [`command`], `state`, `machine`: what can be replicated, the pure function that applies it, openraft's view of it.
 //! - [`store`]: the durable log, vote, snapshot and promises.
 //! - `raft`, `network`, [`transport`], `types`: openraft, wired. Its names stay in these, `machine` and `store`.
-//! - `election`, [`clock`]: the three time-outs; time that counts suspends.
+//! - `election`, [`clock`], [`random`]: the three time-outs; time that counts suspends; chance.
 //! - `plan`, `duty`, `recruit`, [`database`]: what the database of this node has to do, doing it, and the trait for it.
 //! - [`durability`], `membership`, `leader`, `views`, `handover`: how many must hold what; who is a member; who sees whom.
 //! - [`recover`]: one node goes on alone where the others are gone for good.
@@ -52,6 +52,8 @@ mod propose;
 #[cfg(feature = "raft")]
 mod raft;
 #[cfg(feature = "raft")]
+pub mod random;
+#[cfg(feature = "raft")]
 pub mod readonly;
 #[cfg(feature = "raft")]
 pub mod recover;
@@ -59,6 +61,10 @@ pub mod recover;
 mod recruit;
 #[cfg(feature = "raft")]
 mod rule;
+#[cfg(feature = "raft")]
+pub mod sabotage;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 #[cfg(feature = "raft")]
 mod state;
 #[cfg(feature = "raft")]

@@ -14,10 +14,10 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use uuid::Uuid;
 
 use crate::model::NodeId;
 use crate::raft::{Context, lock};
+use crate::sabotage::{self, Sabotage};
 use crate::transport::{PeerRequest, PeerResponse, SnapshotChunk, TransportError};
 use crate::types::{Peer, TypeConfig, Vote};
 
@@ -98,6 +98,7 @@ impl Line {
                 PeerResponse::Append { response, node_timeout } => {
                     if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
                         // Counted from when it was sent: the receiver heard it after that.
+                        let sent = if sabotage::is(Sabotage::LeaseFromReceipt) { context.clock.now() } else { sent };
                         lock(&context.leases).note(term, to, sent + node_timeout.get());
                     }
                     Ok(response)
@@ -123,7 +124,7 @@ impl Line {
         vote: Vote,
         snapshot: RaftSnapshot,
     ) -> Result<SnapshotResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let transfer = Uuid::new_v4();
+        let transfer = self.context.random.uuid();
         let data = snapshot.snapshot;
         let mut offset = 0;
         loop {

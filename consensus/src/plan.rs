@@ -3,6 +3,7 @@
 use crate::clock::Instant;
 use crate::database::{DatabaseRole, Primary};
 use crate::model::{Node, NodeId, Term, WalHistory};
+use crate::sabotage::{self, Sabotage};
 use crate::state::{Lead, Promoted};
 
 /// What is known when it is planned.
@@ -18,6 +19,8 @@ pub(crate) struct View {
     pub(crate) member: bool,
     /// Whether this node leads that term, as Raft sees it.
     pub(crate) leading: bool,
+    /// Whether this node led before it restarted, and has voted for no other since.
+    pub(crate) resumes: bool,
     /// When the database has to be fenced: some time before the lease ends.
     pub(crate) fence_at: Option<Instant>,
     pub(crate) lead: Option<Lead>,
@@ -57,20 +60,24 @@ pub(crate) fn plan(view: &View) -> Wanted {
         return if view.database.is_some() { Wanted::Stop } else { Wanted::Rest };
     }
     if view.leading && view.member {
-        if view.lead != Some(Lead { node: view.me, term: view.term }) {
+        // It led before it restarted: its heartbeats are under way, and its peers' promises hold so long.
+        let over = view.fence_at.map_or(view.now >= view.grace, |fence_at| view.now >= fence_at);
+        if serves && over && !sabotage::is(Sabotage::NeverDemote) {
+            return Wanted::Demote;
+        }
+        if view.lead != Some(Lead { node: view.me, term: view.term }) && !sabotage::is(Sabotage::PromoteBeforeLead) {
             // Who led last, and who is a member, is known once an entry of this term is applied.
             return if view.applied == view.term { Wanted::TakeLead(view.term) } else { Wanted::Rest };
         }
         return match view.fence_at {
             Some(fence_at) if view.now < fence_at && view.promise <= view.term => Wanted::Lead(view.term),
-            // It led before it restarted: its heartbeats are under way, and its peers' promises hold so long.
-            None if view.now < view.grace => Wanted::Rest,
-            _ if serves => Wanted::Demote,
+            Some(_) if serves && !over && !sabotage::is(Sabotage::NeverDemote) => Wanted::Demote,
             _ => Wanted::Rest,
         };
     }
-    if serves {
-        return Wanted::Demote;
+    if serves && !sabotage::is(Sabotage::NeverDemote) && !sabotage::is(Sabotage::PromiseAsPrimary) {
+        // Until it is elected again, its peers' promises to it hold.
+        return if view.resumes && view.now < view.grace { Wanted::Rest } else { Wanted::Demote };
     }
     let Some(promoted) = view.promoted.as_ref().filter(|_| view.database.is_some()) else { return Wanted::Rest };
     // Whoever was announced as a leader after it has deposed it, and is not promoted yet.
@@ -119,6 +126,7 @@ mod tests {
             term: Term(5),
             member: true,
             leading: false,
+            resumes: false,
             fence_at: None,
             lead: lead(OTHER, 5),
             promoted: promoted(OTHER, 5),
@@ -163,6 +171,9 @@ mod tests {
             (View { now: at(5500), database: Some(DatabaseRole::Standby), ..leader() }, Wanted::Rest),
             (View { leading: false, ..leader() }, Wanted::Demote),
             (View { leading: false, grace: at(9000), ..leader() }, Wanted::Demote),
+            // It restarted, and is about to be elected again.
+            (View { leading: false, resumes: true, grace: at(9000), ..leader() }, Wanted::Rest),
+            (View { leading: false, resumes: true, ..leader() }, Wanted::Demote),
         ] {
             assert_eq!(plan(&view), expected, "{view:?}");
         }
@@ -180,6 +191,14 @@ mod tests {
         for lead in [None, lead(OTHER, 5), lead(ME, 4)] {
             assert_eq!(plan(&View { lead, ..leader() }), Wanted::TakeLead(Term(5)));
         }
+    }
+
+    #[test]
+    fn a_primary_serves_without_a_lease_no_longer_because_its_lead_is_not_announced_yet() {
+        let elected = View { lead: lead(ME, 4), grace: at(5600), fence_at: None, ..leader() };
+        assert_eq!(plan(&elected), Wanted::TakeLead(Term(5)));
+        assert_eq!(plan(&View { now: at(5600), ..elected.clone() }), Wanted::Demote);
+        assert_eq!(plan(&View { fence_at: Some(at(5000)), ..elected }), Wanted::Demote);
     }
 
     #[test]

@@ -6,7 +6,6 @@ use std::time::Duration;
 use openraft::impls::ProgressResponder;
 use uuid::Uuid;
 
-use crate::clock::time_of_day;
 use crate::command::{Change, Command, Outcome};
 use crate::model::Term;
 use crate::raft::Core;
@@ -59,7 +58,7 @@ pub(crate) async fn propose(
         return Err(ProposeError::NotLeader);
     }
     let Reason { actor, cause } = reason;
-    let command = Command { id: Uuid::new_v4(), time: time_of_day(), actor, cause, change };
+    let command = Command { id: core.random().uuid(), time: core.clock().time_of_day(), actor, cause, change };
     let id = command.id;
     // Whether a try may have reached the log.
     let written = AtomicBool::new(false);

@@ -1,7 +1,7 @@
 //! openraft, wired: its configuration from ours, and a core that can be rebuilt in place.
 //!
 //! openraft's settings are fixed when it starts, and ours are live; so when a replicated timing changes, each node
-//! stops its core and starts another over the same store. A leader restores itself in its own term.
+//! stops its core and starts another over the same store. A leader restores itself in its own term, then, and only then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::identity;
@@ -23,6 +23,8 @@ use crate::durability::lease_end;
 use crate::machine::Machine;
 use crate::model::{Config, LogIndex, NodeId, Term, WalPosition};
 use crate::network::Network;
+use crate::random::Random;
+use crate::sabotage::{self, Sabotage};
 use crate::store::Store;
 use crate::transport::{PeerResponse, SnapshotChunk, Transport};
 use crate::types::{Peer, Raft, TypeConfig};
@@ -50,6 +52,7 @@ struct Shared {
     rebuilding: watch::Sender<bool>,
     rebuilds: tokio::sync::Mutex<()>,
     started: Instant,
+    led_before: bool,
     heard: watch::Sender<Option<Contact>>,
     /// The snapshot that is being received.
     snapshot: Mutex<Option<(Uuid, Vec<u8>)>>,
@@ -69,6 +72,7 @@ pub(crate) struct Context {
     pub(crate) id: NodeId,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) clock: Clock,
+    pub(crate) random: Random,
     pub(crate) leases: Mutex<Leases>,
     /// The position of the local database, which goes along with pre-votes; none after the first round.
     pub(crate) candidate: Mutex<Option<WalPosition>>,
@@ -163,7 +167,15 @@ impl Core {
     pub(crate) async fn start(store: Store, machine: Machine, context: Context) -> Result<Self, RaftError> {
         let context = Arc::new(context);
         let config = machine.read(|applied| applied.state.config.clone());
-        let raft = build(&context, &store, &machine, &config, true).await?;
+        let vote = store.clone().read_vote().await.map_err(|error| RaftError::Failed {
+            node: context.id,
+            attempted: "reading its vote",
+            source: error.into(),
+        })?;
+        let led_before = vote.is_some_and(|vote| vote.is_committed() && vote.leader_id().voted_for == context.id);
+        // It does not restore itself as the leader that it was: what it had sent to others may not have been on its own
+        // disk, and would be written a second time, otherwise, in the same term.
+        let raft = build(&context, &store, &machine, &config, false).await?;
         let started = context.clock.now();
         Ok(Self(Arc::new(Shared {
             store,
@@ -174,6 +186,7 @@ impl Core {
             rebuilding: watch::Sender::new(false),
             rebuilds: Default::default(),
             started,
+            led_before,
             heard: watch::Sender::new(None),
             snapshot: Mutex::default(),
         })))
@@ -261,8 +274,22 @@ impl Core {
         &self.0.context.clock
     }
 
+    pub(crate) fn random(&self) -> &Random {
+        &self.0.context.random
+    }
+
     pub(crate) fn started(&self) -> Instant {
         self.0.started
+    }
+
+    /// Whether this node led when it was stopped last, as far as it knew.
+    pub(crate) fn led_before(&self) -> bool {
+        self.0.led_before
+    }
+
+    /// Whether the newest vote of this node is for itself.
+    pub(crate) fn votes_for_itself(&self) -> bool {
+        self.raft().server_metrics().borrow_watched().vote.leader_id().voted_for == self.id()
     }
 
     pub(crate) fn transport(&self) -> &Arc<dyn Transport> {
@@ -361,7 +388,7 @@ impl Core {
         let own = now + self.config().node_timeout.get();
         let voters = self.voters();
         let leases = lock(&self.0.context.leases);
-        if leases.handed_over >= Some(term.0) {
+        if leases.handed_over >= Some(term.0) && !sabotage::is(Sabotage::LeaseInHandOver) {
             return None;
         }
         lease_end(&voters, |voter| {
@@ -416,10 +443,14 @@ impl Core {
         }
     }
 
-    /// Serves a vote of a peer. A transfer of leadership was allowed by the leader that this node has promised to.
-    pub(crate) async fn vote(&self, request: VoteRequest<TypeConfig>) -> PeerResponse {
+    /// Serves a vote of a peer. A transfer of leadership was allowed by the leader that this node has promised to; and
+    /// that leader itself may be voted for, since the promise is to vote for no other: it has just restarted.
+    pub(crate) async fn vote(&self, mut request: VoteRequest<TypeConfig>) -> PeerResponse {
         let raft = self.ready().await;
-        if self.promised_to_a_leader() && !request.leadership_transfer {
+        let own = self.raft().server_metrics().borrow_watched().vote;
+        request.leadership_transfer |= own.leader_id().voted_for == request.vote.leader_id().voted_for;
+        let promised = self.promised_to_a_leader() && !sabotage::is(Sabotage::VoteInSpiteOfPromise);
+        if promised && !request.leadership_transfer {
             return self.reject();
         }
         raft.vote(request).await.map_or_else(failed, PeerResponse::Vote)
@@ -428,7 +459,7 @@ impl Core {
     /// Serves a pre-vote of a peer.
     pub(crate) async fn pre_vote(&self, request: VoteRequest<TypeConfig>) -> PeerResponse {
         let raft = self.ready().await;
-        if self.promised_to_a_leader() {
+        if self.promised_to_a_leader() && !sabotage::is(Sabotage::VoteInSpiteOfPromise) {
             return self.reject();
         }
         raft.pre_vote(request).await.map_or_else(failed, PeerResponse::Vote)

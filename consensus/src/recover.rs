@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::executor::block_on;
 use openraft::{Membership, RaftLogReader};
-use uuid::Uuid;
 
-use crate::clock::time_of_day;
+use crate::clock::Clock;
 use crate::machine::Applied;
 use crate::model::{Event, EventKind, LogIndex, Node, NodeId, NodeRole, NodeState, Term, WalHistory};
+use crate::random::Random;
 use crate::state::State;
 use crate::store::{Identity, Repair, Store, StoreError};
 use crate::types::{LogId, Peer, SnapshotMeta, StoredMembership, Vote};
@@ -109,7 +109,7 @@ impl Survivor {
     /// Makes the node the only member of a cluster with a new id, in one write; returns what it is now.
     pub fn go_on_alone(self) -> Result<Identity, RecoverError> {
         let Self { store, applied, last, identity, node } = self;
-        let now = Identity { cluster: Uuid::new_v4(), node: identity.node };
+        let now = Identity { cluster: Random::from_os().uuid(), node: identity.node };
         // An entry's place of its own for what happens here, so that whoever waits for something newer sees it.
         let at = LogId { index: last.index + 1, ..last };
         let state = alone(applied.state, identity, now, node, at);
@@ -159,7 +159,7 @@ fn alone(mut state: State, before: Identity, now: Identity, node: Node, at: LogI
     );
     let event = Event {
         index: LogIndex(at.index),
-        time: time_of_day(),
+        time: Clock::boottime().time_of_day(),
         term: Term(at.committed_leader_id().term),
         kind: EventKind::Recovered,
         node: Some(node.id),
@@ -177,6 +177,8 @@ mod tests {
     use openraft::entry::RaftEntry;
     use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
     use openraft::vote::RaftLeaderId;
+
+    use uuid::Uuid;
 
     use super::*;
     use crate::command::{Change, Command};
@@ -225,7 +227,13 @@ mod tests {
         ];
         let entries = changes.into_iter().zip(1..).map(|(change, index)| {
             let id = Uuid::from_u128(index.into());
-            let command = Command { id, time: time_of_day(), actor: "test".into(), cause: "test".into(), change };
+            let command = Command {
+                id,
+                time: Clock::boottime().time_of_day(),
+                actor: "test".into(),
+                cause: "test".into(),
+                change,
+            };
             Entry::new_normal(log_id(index), command)
         });
         let store = Store::create(&dir.join("store")).unwrap();

@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::durability::majority;
-use crate::model::{Node, NodeId, Term};
+use crate::model::{Node, NodeId, NodeRole, Term, WalPosition};
 use crate::raft::{Core, lock};
+use crate::sabotage::{self, Sabotage};
 use crate::state::{Lead, Promoted};
 use crate::transport::{PeerRequest, PeerResponse, Promise};
 
@@ -81,7 +82,8 @@ async fn ask(core: Core, node: Node, term: Term, refusals: Refusals) -> (NodeId,
 
 /// Whether the nodes that promised are a majority of each voter set (two, in a joint membership).
 pub(crate) fn is_majority(voters: &[BTreeSet<NodeId>], promised: impl Fn(NodeId) -> bool) -> bool {
-    voters.iter().all(|set| set.iter().filter(|&&voter| promised(voter)).count() >= majority(set.len()))
+    let less = usize::from(sabotage::is(Sabotage::RecruitOneTooFew));
+    voters.iter().all(|set| set.iter().filter(|&&voter| promised(voter)).count() + less >= majority(set.len()))
 }
 
 /// Whether the node that led last is among those who promised, with the whole WAL of its lead: it has all that was ever
@@ -109,13 +111,24 @@ pub(crate) enum Choice {
     Nobody,
 }
 
+/// Whether a voter may lead: one that has a database. One that was declared down may, too, as long as Raft has it for a
+/// voter: it may hold what nobody else does. It hands over when the others have it.
+pub(crate) fn may_lead(node: &Node) -> bool {
+    node.role == NodeRole::Voter
+}
+
 /// Chooses among `promises`. `may_lead` tells which voters may lead.
 ///
 /// The chosen position is at least every position reported, so it has whatever any majority may have acknowledged. Among
 /// equals one that is fit is chosen, and the recruiter stays, so that leadership moves no more than it must.
 pub(crate) fn choose(me: NodeId, promises: &BTreeMap<NodeId, Promise>, may_lead: impl Fn(NodeId) -> bool) -> Choice {
+    let position = |promise: &Promise| match promise.position {
+        Some(position) if sabotage::is(Sabotage::CompareLsnAlone) => Some(WalPosition { term: Term(0), ..position }),
+        position => position,
+    };
     let candidates = promises.iter().filter(|&(&node, _)| may_lead(node));
-    let best = candidates.max_by_key(|&(&node, promise)| (promise.position, promise.unfit.is_none(), node == me, node));
+    let best =
+        candidates.max_by_key(|&(&node, promise)| (position(promise), promise.unfit.is_none(), node == me, node));
     match best {
         Some((&node, Promise { unfit: Some(reason), .. })) => Choice::Unfit(node, reason.clone()),
         Some((&node, _)) if node == me => Choice::Me,
@@ -127,7 +140,7 @@ pub(crate) fn choose(me: NodeId, promises: &BTreeMap<NodeId, Promise>, may_lead:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Lsn, Term, WalHistory, WalPosition, WalStart};
+    use crate::model::{Lsn, NodeState, Port, WalHistory, WalStart};
 
     fn at(term: u64, lsn: u64) -> Option<WalPosition> {
         Some(WalPosition { term: Term(term), lsn: Lsn(lsn) })
@@ -151,6 +164,26 @@ mod tests {
             let promises = promises.into_iter().map(|(node, position)| (NodeId(node), promise(position))).collect();
             assert_eq!(choose(NodeId(1), &promises, |node| node != NodeId(9)), expected, "{promises:?}");
         }
+    }
+
+    #[test]
+    fn a_voter_that_was_declared_down_still_counts_for_what_it_holds() {
+        let node = |id, role, state| {
+            let (ip, api_port) = ([127, 0, 0, 1].into(), Port::new(8000).unwrap());
+            let node =
+                Node { id: NodeId(id), ip, db_port: None, api_port, role, upgrade_to: role, state, reason: None };
+            (node.id, node)
+        };
+        let nodes: BTreeMap<_, _> = [
+            node(1, NodeRole::Voter, NodeState::Up),
+            node(2, NodeRole::Voter, NodeState::Down),
+            node(9, NodeRole::Witness, NodeState::Up),
+        ]
+        .into();
+        let promise = |position| Promise { position, unfit: None };
+        let promises = [(1, at(3, 100)), (2, at(3, 101)), (9, None)];
+        let promises = promises.into_iter().map(|(node, position)| (NodeId(node), promise(position))).collect();
+        assert_eq!(choose(NodeId(1), &promises, |node| may_lead(&nodes[&node])), Choice::Other(NodeId(2)));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::duty::Local;
 use crate::membership::{VoterChange, protected, voter_change};
 use crate::model::{NodeId, Term};
 use crate::raft::Core;
+use crate::sabotage::{self, Sabotage};
 use crate::state::State;
 
 /// What the rule is for, and what comes next.
@@ -30,11 +31,12 @@ fn voters(core: &Core, local: &Local, state: &State, term: Term) -> Voters {
         Some(VoterChange::Add(node)) => Some(node),
         _ => None,
     };
+    let joining = next.into_iter().chain(local.joining(term)).filter(|_| !sabotage::is(Sabotage::VoterBeforeRule));
     let leaving = match change {
         Some(VoterChange::Remove(node)) => Some(node),
         _ => None,
     };
-    Voters { protected: protected(&sets, next.into_iter().chain(local.joining(term))), leaving }
+    Voters { protected: protected(&sets, joining), leaving }
 }
 
 /// The sync rule for the database of this node, the leader of `term`, with the voters that there are and the next that is

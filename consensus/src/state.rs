@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::command::{Change, Command, Outcome};
 use crate::model::{Config, Event, EventKind, LogIndex, Node, NodeId, NodeRole, NodeState, Term, WalHistory};
 use crate::readonly::Readonly;
+use crate::sabotage::{self, Sabotage};
 
 /// So many events are kept, the newest.
 const EVENTS: usize = 1000;
@@ -206,6 +207,9 @@ impl State {
                 }
                 self.nodes.remove(node);
                 self.down_by.remove(node);
+                if sabotage::is(Sabotage::ReuseId) {
+                    self.next_node = node.0;
+                }
                 Ok((Outcome::Node(Box::new(removed)), EventKind::NodeRemoved, Some(*node)))
             }
             Change::Reach { node, reachable } => {

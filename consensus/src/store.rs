@@ -57,8 +57,9 @@ use uuid::Uuid;
 
 use self::disk::{Change, Disk, Fact};
 pub use self::error::StoreError;
-use self::writer::{Done, Writer, lock};
+use self::writer::{By, Done, Writer, lock};
 use crate::model::{NodeId, Term, WalHistory};
+use crate::sabotage::{self, Sabotage};
 use crate::types::{Entry, LogId, SnapshotMeta, TypeConfig, Vote};
 
 /// The durable store of a node. Clones share it; the last one to be dropped waits for what is being written, and
@@ -130,25 +131,34 @@ impl Store {
     /// Opens the store at `path`. One that is not there is an error: whether a new one may be created is for the
     /// caller to say.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Self::new(Disk::open(path)?, true)
+        Self::new(Disk::open(path)?, By::Thread)
     }
 
     /// Creates a store at `path`, where nothing may be. The file appears under its name only when it is complete.
     pub fn create(path: &Path) -> Result<Self, StoreError> {
-        Self::new(Disk::create(path)?, true)
+        Self::new(Disk::create(path)?, By::Thread)
     }
 
     /// Opens the store on `backend`, or creates it there, where that is empty.
     pub fn with_backend(backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
-        Self::new(Disk::with_backend(backend)?, true)
+        Self::new(Disk::with_backend(backend)?, By::Thread)
     }
 
     /// As [`Store::with_backend`], but writes on the caller's thread, so that a simulation on one thread is repeatable.
     pub fn with_backend_in_line(backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
-        Self::new(Disk::with_backend(backend)?, false)
+        Self::new(Disk::with_backend(backend)?, By::Caller(None))
     }
 
-    fn new(disk: Disk, threaded: bool) -> Result<Self, StoreError> {
+    /// As [`Store::with_backend_in_line`], but a write waits first for as long as `delay` tells, as it would for a disk, in
+    /// a task of the runtime. The methods `set_…` do not wait.
+    pub fn with_backend_delayed(
+        backend: impl redb::StorageBackend,
+        delay: impl Fn() -> Duration + Send + Sync + 'static,
+    ) -> Result<Self, StoreError> {
+        Self::new(Disk::with_backend(backend)?, By::Caller(Some(Box::new(delay))))
+    }
+
+    fn new(disk: Disk, by: By) -> Result<Self, StoreError> {
         let (first, last) = disk.bounds()?;
         let purged: Option<LogId> = disk.fact(Fact::Purged)?;
         let log = Log {
@@ -156,11 +166,11 @@ impl Store {
             last,
             purged,
             committed: disk.fact(Fact::Committed)?,
-            vote: disk.fact(Fact::Vote)?,
+            vote: if sabotage::is(Sabotage::ForgetVote) { None } else { disk.fact(Fact::Vote)? },
             identity: disk.fact(Fact::Identity)?,
             tail: BTreeMap::new(),
         };
-        Ok(Self { writer: Arc::new(Writer::new(disk, log, threaded)?) })
+        Ok(Self { writer: Arc::new(Writer::new(disk, log, by)?) })
     }
 
     /// Which node of which cluster this is; none before that was set.
@@ -312,7 +322,13 @@ impl Store {
                 }
             }
             let change = Change::Append(encoded.iter().map(|(id, entry)| (id.index, entry.clone())).collect());
-            let number = self.writer.enqueue(change, Done::Flushed(flushed))?;
+            let done = if sabotage::is(Sabotage::AcknowledgeBeforeFsync) {
+                flushed.io_completed(Ok(()));
+                Done::Nobody
+            } else {
+                Done::Flushed(flushed)
+            };
+            let number = self.writer.enqueue(change, done)?;
             if let (Some((first, _)), Some((last, _))) = (encoded.first(), encoded.last()) {
                 if log.last.is_none() {
                     log.first = first.index;

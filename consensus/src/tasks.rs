@@ -11,6 +11,7 @@ use crate::database::{DatabaseRole, DatabaseStatus};
 use crate::duty::{Local, chain};
 use crate::model::{Config, Lsn, Node, NodeId, NodeRole, Term};
 use crate::raft::Core;
+use crate::sabotage::{self, Sabotage};
 use crate::transport::NodeReport;
 use crate::views::{Views, validity};
 
@@ -116,6 +117,9 @@ pub(crate) async fn watch_removal(core: Core, removed: watch::Sender<bool>) {
             }
             removed.send_if_modified(|removed| !std::mem::replace(removed, true));
             tracing::warn!("this node was removed from its cluster: its database is stopped");
+            if sabotage::is(Sabotage::VoteWhenRemoved) {
+                return;
+            }
             // A member that does not know it yet may still want its vote; it gives none any more.
             if let Err(error) = core.shutdown().await {
                 tracing::error!(error = chain(&error), "consensus did not stop");

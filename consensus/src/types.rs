@@ -7,6 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::command::{Command, Outcome};
 use crate::model::NodeId;
 
+#[cfg(feature = "simulation")]
+use crate::simulation::Runtime;
+#[cfg(not(feature = "simulation"))]
+#[allow(deprecated)] // openraft's default, which goes by this name.
+type Runtime = openraft::impls::TokioRuntime;
+
 openraft::declare_raft_types!(
     /// The types that openraft is used with.
     pub TypeConfig:
@@ -17,6 +23,7 @@ openraft::declare_raft_types!(
         Term = u64,
         // At most one leader a term, as in the paper; openraft's default allows several.
         LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
+        AsyncRuntime = Runtime,
 );
 
 /// Where a member of the Raft cluster is.

@@ -3,11 +3,13 @@
 #![cfg(feature = "raft")]
 #![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, but not in the functions that tests share.
 
+#[path = "support/disk.rs"]
+mod disk;
+
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use futures::executor::block_on;
 use openraft::alias::{EntryOf, LogIdOf, SnapshotMetaOf, VoteOf};
@@ -20,8 +22,10 @@ use qluster_consensus::store::{Duty, Identity, Repair, Store, StoreError};
 use qluster_consensus::types::TypeConfig;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use redb::{Database, StorageBackend, TableDefinition};
+use redb::{Database, TableDefinition};
 use uuid::Uuid;
+
+use self::disk::{Fails, FakeDisk, Handle};
 
 type Entry = EntryOf<TypeConfig>;
 type LogId = LogIdOf<TypeConfig>;
@@ -245,125 +249,12 @@ async fn a_damaged_file_is_refused_or_whole() {
     println!("{refused} of 100 damaged files refused");
 }
 
-/// A disk in memory that forgets at a power cut what was not synced, all of it or some, and can be made to fail.
-#[derive(Clone, Debug, Default)]
-struct FakeDisk(Arc<Mutex<Content>>);
-
-#[derive(Debug, Default)]
-struct Content {
-    synced: Vec<u8>,
-    now: Vec<u8>,
-    /// Since the last sync: new lengths, and what was written where.
-    unsynced: Vec<(u64, Option<Vec<u8>>)>,
-    fails: Option<Fails>,
-    /// Handles of before a power cut reach nothing.
-    life: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Fails {
-    Sync,
-    Write,
-}
-
-#[derive(Debug)]
-struct Handle {
-    disk: FakeDisk,
-    life: u64,
-}
-
-impl FakeDisk {
-    fn handle(&self) -> Handle {
-        Handle { disk: self.clone(), life: self.0.lock().unwrap().life }
-    }
-
-    fn fail(&self, fails: Fails) {
-        self.0.lock().unwrap().fails = Some(fails);
-    }
-
-    /// Writes that were not synced are on the disk or not, each page by itself.
-    fn cut_power(&self, random: &mut StdRng) {
-        let mut content = self.0.lock().unwrap();
-        let mut kept = content.synced.clone();
-        let fate = random.random_range(0..3);
-        for (offset, data) in std::mem::take(&mut content.unsynced) {
-            let offset = usize::try_from(offset).unwrap();
-            match data {
-                None if fate > 0 => kept.resize(offset, 0),
-                None => {}
-                Some(data) => {
-                    for (at, page) in data.chunks(512).enumerate() {
-                        if fate == 2 || (fate == 1 && random.random_bool(0.5)) {
-                            let at = offset + at * 512;
-                            kept.resize(kept.len().max(at + page.len()), 0);
-                            kept[at..at + page.len()].copy_from_slice(page);
-                        }
-                    }
-                }
-            }
-        }
-        content.synced = kept.clone();
-        content.now = kept;
-        content.life += 1;
-    }
-}
-
-impl Handle {
-    fn content(&self, fails: Option<Fails>) -> Result<std::sync::MutexGuard<'_, Content>, io::Error> {
-        let content = self.disk.0.lock().unwrap();
-        if content.life != self.life || (fails.is_some() && content.fails == fails) {
-            return Err(io::Error::other("the disk is on fire"));
-        }
-        Ok(content)
-    }
-}
-
-impl StorageBackend for Handle {
-    fn len(&self) -> Result<u64, io::Error> {
-        Ok(self.content(None)?.now.len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        let content = self.content(None)?;
-        let offset = usize::try_from(offset).unwrap();
-        let from = content.now.get(offset..offset + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        out.copy_from_slice(from);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        let mut content = self.content(Some(Fails::Write))?;
-        content.now.resize(usize::try_from(len).unwrap(), 0);
-        content.unsynced.push((len, None));
-        Ok(())
-    }
-
-    fn sync_data(&self) -> Result<(), io::Error> {
-        let mut content = self.content(Some(Fails::Sync))?;
-        content.synced = content.now.clone();
-        content.unsynced.clear();
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        let mut content = self.content(Some(Fails::Write))?;
-        let start = usize::try_from(offset).unwrap();
-        let end = start + data.len();
-        if content.now.len() < end {
-            content.now.resize(end, 0);
-        }
-        content.now[start..end].copy_from_slice(data);
-        content.unsynced.push((offset, Some(data.to_vec())));
-        Ok(())
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[allow(clippy::await_holding_lock)]
 async fn a_write_that_waits_for_the_disk_does_not_hold_up_the_runtime() {
     let disk = FakeDisk::default();
     let store = Store::with_backend(disk.handle()).unwrap();
-    let hanging = disk.0.lock().unwrap();
+    let hanging = disk.hang();
     let write = tokio::spawn(async move { store.set_duty(&duty(1)).map(|()| store.duty().unwrap()) });
     for _ in 0..10 {
         tokio::spawn(tokio::time::sleep(std::time::Duration::from_millis(2))).await.unwrap();
@@ -381,11 +272,11 @@ async fn a_failed_write_closes_the_store_for_good() {
             let open = if in_line { Store::with_backend_in_line } else { Store::with_backend };
             let mut store = open(disk.handle()).unwrap();
             store.blocking_append([entry(1, 1)]).await.unwrap();
-            disk.fail(fails);
+            disk.fail(Some(fails));
             let error = store.blocking_append([entry(1, 2)]).await.unwrap_err().to_string();
             assert!(error.contains("the disk is on fire"), "{error}");
             // The disk works again, but what it holds is not known.
-            disk.0.lock().unwrap().fails = None;
+            disk.fail(None);
             let mut said = vec![
                 store.save_vote(&Vote::new(1, NodeId(1))).await.unwrap_err().to_string(),
                 store.append([entry(1, 3)], IOFlushed::noop()).await.unwrap_err().to_string(),

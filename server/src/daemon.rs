@@ -10,6 +10,7 @@ use qluster_consensus::clock::Clock;
 use qluster_consensus::cluster::{Cluster, Parts, StartError, known_address};
 use qluster_consensus::database::Database;
 use qluster_consensus::model::{Node, NodeId, NodeRole, NodeState};
+use qluster_consensus::random::Random;
 use qluster_consensus::store::{Identity, Store, StoreError};
 use uuid::Uuid;
 
@@ -287,6 +288,7 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
         transport: WebSocketTransport::new(identity, context.security.clone(), context.peers.clone()),
         database: database.map(directed),
         clock: Clock::boottime(),
+        random: Random::from_os(),
     };
     let db_port = settings.database.as_ref().map(|database| database.port);
     let cluster = match start {

@@ -35,6 +35,16 @@ pub(crate) enum Task {
         rounds: u32,
     },
     Chaos(Chaos),
+    Sim(Sim),
+}
+
+/// Which histories to simulate.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Sim {
+    pub(crate) seeds: u32,
+    pub(crate) seed: u32,
+    /// Rather whether broken rules are found.
+    pub(crate) sabotages: bool,
 }
 
 /// How to run the demo.
@@ -111,6 +121,9 @@ impl Sabotage {
 /// Faults where neither their number nor a time is given: about half of the kinds that there are.
 const FAULTS: u32 = 20;
 
+/// Histories where no number is given.
+const SEEDS: u32 = 200;
+
 /// Runs of the bench where no number is given: enough for a median that one outlier does not move.
 const BENCH_ROUNDS: u32 = 5;
 
@@ -123,12 +136,13 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task> {
             Arg::Short('h') | Arg::Long("help") => return Ok(Task::Help),
             Arg::Long(
                 name @ ("check" | "release" | "keep" | "rounds" | "seed" | "faults" | "minutes" | "together" | "nodes"
-                | "sabotage"),
+                | "sabotage" | "sabotages" | "seeds"),
             ) => {
                 let name = name.to_owned();
                 match name.as_str() {
                     "check" => given.check = true,
                     "release" => given.release = true,
+                    "sabotages" => given.sabotages = true,
                     "keep" => given.keep = Some(parser.value().context("--keep takes a directory")?.into()),
                     "sabotage" => given.sabotage = Some(sabotage(parser.value().unwrap_or_default())?),
                     _ => {
@@ -154,6 +168,7 @@ struct Given {
     options: Vec<String>,
     check: bool,
     release: bool,
+    sabotages: bool,
     keep: Option<PathBuf>,
     sabotage: Option<Sabotage>,
     numbers: BTreeMap<String, u32>,
@@ -177,6 +192,7 @@ impl Given {
             "openapi" | "client" => &["check"],
             "bench" => &["rounds"],
             "chaos" => &["seed", "faults", "minutes", "together", "nodes", "sabotage", "keep", "release"],
+            "sim" => &["seeds", "seed", "sabotages"],
             "deps" | "help" => &[],
             _ => bail!("there is no command `{name}`; see `cargo xtask --help`"),
         };
@@ -197,6 +213,12 @@ impl Given {
             "docs" if self.words.len() > 1 => bail!("`docs` takes one directory; see `cargo xtask --help`"),
             "docs" => Task::Docs { dir: self.words.into_iter().next() },
             "guide" => Task::Guide { pages: self.words },
+            "sim" if self.sabotages && !self.numbers.is_empty() => bail!("--sabotages goes without a number"),
+            "sim" => Task::Sim(Sim {
+                seeds: self.number("seeds").unwrap_or(SEEDS),
+                seed: self.number("seed").unwrap_or(1),
+                sabotages: self.sabotages,
+            }),
             "deps" => Task::Deps,
             _ => Task::Help,
         })
@@ -274,6 +296,9 @@ mod tests {
             ("deps", Task::Deps),
             ("bench", Task::Bench { rounds: 5 }),
             ("bench --rounds 7", Task::Bench { rounds: 7 }),
+            ("sim", Task::Sim(Sim { seeds: 200, seed: 1, sabotages: false })),
+            ("sim --seeds 20000 --seed 7", Task::Sim(Sim { seeds: 20000, seed: 7, sabotages: false })),
+            ("sim --sabotages", Task::Sim(Sim { seeds: 200, seed: 1, sabotages: true })),
         ] {
             assert_eq!(parsed(line).unwrap(), expected, "{line}");
         }
@@ -321,6 +346,7 @@ mod tests {
             ("chaos --nodes 4", "takes 3 or 5, got 4"),
             ("chaos --sabotage lease", "`fence` or `quorum`, got `lease`"),
             ("chaos --faults", "--faults takes a number"),
+            ("sim --sabotages --seed 2", "without a number"),
             ("bench --seed 1", "does not take --seed"),
             ("test --fast", "cargo xtask --help"),
         ] {

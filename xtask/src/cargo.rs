@@ -64,7 +64,11 @@ pub(crate) fn succeeds(mut command: Command) -> bool {
 /// built with it: other features would build most dependencies a second time.
 pub(crate) const FEATURES: &str = "--features=qluster-client/cli,qluster-client/readonly";
 /// The same with the daemon's switches for tests of faults.
-pub(crate) const FEATURES_WITH_FAULTS: &str = "--features=qluster-client/cli,qluster-client/readonly,qluster-server/faults";
+pub(crate) const FEATURES_WITH_FAULTS: &str =
+    "--features=qluster-client/cli,qluster-client/readonly,qluster-server/faults";
+/// The same with what the simulation needs: all that is compiled anywhere.
+pub(crate) const ALL_FEATURES: &str =
+    "--features=qluster-client/cli,qluster-client/readonly,qluster-server/faults,qluster-consensus/simulation";
 
 /// The daemon and the command line.
 pub(crate) struct Programs {

@@ -19,6 +19,7 @@ mod install;
 mod interrupt;
 mod postgres;
 mod process;
+mod sim;
 mod test;
 mod wait;
 
@@ -42,6 +43,9 @@ cargo xtask bench [--rounds N]                 failover times and what an idle a
 cargo xtask chaos [--seed N] [--faults N] [--minutes N] [--together N] [--nodes 3|5] [--sabotage fence|quorum]
                   [--release] [--keep DIR]       faults of all kinds (20) in a cluster under load, for root; checks that
                                                  nothing that a client was told is lost
+cargo xtask sim [--seeds N] [--seed S]         N histories (200) of the real consensus on a simulated network, clock, disk
+                                               and database, from seed S on; the same seed is the same history
+cargo xtask sim --sabotages                    whether the simulation finds each rule that is broken on purpose
 
   --release   an optimised build of the daemon
   --keep DIR  use DIR (absent or empty) for data and logs, and leave it there
@@ -76,5 +80,6 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Deps => deps::run(),
         Task::Bench { rounds } => bench::run(rounds),
         Task::Chaos(options) => chaos::run(&options),
+        Task::Sim(options) => sim::run(&options),
     }
 }

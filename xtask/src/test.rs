@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::cargo::{FEATURES, FEATURES_WITH_FAULTS, cargo, run as run_command, succeeds};
-use crate::{args, chaos, cli, demo, deny, deps, generated, guide, install, interrupt};
+use crate::cargo::{ALL_FEATURES, FEATURES, cargo, run as run_command, succeeds};
+use crate::{args, chaos, cli, demo, deny, deps, generated, guide, install, interrupt, sim};
 
 /// A step: its name on the command line, and what it does.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 16] = [
     ("install", install::for_tests),
     ("fmt", || run_command(cargo(&["fmt", "--all", "--check"])).context("run `cargo fmt --all`")),
     ("deps", deps::run),
@@ -22,6 +22,7 @@ const STEPS: [Step; 15] = [
     ("tests", all_tests),
     ("doctests", || run_command(cargo(&["test", "--workspace", FEATURES, "--locked", "--doc"]))),
     ("rustdoc", rustdoc),
+    ("sim", sim::all),
     ("package", package),
     ("cli", cli::run),
     ("demo", || demo::run(&args::Demo { release: false, keep: None, check: Some(1) })),
@@ -92,9 +93,10 @@ fn summary(outcomes: &[Outcome], steps: usize) -> String {
     lines.join("\n")
 }
 
-/// With and without the switches for tests of faults: none of their code may be in the daemon otherwise.
+/// With and without the switches for tests of faults, and the simulation: none of their code may be in the daemon
+/// otherwise.
 fn clippy() -> Result<()> {
-    [FEATURES, FEATURES_WITH_FAULTS].into_iter().try_for_each(|features| {
+    [FEATURES, ALL_FEATURES].into_iter().try_for_each(|features| {
         run_command(cargo(&["clippy", "--workspace", "--all-targets", "--locked", features, "--", "--deny=warnings"]))
     })
 }

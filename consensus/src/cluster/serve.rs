@@ -9,6 +9,7 @@ use super::{Cluster, ClusterError};
 use crate::duty::{Order, chain};
 use crate::handover;
 use crate::model::{Node, NodeId};
+use crate::sabotage::{self, Sabotage};
 use crate::tasks::own_report;
 use crate::transport::{PeerRequest, PeerResponse};
 use crate::upkeep::Ask;
@@ -20,7 +21,7 @@ impl Cluster {
         if self.read(|state| state.was_removed(from)) {
             return Box::pin(std::future::ready(PeerResponse::Removed));
         }
-        if *inner.removed.borrow() {
+        if *inner.removed.borrow() && !sabotage::is(Sabotage::VoteWhenRemoved) {
             let reason = "this node was removed from the cluster";
             return Box::pin(std::future::ready(PeerResponse::Failed(reason.into())));
         }

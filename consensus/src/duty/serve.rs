@@ -8,6 +8,7 @@ use crate::command::Change;
 use crate::database::{Database, DatabaseRole, SyncRule};
 use crate::model::{NodeId, Term};
 use crate::rule;
+use crate::sabotage::{self, Sabotage};
 
 impl Duty {
     /// Is the primary of `term`. A database that cannot be promoted is not tried for ever: others may be fit.
@@ -93,12 +94,13 @@ impl Duty {
                 return self.give_up().await;
             }
             let rule = rule::wanted(&core, &local, term);
-            if self.in_force.borrow().rule.as_ref() != Some(&rule) {
+            let kept = sabotage::is(Sabotage::KeepOldRule) && self.in_force.borrow().rule.is_some();
+            if self.in_force.borrow().rule.as_ref() != Some(&rule) && !kept {
                 self.in_force.send_replace(InForce::default());
                 database.set_sync_rule(rule.clone()).await?;
                 self.in_force.send_replace(InForce::new(rule.clone()));
             }
-            if self.in_force.borrow().held {
+            if self.in_force.borrow().held || sabotage::is(Sabotage::AdmitBeforeHeld) {
                 if !self.admitted {
                     database.admit().await?;
                     self.admitted = true;

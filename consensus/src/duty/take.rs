@@ -8,8 +8,9 @@ use crate::clock::Instant;
 use crate::command::Change;
 use crate::database::DatabaseRole;
 use crate::handover;
-use crate::model::{NodeId, NodeRole, Term};
-use crate::recruit::{Choice, Recruiting, choose, is_majority, is_whole};
+use crate::model::{NodeId, Term};
+use crate::recruit::{Choice, Recruiting, choose, is_majority, is_whole, may_lead};
+use crate::sabotage::{self, Sabotage};
 use crate::state::Lead;
 use crate::store::Repair;
 use crate::transport::Promise;
@@ -78,7 +79,8 @@ impl Duty {
         let mut recruiting = Recruiting::begin(&core, others.into_iter().filter_map(|voter| nodes.get(voter)), term);
         // A primary that is elected again, nobody else having led in between, goes on serving.
         let serves = self.local.status().is_some_and(|status| status.role == DatabaseRole::Primary);
-        let goes_on = serves && last_lead.is_none_or(|lead| lead.node == me);
+        let mine = last_lead.is_none_or(|lead| lead.node == me) || sabotage::is(Sabotage::ResumeAfterAnother);
+        let goes_on = serves && mine;
         if goes_on {
             self.keep(|record| record.promise = term)?;
             promises.insert(me, Promise { position: self.local.position(), unfit: None });
@@ -117,7 +119,7 @@ impl Duty {
                 Err(_) => {}
             }
         }
-        let may_lead = |node: NodeId| nodes.get(&node).is_some_and(|node| node.votes() && node.role == NodeRole::Voter);
+        let may_lead = |node: NodeId| nodes.get(&node).is_some_and(may_lead);
         let mut choice = choose(me, &promises, may_lead);
         while !goes_on && matches!(choice, Choice::Unfit(..) | Choice::Nobody) {
             // Another may have as much, and be fit.

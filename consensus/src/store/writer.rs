@@ -1,7 +1,8 @@
 //! The one writer: it takes what is to be written in order and puts what is waiting into one transaction.
 //!
 //! It runs on a thread of its own, since an fsync would hold up a worker of the runtime; or, for simulations, on the
-//! caller's. A thread ends when the last [`Store`](super::Store) is dropped, having written what it had.
+//! caller's, at once or after a delay. A thread ends when the last [`Store`](super::Store) is dropped, having written
+//! what it had.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,23 +68,44 @@ pub(super) struct Writer {
 
 enum Queue {
     Thread { sender: Option<mpsc::Sender<Write>>, thread: Option<JoinHandle<()>> },
-    InLine { waiting: Mutex<Vec<Write>>, turn: Mutex<()> },
+    InLine(Arc<Line>),
+}
+
+/// What waits to be written without a thread.
+struct Line {
+    shared: Arc<Shared>,
+    waiting: Mutex<Vec<Write>>,
+    turn: Mutex<()>,
+    delay: Option<Delay>,
+}
+
+/// Tells how long the next write takes.
+pub(super) type Delay = Box<dyn Fn() -> Duration + Send + Sync>;
+
+/// Who writes.
+pub(super) enum By {
+    Thread,
+    Caller(Option<Delay>),
 }
 
 impl Writer {
-    pub(super) fn new(disk: Disk, log: Log, threaded: bool) -> Result<Self, StoreError> {
+    pub(super) fn new(disk: Disk, log: Log, by: By) -> Result<Self, StoreError> {
         let shared =
             Arc::new(Shared { disk, log: Mutex::new(log), timing: Timing::default(), failed: OnceLock::new() });
-        let queue = if threaded {
-            let (sender, receiver) = mpsc::channel();
-            let thread = std::thread::Builder::new().name("qluster-store".into()).spawn({
-                let shared = shared.clone();
-                move || run(&shared, &receiver)
-            });
-            let thread = thread.map_err(StoreError::database("start the writer of"))?;
-            Queue::Thread { sender: Some(sender), thread: Some(thread) }
-        } else {
-            Queue::InLine { waiting: Mutex::default(), turn: Mutex::default() }
+        let queue = match by {
+            By::Thread => {
+                let (sender, receiver) = mpsc::channel();
+                let thread = std::thread::Builder::new().name("qluster-store".into()).spawn({
+                    let shared = shared.clone();
+                    move || run(&shared, &receiver)
+                });
+                let thread = thread.map_err(StoreError::database("start the writer of"))?;
+                Queue::Thread { sender: Some(sender), thread: Some(thread) }
+            }
+            By::Caller(delay) => {
+                let (shared, waiting, turn) = (shared.clone(), Mutex::default(), Mutex::default());
+                Queue::InLine(Arc::new(Line { shared, waiting, turn, delay }))
+            }
         };
         Ok(Self { shared, queue, number: AtomicU64::new(0) })
     }
@@ -111,7 +133,7 @@ impl Writer {
                     return Err(self.shared.fail("its writer has ended".into()));
                 }
             }
-            Queue::InLine { waiting, .. } => lock(waiting).push(write),
+            Queue::InLine(line) => lock(&line.waiting).push(write),
         }
         Ok(number)
     }
@@ -135,7 +157,9 @@ impl Writer {
     /// As [`Writer::written`], for one who queued with [`Done::Blocked`] and blocks the thread. Where that is a worker
     /// of a runtime, its other tasks move on first.
     pub(super) fn block(&self, reply: &mpsc::Receiver<Result<(), StoreError>>) -> Result<(), StoreError> {
-        self.in_line();
+        if let Queue::InLine(line) = &self.queue {
+            line.write();
+        }
         let result = match (reply.try_recv(), Handle::try_current().map(|runtime| runtime.runtime_flavor())) {
             (Ok(result), _) => Ok(result),
             (Err(_), Ok(RuntimeFlavor::MultiThread)) => tokio::task::block_in_place(|| reply.recv()),
@@ -144,18 +168,18 @@ impl Writer {
         result.unwrap_or_else(|_| Err(self.shared.fail("its writer has ended".into())))
     }
 
-    /// Without a thread: writes what is waiting.
+    /// Without a thread: writes what is waiting, at once or, in a task, after the delay.
     pub(super) fn in_line(&self) {
-        if let Queue::InLine { waiting, turn } = &self.queue {
-            let _turn = lock(turn);
-            let batch = {
-                let mut waiting = lock(waiting);
-                if !waiting.iter().any(Write::is_urgent) {
-                    return;
-                }
-                std::mem::take(&mut *waiting)
-            };
-            self.shared.commit(batch);
+        let Queue::InLine(line) = &self.queue else { return };
+        match &line.delay {
+            None => line.write(),
+            Some(delay) => {
+                let (line, delay) = (line.clone(), delay());
+                tokio::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    line.write();
+                });
+            }
         }
     }
 }
@@ -170,11 +194,25 @@ impl Drop for Writer {
                     let _ = thread.join();
                 }
             }
-            Queue::InLine { waiting, .. } => {
-                let batch = std::mem::take(&mut *lock(waiting));
+            Queue::InLine(line) => {
+                let batch = std::mem::take(&mut *lock(&line.waiting));
                 self.shared.commit(batch);
             }
         }
+    }
+}
+
+impl Line {
+    fn write(&self) {
+        let _turn = lock(&self.turn);
+        let batch = {
+            let mut waiting = lock(&self.waiting);
+            if !waiting.iter().any(Write::is_urgent) {
+                return;
+            }
+            std::mem::take(&mut *waiting)
+        };
+        self.shared.commit(batch);
     }
 }
 
@@ -285,7 +323,7 @@ impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Queue::Thread { .. } => "Thread",
-            Queue::InLine { .. } => "InLine",
+            Queue::InLine(_) => "InLine",
         })
     }
 }

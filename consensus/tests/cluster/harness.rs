@@ -13,6 +13,7 @@ use qluster_consensus::database::{
     Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary, Promotion, SyncRule,
 };
 use qluster_consensus::model::{ConfigUpdate, Leader, Lsn, Node, NodeId, NodeRole, NodeState, Port};
+use qluster_consensus::random::Random;
 use qluster_consensus::store::{Identity, Store};
 use qluster_consensus::transport::{PeerRequest, PeerResponse, Transport, TransportError};
 use tokio::sync::watch;
@@ -170,7 +171,7 @@ impl Harness {
         let store = if create { Store::create(&path) } else { Store::open(&path) }.unwrap();
         let database = self.databases.as_ref().map(|databases| databases.of(id) as Arc<dyn Database>);
         let transport = Arc::new(Line { me: id, net: self.net.clone() });
-        Parts { store, transport, database, clock: Clock::boottime() }
+        Parts { store, transport, database, clock: Clock::boottime(), random: Random::from_os() }
     }
 
     pub fn node(&self, id: NodeId) -> Cluster {
