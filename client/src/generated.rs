@@ -591,6 +591,20 @@ let response = client.sql_readonly()
     pub fn sql_readonly(&self) -> builder::SqlReadonly<'_> {
         builder::SqlReadonly::new(self)
     }
+    /**Returns how the nodes are: their databases, positions in the WAL, lag
+
+As this node heard it from them lately, without asking anybody now. The leader is the best one to ask.
+
+Sends a `GET` request to `/status`
+
+```ignore
+let response = client.status()
+    .send()
+    .await;
+```*/
+    pub fn status(&self) -> builder::Status<'_> {
+        builder::Status::new(self)
+    }
 }
 /// Types for composing operation parameters.
 #[allow(clippy::all)]
@@ -2315,6 +2329,92 @@ pub mod builder {
                 .build()?;
             let info = OperationInfo {
                 operation_id: "sql_readonly",
+            };
+            client.pre(&mut request, &info).await?;
+            let result = client.exec(request, &info).await;
+            client.post(&result, &info).await?;
+            let response = result?;
+            match response.status().as_u16() {
+                200u16 => ResponseValue::from_response(response).await,
+                401u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                403u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                412u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                500u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                531u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                _ => Err(Error::UnexpectedResponse(response)),
+            }
+        }
+    }
+    /**Builder for [`Client::status`]
+
+[`Client::status`]: super::Client::status*/
+    #[derive(Debug, Clone)]
+    pub struct Status<'a> {
+        client: &'a super::Client,
+    }
+    impl<'a> Status<'a> {
+        pub fn new(client: &'a super::Client) -> Self {
+            Self { client: client }
+        }
+        ///Sends a `GET` request to `/status`
+        pub async fn send(
+            self,
+        ) -> Result<
+            ResponseValue<::qluster_consensus::model::ClusterStatus>,
+            Error<::qluster_consensus::model::Error>,
+        > {
+            let Self { client } = self;
+            let url = format!("{}/status", client.baseurl,);
+            let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+            header_map
+                .append(
+                    ::reqwest::header::HeaderName::from_static("api-version"),
+                    ::reqwest::header::HeaderValue::from_static(
+                        super::Client::api_version(),
+                    ),
+                );
+            #[allow(unused_mut)]
+            let mut request = client
+                .client
+                .get(url)
+                .header(
+                    ::reqwest::header::ACCEPT,
+                    ::reqwest::header::HeaderValue::from_static("application/json"),
+                )
+                .headers(header_map)
+                .build()?;
+            let info = OperationInfo {
+                operation_id: "status",
             };
             client.pre(&mut request, &info).await?;
             let result = client.exec(request, &info).await;

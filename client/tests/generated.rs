@@ -13,12 +13,14 @@ type Again = fn(Value) -> serde_json::Result<Value>;
 
 /// The schemas for which the cluster's own types are used, each with what it does with a value of the schema: reads
 /// it and writes it again.
-const REPLACED: [(&str, Again); 20] = [
+const REPLACED: [(&str, Again); 25] = [
     ("ClusterInfo", again::<model::ClusterInfo>),
     ("ClusterLog", again::<model::ClusterLog>),
     ("ClusterMap", again::<model::ClusterMap>),
+    ("ClusterStatus", again::<model::ClusterStatus>),
     ("Config", again::<model::Config>),
     ("ConfigUpdate", again::<model::ConfigUpdate>),
+    ("DatabaseRole", again::<model::DatabaseRole>),
     ("DatabaseStatements", again::<model::DatabaseStatements>),
     ("Duration", again::<model::Duration>),
     ("Error", again::<model::Error>),
@@ -27,10 +29,13 @@ const REPLACED: [(&str, Again); 20] = [
     ("EventKind", again::<model::EventKind>),
     ("Leader", again::<model::Leader>),
     ("LogIndex", again::<model::LogIndex>),
+    ("Lsn", again::<model::Lsn>),
     ("Node", again::<model::Node>),
+    ("NodeDatabase", again::<model::NodeDatabase>),
     ("NodeId", again::<model::NodeId>),
     ("NodeRole", again::<model::NodeRole>),
     ("NodeState", again::<model::NodeState>),
+    ("NodeStatus", again::<model::NodeStatus>),
     ("Port", again::<model::Port>),
     ("ReadonlyStatements", again::<model::ReadonlyStatements>),
     ("Term", again::<model::Term>),

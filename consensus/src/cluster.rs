@@ -2,6 +2,7 @@
 
 mod lead;
 mod members;
+mod report;
 mod serve;
 
 use std::collections::BTreeSet;
@@ -23,8 +24,8 @@ use crate::election::{self, Candidacy};
 use crate::leader;
 use crate::machine::Machine;
 use crate::model::{
-    ClusterInfo, ClusterLog, ClusterMap, Config, Event, Leader, LogIndex, Node, NodeId, NodeRole, ReadonlyStatements,
-    Term,
+    ClusterInfo, ClusterLog, ClusterMap, ClusterStatus, Config, Event, Leader, LogIndex, Node, NodeId, NodeRole,
+    ReadonlyStatements, Term,
 };
 use crate::propose::{ProposeError, Reason, propose};
 use crate::raft::{Context, Core, RaftError};
@@ -291,6 +292,13 @@ impl Cluster {
             Some(after) => state.events.iter().filter(|event| event.index > after).take(limit).cloned().collect(),
             None => state.events.iter().skip(state.events.len().saturating_sub(limit)).cloned().collect(),
         })
+    }
+
+    /// How the nodes are, as this one heard of them lately.
+    pub fn status(&self) -> Result<ClusterStatus, ClusterError> {
+        self.check_member()?;
+        let leader = self.known_leader().map(|leader| (leader.id, leader.term));
+        Ok(report::status(self.0.identity.node, leader, self.reports()))
     }
 
     /// The newest report of each other node, and the own one.

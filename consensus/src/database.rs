@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub use crate::model::DatabaseRole;
 use crate::model::{Lsn, NodeId, Port, Term};
 
 /// A database that consensus directs.
@@ -103,36 +104,6 @@ pub struct DatabaseStatus {
     pub lacks_wal: bool,
     /// Where a clone or rewind is under way: how far it is, in percent, where that is known.
     pub progress: Option<u8>,
-}
-
-/// What a database is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum DatabaseRole {
-    /// There is no data directory yet.
-    Absent,
-    /// It does not run.
-    Stopped,
-    /// It runs and does not answer yet.
-    Starting,
-    /// It is being cloned or rewound.
-    Rebuilding,
-    /// It runs in recovery.
-    Standby,
-    /// It takes writes.
-    Primary,
-}
-
-impl std::fmt::Display for DatabaseRole {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            DatabaseRole::Absent => "absent",
-            DatabaseRole::Stopped => "stopped",
-            DatabaseRole::Starting => "starting",
-            DatabaseRole::Rebuilding => "being rebuilt",
-            DatabaseRole::Standby => "a standby",
-            DatabaseRole::Primary => "a primary",
-        })
-    }
 }
 
 /// A primary to follow.

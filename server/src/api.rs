@@ -14,8 +14,8 @@ use dropshot::{
 };
 use http::Response;
 use qluster_consensus::model::{
-    ClusterInfo, ClusterMap, Config, ConfigUpdate, Duration, Event, Leader, LogIndex, Node, NodeId, NodeRole, Port,
-    ReadonlyStatements,
+    ClusterInfo, ClusterMap, ClusterStatus, Config, ConfigUpdate, Duration, Event, Leader, LogIndex, Node, NodeId,
+    NodeRole, Port, ReadonlyStatements,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -48,6 +48,12 @@ pub trait QlusterApi {
         rqctx: RequestContext<Self::Context>,
         query: Query<WaitQuery>,
     ) -> Result<HttpResponseOk<ClusterMap>, ApiError>;
+
+    /// Returns how the nodes are: their databases, positions in the WAL, lag
+    ///
+    /// As this node heard it from them lately, without asking anybody now. The leader is the best one to ask.
+    #[endpoint { method = GET, path = "/status" }]
+    async fn status(rqctx: RequestContext<Self::Context>) -> Result<HttpResponseOk<ClusterStatus>, ApiError>;
 
     /// Returns the cluster information needed to start a previously added node
     #[endpoint { method = GET, path = "/info" }]

@@ -9,7 +9,8 @@ use dropshot::{
 use http::Response;
 use qluster_consensus::cluster::{Cluster, ClusterError};
 use qluster_consensus::model::{
-    ClusterInfo, ClusterMap, Config, ConfigUpdate, ErrorCode, Event, Leader, Node, Port, ReadonlyStatements,
+    ClusterInfo, ClusterMap, ClusterStatus, Config, ConfigUpdate, ErrorCode, Event, Leader, Node, Port,
+    ReadonlyStatements,
 };
 use sha2::{Digest, Sha256};
 
@@ -68,6 +69,10 @@ impl QlusterApi for Api {
             }
         };
         answer(&ctx, told.await)
+    }
+
+    async fn status(ctx: Ctx) -> Result<HttpResponseOk<ClusterStatus>, ApiError> {
+        answer(&ctx, cluster(&ctx).and_then(|cluster| Ok(cluster.status()?)))
     }
 
     async fn info(ctx: Ctx) -> Result<HttpResponseOk<ClusterInfo>, ApiError> {

@@ -69,9 +69,10 @@ const TAGS: [(&str, &str); 4] = [
 ];
 
 /// The operations, by the name of their method in the trait.
-const OPERATIONS: [(&str, &str, Class); 15] = [
+const OPERATIONS: [(&str, &str, Class); 16] = [
     ("is_leader", CLUSTER, Class::IsLeader),
     ("map", CLUSTER, Class::Read),
+    ("status", CLUSTER, Class::Read),
     ("info", CLUSTER, Class::Read),
     ("config_get", CLUSTER, Class::Read),
     ("config_post", CLUSTER, Class::Change),

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use support::{Daemon, Ground, PATIENCE, free_port, id_of, leader, parted};
 
 /// Reads that every member answers.
-const READS: [&str; 4] = ["/map", "/info", "/config", "/sql/readonly"];
+const READS: [&str; 5] = ["/map", "/status", "/info", "/config", "/sql/readonly"];
 
 /// Changes that only the leader makes, each well-formed, and none of a node that is there.
 fn changes() -> [(Method, String, Option<Value>); 5] {

@@ -12,6 +12,7 @@ mod event;
 mod ids;
 mod node;
 mod readonly;
+mod status;
 mod wal;
 
 pub use cluster::{ClusterInfo, ClusterLog, ClusterMap};
@@ -22,4 +23,5 @@ pub use event::{Event, EventKind};
 pub use ids::{LogIndex, NodeId, Port, Term};
 pub use node::{Leader, Node, NodeRole, NodeState};
 pub use readonly::{DatabaseStatements, ReadonlyStatements};
+pub use status::{ClusterStatus, DatabaseRole, NodeDatabase, NodeStatus};
 pub use wal::{Lsn, WalHistory, WalPosition, WalStart};

@@ -1,0 +1,139 @@
+//! How the nodes are, as they tell it themselves: what changes too often to be in the cluster's log.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{LogIndex, Lsn, NodeId, Term};
+
+/// How the nodes are, as the answering node heard it last. A node that it did not hear of lately is missing, and
+/// answers of different nodes may differ: none of this is in the cluster's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(example = "ClusterStatus::example")]
+pub struct ClusterStatus {
+    /// The node that answers.
+    pub node: NodeId,
+    /// The nodes, by node id, the answering one among them.
+    pub nodes: BTreeMap<NodeId, NodeStatus>,
+}
+
+/// How a node is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(example = "NodeStatus::example")]
+pub struct NodeStatus {
+    /// Node id.
+    pub id: NodeId,
+    /// How far it has applied the cluster's log.
+    pub applied_index: LogIndex,
+    /// Which other nodes it heard of lately.
+    pub sees: BTreeSet<NodeId>,
+    /// Its database, where it has one.
+    pub database: Option<NodeDatabase>,
+    /// What hinders it in doing what it has to, in a sentence.
+    pub note: Option<String>,
+}
+
+/// The database of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(example = "NodeDatabase::example")]
+pub struct NodeDatabase {
+    /// What it is.
+    pub role: DatabaseRole,
+    /// Why it could not lead or be read from, where that is so.
+    pub unfit: Option<String>,
+    /// The end of its WAL: written, for a primary; received, for a standby. None where it cannot be asked.
+    pub lsn: Option<Lsn>,
+    /// How far a standby has replayed.
+    pub replayed: Option<Lsn>,
+    /// How many bytes of the primary's WAL it lacks; 0 for the primary itself. None where there is no primary, or where
+    /// its WAL was not written by the primary of now, so that their positions do not compare.
+    pub lag: Option<u64>,
+    /// The term of the primary that wrote the end of its WAL.
+    pub wal_term: Option<Term>,
+    /// Its timeline.
+    pub timeline: Option<u32>,
+    /// The node whose database a standby is told to follow.
+    pub follows: Option<NodeId>,
+    /// Whether a standby streams at this moment.
+    pub streaming: bool,
+    /// How far a clone or rewind is, in percent, where one is under way and that is known.
+    pub progress: Option<u8>,
+}
+
+/// What a database is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(example = "DatabaseRole::example")]
+pub enum DatabaseRole {
+    /// There is no data directory yet.
+    Absent,
+    /// It does not run.
+    Stopped,
+    /// It runs and does not answer yet.
+    Starting,
+    /// It is being cloned or rewound.
+    Rebuilding,
+    /// It runs in recovery.
+    Standby,
+    /// It takes writes.
+    Primary,
+}
+
+impl std::fmt::Display for DatabaseRole {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            DatabaseRole::Absent => "absent",
+            DatabaseRole::Stopped => "stopped",
+            DatabaseRole::Starting => "starting",
+            DatabaseRole::Rebuilding => "being rebuilt",
+            DatabaseRole::Standby => "a standby",
+            DatabaseRole::Primary => "a primary",
+        })
+    }
+}
+
+impl ClusterStatus {
+    fn example() -> Self {
+        let node = NodeStatus::example();
+        Self { node: node.id, nodes: BTreeMap::from([(node.id, node)]) }
+    }
+}
+
+impl NodeStatus {
+    fn example() -> Self {
+        Self {
+            id: NodeId(2),
+            applied_index: LogIndex(42),
+            sees: BTreeSet::from([NodeId(1)]),
+            database: Some(NodeDatabase::example()),
+            note: None,
+        }
+    }
+}
+
+impl NodeDatabase {
+    fn example() -> Self {
+        Self {
+            role: DatabaseRole::Standby,
+            unfit: None,
+            lsn: Some(Lsn(0x16_B374_D848)),
+            replayed: Some(Lsn(0x16_B374_D848)),
+            lag: Some(128),
+            wal_term: Some(Term(7)),
+            timeline: Some(3),
+            follows: Some(NodeId(1)),
+            streaming: true,
+            progress: None,
+        }
+    }
+}
+
+impl DatabaseRole {
+    fn example() -> Self {
+        Self::Standby
+    }
+}
