@@ -7,6 +7,7 @@ mod serve;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::{EntryPayload, RaftLogReader};
@@ -17,7 +18,7 @@ use uuid::Uuid;
 use crate::clock::{Clock, Instant};
 pub use crate::cluster_error::{ClusterError, StartError};
 use crate::command::Change;
-use crate::database::Database;
+use crate::database::{Database, DatabaseRole};
 use crate::durability::majority;
 use crate::duty::{Duty, Local, Order};
 use crate::election::{self, Candidacy};
@@ -194,6 +195,19 @@ impl Cluster {
     /// The voters that are in force: those that the committed membership names.
     pub fn voters(&self) -> BTreeSet<NodeId> {
         self.0.core.membership().1.into_iter().flatten().collect()
+    }
+
+    /// This node as a member of its cluster, where it is one.
+    pub fn own_node(&self) -> Option<Node> {
+        self.member(self.0.identity.node).ok()
+    }
+
+    /// Whether the database of this node is a primary that lets clients in. It may be a deposed one: ask
+    /// [`Cluster::is_leader`], too.
+    pub fn admits(&self) -> bool {
+        let local = &self.0.local;
+        let is_primary = local.status().is_some_and(|status| status.role == DatabaseRole::Primary);
+        is_primary && local.admitted.load(Ordering::Relaxed)
     }
 
     // ---- what is asked ----

@@ -14,8 +14,8 @@ use dropshot::{
 };
 use http::Response;
 use qluster_consensus::model::{
-    ClusterInfo, ClusterMap, ClusterStatus, Config, ConfigUpdate, Duration, Event, Leader, LogIndex, Node, NodeId,
-    NodeRole, Port, ReadonlyStatements,
+    Bytes, ClusterInfo, ClusterMap, ClusterStatus, Config, ConfigUpdate, Duration, Event, Leader, LogIndex, Node,
+    NodeId, NodeRole, NodeStatus, Port, ReadonlyStatements,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -154,6 +154,48 @@ pub trait QlusterApi {
         query: Query<EventsQuery>,
     ) -> Result<HttpResponseOk<Vec<Event>>, ApiError>;
 
+    /// Whether this node takes writes
+    ///
+    /// For load balancers, as the checks below: 200 or 503, for GET, HEAD and OPTIONS, as Patroni's. 200 only at the
+    /// leader, while its lease holds and its database lets clients in: at no two nodes at once.
+    #[endpoint { method = GET, path = "/primary" }]
+    async fn primary(rqctx: RequestContext<Self::Context>) -> Result<HttpResponseOk<NodeStatus>, ApiError>;
+
+    /// Whether this node is a standby to read from
+    #[endpoint { method = GET, path = "/replica" }]
+    async fn replica(
+        rqctx: RequestContext<Self::Context>,
+        query: Query<LagQuery>,
+    ) -> Result<HttpResponseOk<NodeStatus>, ApiError>;
+
+    /// Whether this node takes reads: `/primary` or `/replica`
+    #[endpoint { method = GET, path = "/read-only" }]
+    async fn read_only(
+        rqctx: RequestContext<Self::Context>,
+        query: Query<LagQuery>,
+    ) -> Result<HttpResponseOk<NodeStatus>, ApiError>;
+
+    /// Whether the database of this node runs
+    #[endpoint { method = GET, path = "/health" }]
+    async fn health(rqctx: RequestContext<Self::Context>) -> Result<HttpResponseOk<NodeStatus>, ApiError>;
+
+    /// Whether this node is alive
+    ///
+    /// 503 where its consensus has stopped, which a restart may mend. The body is null while the node is starting or
+    /// joining.
+    #[endpoint { method = GET, path = "/liveness" }]
+    async fn liveness(rqctx: RequestContext<Self::Context>) -> Result<HttpResponseOk<Option<NodeStatus>>, ApiError>;
+
+    /// Whether this node is a working part of its cluster
+    ///
+    /// The leader that lets clients in, a standby that streams from it, or a node without a database that knows the
+    /// leader.
+    #[endpoint { method = GET, path = "/readiness" }]
+    async fn readiness(
+        rqctx: RequestContext<Self::Context>,
+        query: Query<LagQuery>,
+    ) -> Result<HttpResponseOk<NodeStatus>, ApiError>;
+
     /// The channel on which the nodes of a cluster talk to each other; not for clients.
     #[channel { protocol = WEBSOCKETS, path = "/peer", unpublished = true }]
     async fn peer(rqctx: RequestContext<Self::Context>, upgraded: WebsocketConnection) -> WebsocketChannelResult;
@@ -167,6 +209,15 @@ pub struct WaitQuery {
     pub after_index: Option<LogIndex>,
     /// How long to wait at most; with `after-index` and without this: 30s. At most 5m.
     pub wait: Option<Duration>,
+}
+
+/// How far a standby may be behind.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct LagQuery {
+    /// A standby that has not replayed so much of the leader's WAL, or of which that is not known, does not meet the
+    /// check: bytes, or with a unit, `16MB`.
+    pub lag: Option<Bytes>,
 }
 
 /// Which events, and whether to wait for them.

@@ -14,6 +14,7 @@ use qluster_consensus::store::{Identity, Store, StoreError};
 use uuid::Uuid;
 
 use crate::api::qluster_api_mod;
+use crate::check;
 use crate::config::Settings;
 use crate::database::{DatabaseConfig, Postgres};
 use crate::guard::Lease;
@@ -127,7 +128,8 @@ pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()
 fn serve(settings: &Settings, context: Arc<Context>) -> Result<HttpServer<Arc<Context>>, DaemonError> {
     let address = settings.api_address();
     let failed = |reason: String| DaemonError::Serve { address, reason };
-    let api = qluster_api_mod::api_description::<Api>().map_err(|error| failed(error.to_string()))?;
+    let mut api = qluster_api_mod::api_description::<Api>().map_err(|error| failed(error.to_string()))?;
+    check::add_methods(&mut api).map_err(|error| failed(report::chain(&error)))?;
     let config = ConfigDropshot {
         bind_address: address,
         default_request_body_max_bytes: BODY,

@@ -9,16 +9,17 @@ use dropshot::{
 use http::Response;
 use qluster_consensus::cluster::{Cluster, ClusterError};
 use qluster_consensus::model::{
-    ClusterInfo, ClusterMap, ClusterStatus, Config, ConfigUpdate, ErrorCode, Event, Leader, Node, Port,
-    ReadonlyStatements,
+    Bytes, ClusterInfo, ClusterMap, ClusterStatus, Config, ConfigUpdate, ErrorCode, Event, Leader, Node, NodeStatus,
+    Port, ReadonlyStatements,
 };
 use sha2::{Digest, Sha256};
 
 use crate::api::{
-    AddNodeQuery, DbConfig, ETag, EVENTS, EventsQuery, NewLeaderQuery, NodePath, QlusterApi, UpgradeNodeQuery,
-    WaitQuery,
+    AddNodeQuery, DbConfig, ETag, EVENTS, EventsQuery, LagQuery, NewLeaderQuery, NodePath, QlusterApi,
+    UpgradeNodeQuery, WaitQuery,
 };
 use crate::body::WholeBody;
+use crate::check::{self, Check};
 use crate::database::Postgres;
 use crate::peer::{self, PeerLog};
 use crate::report;
@@ -49,10 +50,13 @@ pub struct Context {
 /// The API over a [`Context`].
 pub enum Api {}
 
-type Ctx = RequestContext<Arc<Context>>;
+/// What a request's context has of ours.
+pub type Shared = Arc<Context>;
+
+type Ctx = RequestContext<Shared>;
 
 impl QlusterApi for Api {
-    type Context = Arc<Context>;
+    type Context = Shared;
 
     async fn is_leader(ctx: Ctx) -> Result<HttpResponseOk<Leader>, ApiError> {
         answer(&ctx, cluster(&ctx).and_then(|cluster| Ok(cluster.is_leader()?)))
@@ -184,6 +188,31 @@ impl QlusterApi for Api {
         answer(&ctx, told.await)
     }
 
+    async fn primary(ctx: Ctx) -> Result<HttpResponseOk<NodeStatus>, ApiError> {
+        checked(&ctx, Check::Primary, None)
+    }
+
+    async fn replica(ctx: Ctx, query: Query<LagQuery>) -> Result<HttpResponseOk<NodeStatus>, ApiError> {
+        checked(&ctx, Check::Replica, query.into_inner().lag)
+    }
+
+    async fn read_only(ctx: Ctx, query: Query<LagQuery>) -> Result<HttpResponseOk<NodeStatus>, ApiError> {
+        checked(&ctx, Check::ReadOnly, query.into_inner().lag)
+    }
+
+    async fn health(ctx: Ctx) -> Result<HttpResponseOk<NodeStatus>, ApiError> {
+        checked(&ctx, Check::Health, None)
+    }
+
+    async fn liveness(ctx: Ctx) -> Result<HttpResponseOk<Option<NodeStatus>>, ApiError> {
+        let alive = ctx.context().cluster.get().map_or(Ok(None), check::alive);
+        answer(&ctx, alive)
+    }
+
+    async fn readiness(ctx: Ctx, query: Query<LagQuery>) -> Result<HttpResponseOk<NodeStatus>, ApiError> {
+        checked(&ctx, Check::Readiness, query.into_inner().lag)
+    }
+
     async fn peer(ctx: Ctx, upgraded: WebsocketConnection) -> WebsocketChannelResult {
         let context = ctx.context().clone();
         let identity = context.cluster.get().map(Cluster::identity);
@@ -209,6 +238,13 @@ fn cluster(ctx: &Ctx) -> Result<&Cluster, ApiError> {
         let reason = "this node is not part of a cluster yet: bootstrap one, or join one";
         ApiError::new(ErrorCode::PreconditionFailed, reason)
     })
+}
+
+/// Answers a balancer's check. To it, a node that is not there yet is one that does not serve.
+fn checked(ctx: &Ctx, check: Check, lag: Option<Bytes>) -> Result<HttpResponseOk<NodeStatus>, ApiError> {
+    let unmet = |error: ApiError| check::unmet(error.body().message.clone());
+    let checked = cluster(ctx).map_err(unmet).and_then(|cluster| check::answer(cluster, check, lag));
+    answer(ctx, checked)
 }
 
 fn answer<T>(ctx: &Ctx, result: Result<T, ApiError>) -> Result<HttpResponseOk<T>, ApiError>

@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! - [`api`], [`body`], [`handlers`], [`status`], [`openapi`]: the REST API, how its bodies are read, what its
-//!   operations do, what its codes mean, and its description.
+//!   operations do, what its codes mean, and its description. [`check`]: what load balancers ask.
 //! - [`peer`]: the channel on which the nodes talk to each other.
 //! - [`database`]: PostgreSQL, as consensus directs it. [`guard`]: the process that ends it where the agent cannot.
 //! - [`config`], [`daemon`], [`join`]: the node's settings, its start and end, and how it becomes a member.
@@ -12,6 +12,7 @@
 
 pub mod api;
 pub mod body;
+pub mod check;
 pub mod config;
 pub mod daemon;
 pub mod database;

@@ -10,6 +10,7 @@
 //! | 417 | `not-leader` | yes, at the leader that the body names |
 //! | 420 | `unconfirmed` | look first: the change may still take effect |
 //! | 500 | `internal` | no |
+//! | 503 | `not-serving` | of another node: a balancer's check is not met |
 //! | 530 | `no-leader` | yes, shortly |
 //! | 531 | `unavailable` | yes, elsewhere |
 

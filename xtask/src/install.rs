@@ -1,11 +1,11 @@
 //! What the project needs on a machine besides Rust, and how it gets there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
-use crate::cargo::{run, succeeds};
+use crate::cargo::{root, run, succeeds};
 use crate::postgres;
 
 /// Something to install.
@@ -18,6 +18,9 @@ struct Need {
 
 const NEEDS: [Need; 1] =
     [Need { what: "the PostgreSQL server", package: "postgresql", is_there: || postgres::bin_dir().is_some() }];
+
+/// Where programs are unpacked that only a test uses.
+const TOOLS: &str = "target/tools";
 
 /// Installs what is missing, where this user may; otherwise names the command.
 pub(crate) fn all() -> Result<()> {
@@ -47,6 +50,51 @@ pub(crate) fn postgresql() -> Result<PathBuf> {
         Some(dir) => Ok(dir),
         None => bail!("PostgreSQL's programs are not found below /usr/lib/postgresql, nor on the PATH"),
     }
+}
+
+/// A program that only a test uses: the one on the PATH, or the one of a Debian package that is unpacked below `target`
+/// with all that it depends on. Nothing is installed, so nothing of it is ever started but by the test.
+pub(crate) fn tool(program: &str, package: &str) -> Result<Command> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    if let Some(dir) = std::env::split_paths(&path).chain(sbin).find(|dir| dir.join(program).is_file()) {
+        return Ok(Command::new(dir.join(program)));
+    }
+    let root = root().join(TOOLS).join(package);
+    if !root.is_dir() {
+        unpack(package, &root)?;
+    }
+    let found = ["usr/bin", "usr/sbin"].map(|dir| root.join(dir).join(program)).into_iter().find(|path| path.is_file());
+    let Some(found) = found else { bail!("Debian's package `{package}` has no program `{program}`") };
+    let libraries = ["usr/lib", "lib"].iter().flat_map(|dir| std::fs::read_dir(root.join(dir)).into_iter().flatten());
+    let libraries =
+        libraries.flatten().map(|entry| entry.path()).filter(|path| path.to_string_lossy().ends_with("-gnu"));
+    let mut command = Command::new(found);
+    command.env("LD_LIBRARY_PATH", std::env::join_paths(libraries)?);
+    Ok(command)
+}
+
+/// Unpacks a package, and what it needs and this machine lacks, to `root`, which is there once that is whole.
+fn unpack(package: &str, root: &Path) -> Result<()> {
+    let Some(apt) = apt() else {
+        bail!("`{package}` is missing; run: sudo apt-get install -y {package} (or your system's equivalent)");
+    };
+    println!("{package} is missing: unpacking it below {TOOLS}");
+    let part = root.with_extension("part");
+    let archives = part.join("archives");
+    std::fs::create_dir_all(archives.join("partial")).with_context(|| format!("creating {}", archives.display()))?;
+    let cache = format!("Dir::Cache::archives={}", archives.display());
+    // It would have to get through all directories above as a user of its own.
+    let sandbox = "APT::Sandbox::User=root";
+    run(apt(&["update"]))?;
+    run(apt(&["install", "-y", "--no-install-recommends", "--download-only", "-o", &cache, "-o", sandbox, package]))?;
+    let entries = std::fs::read_dir(&archives).with_context(|| format!("reading {}", archives.display()))?;
+    for archive in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some("deb".as_ref())) {
+        let mut dpkg = Command::new("dpkg-deb");
+        dpkg.arg("--extract").arg(archive).arg(&part);
+        run(dpkg)?;
+    }
+    std::fs::rename(&part, root).with_context(|| format!("renaming {}", part.display()))
 }
 
 /// How to run apt-get as root without a question, where that is possible.

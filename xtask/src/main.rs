@@ -14,6 +14,7 @@ mod generated;
 mod http;
 mod install;
 mod interrupt;
+mod poolers;
 mod postgres;
 mod process;
 mod test;
