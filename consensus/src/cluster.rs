@@ -4,6 +4,7 @@ mod lead;
 mod members;
 mod report;
 mod serve;
+mod vitals;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+pub use self::vitals::Vitals;
 use crate::clock::{Clock, Instant};
 pub use crate::cluster_error::{ClusterError, StartError};
 use crate::command::Change;
@@ -28,6 +30,7 @@ use crate::model::{
     ClusterInfo, ClusterLog, ClusterMap, ClusterStatus, Config, Event, Leader, LogIndex, Node, NodeId, NodeRole,
     ReadonlyStatements, Term,
 };
+pub use crate::observe::CAUSES;
 use crate::propose::{ProposeError, Reason, propose};
 use crate::raft::{Context, Core, RaftError};
 use crate::state::{Lead, State};

@@ -13,6 +13,7 @@
 //! - `plan`, `duty`, `recruit`, [`database`]: what the database of this node has to do, doing it, and the trait for it.
 //! - [`durability`], `membership`, `leader`, `views`, `handover`: how many must hold what; who is a member; who sees whom.
 //! - `propose`, `tasks`, [`cluster`]: writing a change, a node's own rounds, and the handle that the server uses.
+//! - `observe`: hooks for whoever measures.
 
 #![deny(missing_docs)]
 
@@ -43,6 +44,8 @@ mod membership;
 pub mod model;
 #[cfg(feature = "raft")]
 mod network;
+#[cfg(feature = "raft")]
+mod observe;
 #[cfg(feature = "raft")]
 mod plan;
 #[cfg(feature = "raft")]

@@ -23,6 +23,7 @@ use crate::durability::lease_end;
 use crate::machine::Machine;
 use crate::model::{Config, LogIndex, NodeId, Term, WalPosition};
 use crate::network::Network;
+use crate::observe::Observers;
 use crate::store::Store;
 use crate::transport::{PeerResponse, SnapshotChunk, Transport};
 use crate::types::{Peer, Raft, TypeConfig};
@@ -51,6 +52,7 @@ struct Shared {
     rebuilds: tokio::sync::Mutex<()>,
     started: Instant,
     heard: watch::Sender<Option<Contact>>,
+    observers: Observers,
     /// The snapshot that is being received.
     snapshot: Mutex<Option<(Uuid, Vec<u8>)>>,
 }
@@ -175,6 +177,7 @@ impl Core {
             rebuilds: Default::default(),
             started,
             heard: watch::Sender::new(None),
+            observers: Observers::default(),
             snapshot: Mutex::default(),
         })))
     }
@@ -278,6 +281,20 @@ impl Core {
     /// Follows the contact to leaders.
     pub(crate) fn heard(&self) -> watch::Receiver<Option<Contact>> {
         self.0.heard.subscribe()
+    }
+
+    /// Whether the leader that this node heard last said that it hands over.
+    pub(crate) fn was_handed_over(&self) -> bool {
+        self.0.heard.borrow().is_some_and(|heard| heard.promised.is_none())
+    }
+
+    pub(crate) fn observers(&self) -> &Observers {
+        &self.0.observers
+    }
+
+    /// The last entry in the log, applied or not.
+    pub(crate) fn last_index(&self) -> LogIndex {
+        LogIndex(self.raft().metrics().borrow_watched().last_log_index.unwrap_or_default())
     }
 
     pub(crate) fn seat(&self) -> Seat {

@@ -196,6 +196,18 @@ pub trait QlusterApi {
         query: Query<LagQuery>,
     ) -> Result<HttpResponseOk<NodeStatus>, ApiError>;
 
+    /// What is measured at this node, in Prometheus' text format
+    #[endpoint { method = GET, path = "/metrics" }]
+    async fn metrics(rqctx: RequestContext<Self::Context>) -> Result<Response<Body>, ApiError>;
+
+    /// The status page, for people.
+    #[endpoint { method = GET, path = "/", unpublished = true }]
+    async fn page(rqctx: RequestContext<Self::Context>) -> Result<Response<Body>, ApiError>;
+
+    /// What the status page consists of.
+    #[endpoint { method = GET, path = "/page/{file}", unpublished = true }]
+    async fn page_file(rqctx: RequestContext<Self::Context>, path: Path<FilePath>) -> Result<Response<Body>, ApiError>;
+
     /// The channel on which the nodes of a cluster talk to each other; not for clients.
     #[channel { protocol = WEBSOCKETS, path = "/peer", unpublished = true }]
     async fn peer(rqctx: RequestContext<Self::Context>, upgraded: WebsocketConnection) -> WebsocketChannelResult;
@@ -298,6 +310,13 @@ fn ip<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Error> {
 pub struct NodePath {
     /// Node ID
     pub node: NodeId,
+}
+
+/// A file of the status page.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct FilePath {
+    /// Its name.
+    pub file: String,
 }
 
 /// Where an upgraded node is reached.

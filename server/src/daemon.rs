@@ -11,6 +11,7 @@ use qluster_consensus::cluster::{Cluster, Parts, StartError};
 use qluster_consensus::database::Database;
 use qluster_consensus::model::{Node, NodeId, NodeRole, NodeState};
 use qluster_consensus::store::{Identity, Store, StoreError};
+use slog::Drain;
 use uuid::Uuid;
 
 use crate::api::qluster_api_mod;
@@ -20,6 +21,7 @@ use crate::database::{DatabaseConfig, Postgres};
 use crate::guard::Lease;
 use crate::handlers::{Api, Context};
 use crate::join::{self, JoinError};
+use crate::metrics::{Counted, Measured, Metrics};
 use crate::peer::WebSocketTransport;
 use crate::report;
 
@@ -65,6 +67,9 @@ pub enum DaemonError {
         /// Why.
         reason: String,
     },
+    /// The metrics are wrong: a defect.
+    #[error("the node's metrics cannot be made")]
+    Metrics(#[from] prometheus::Error),
     /// What is on the disk does not fit what was asked for.
     #[error("{0}")]
     Refused(String),
@@ -92,6 +97,7 @@ pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()
         cluster: OnceLock::new(),
         database: OnceLock::new(),
         peers: Arc::default(),
+        metrics: Metrics::new()?,
         api_port: settings.api_port,
     });
     // The API is there before the node is a member: whoever adds it can reach it, and learns what it lacks.
@@ -137,7 +143,14 @@ fn serve(settings: &Settings, context: Arc<Context>) -> Result<HttpServer<Arc<Co
         default_handler_task_mode: HandlerTaskMode::Detached,
         ..ConfigDropshot::default()
     };
-    let log = slog::Logger::root(slog::Fuse(tracing_slog::TracingSlogDrain), slog::o!());
+    let version = semver::Version::new(0, 0, 0);
+    let paths = api.openapi("", version).json().unwrap_or_default();
+    let paths = paths["paths"].as_object().into_iter().flat_map(|paths| paths.keys().cloned());
+    let paths = paths.chain(["/", "/page/{file}", "/peer"].map(String::from)).collect();
+    // Long polls end so all the time.
+    let drain = tracing_slog::TracingSlogDrain.filter(|record| !record.msg().to_string().contains("cancelled"));
+    let drain = Counted::new(drain, context.metrics.clone(), paths);
+    let log = slog::Logger::root(slog::Fuse(drain), slog::o!());
     ServerBuilder::new(api, context, log).config(config).start().map_err(|error| failed(report::chain(&error)))
 }
 
@@ -232,9 +245,11 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
         let _ = context.database.set(postgres.clone());
     }
     let kept = database.clone();
+    let transport = WebSocketTransport::new(identity, context.peers.clone());
+    context.metrics.watch_store(&store);
     let parts = Parts {
         store,
-        transport: WebSocketTransport::new(identity, context.peers.clone()),
+        transport: Arc::new(Measured { transport, metrics: context.metrics.clone() }),
         database: database.map(directed),
         clock: Clock::boottime(),
     };
@@ -256,6 +271,7 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
         _ => Cluster::start(parts).await?,
     };
     tracing::info!(node = %identity.node, cluster = %identity.cluster, "takes part in the cluster");
+    context.metrics.watch(&cluster);
     let _ = context.cluster.set(cluster.clone());
     if let Some(postgres) = kept {
         tokio::spawn(guard(postgres, cluster.clone()));

@@ -7,7 +7,7 @@
 //! - [`peer`]: the channel on which the nodes talk to each other.
 //! - [`database`]: PostgreSQL, as consensus directs it. [`guard`]: the process that ends it where the agent cannot.
 //! - [`config`], [`daemon`], [`join`]: the node's settings, its start and end, and how it becomes a member.
-//! - [`report`]: what is told to people.
+//! - [`report`], [`metrics`], [`page`]: what is told to people, and to Prometheus; the status page.
 //! - `faults`: switches for tests, in a program of their own.
 
 pub mod api;
@@ -21,7 +21,9 @@ mod faults;
 pub mod guard;
 pub mod handlers;
 pub mod join;
+pub mod metrics;
 pub mod openapi;
+pub mod page;
 pub mod peer;
 pub mod report;
 pub mod status;

@@ -73,7 +73,7 @@ const TAGS: [(&str, &str); 5] = [
 ];
 
 /// The operations, by the name of their method in the trait.
-const OPERATIONS: [(&str, &str, Class); 22] = [
+const OPERATIONS: [(&str, &str, Class); 23] = [
     ("is_leader", CLUSTER, Class::IsLeader),
     ("map", CLUSTER, Class::Read),
     ("status", CLUSTER, Class::Read),
@@ -90,12 +90,22 @@ const OPERATIONS: [(&str, &str, Class); 22] = [
     ("sql_readonly", DATABASE, Class::Read),
     ("rpc", EVENTS, Class::Memory),
     ("events", EVENTS, Class::Memory),
+    ("metrics", EVENTS, Class::Memory),
     ("primary", BALANCING, Class::Check),
     ("replica", BALANCING, Class::Check),
     ("read_only", BALANCING, Class::Check),
     ("health", BALANCING, Class::Check),
     ("liveness", BALANCING, Class::Check),
     ("readiness", BALANCING, Class::Check),
+];
+
+/// Operations that answer with text, and an example.
+const TEXTS: [(&str, &str); 2] = [
+    ("rpc", "2026-01-31T12:00:00.123Z term 7 leader elected: node 1\n"),
+    (
+        "metrics",
+        "# HELP qluster_term The newest term that this node knows.\n# TYPE qluster_term gauge\nqluster_term 7\n",
+    ),
 ];
 
 impl Class {
@@ -238,8 +248,8 @@ fn refine(document: &mut OpenAPI) -> Result<(), OpenapiError> {
                     content.example = content.schema.as_ref().and_then(|schema| partial_example(schema, &components));
                 }
             }
-            if *id == "rpc" {
-                operation.responses.responses.insert(StatusCode::Code(200), ReferenceOr::Item(text_response()));
+            if let Some((_, example)) = TEXTS.iter().find(|(name, _)| name == id) {
+                operation.responses.responses.insert(StatusCode::Code(200), ReferenceOr::Item(text_response(example)));
                 operation.responses.responses.sort_keys();
             }
             missing.retain(|name| name != id);
@@ -326,12 +336,9 @@ fn error_response(meaning: &str) -> Response {
     }
 }
 
-fn text_response() -> Response {
+fn text_response(example: &str) -> Response {
     let schema = Schema {
-        schema_data: SchemaData {
-            example: Some("2026-01-31T12:00:00.123Z term 7 leader elected: node 1\n".into()),
-            ..Default::default()
-        },
+        schema_data: SchemaData { example: Some(example.into()), ..Default::default() },
         schema_kind: SchemaKind::Type(Type::String(StringType::default())),
     };
     let body = MediaType { schema: Some(ReferenceOr::Item(schema)), ..Default::default() };

@@ -30,7 +30,7 @@ const AGREED: [(&str, &str, &[u16]); 15] = [
 const CHECKS: [&str; 6] = ["/primary", "/replica", "/read-only", "/health", "/liveness", "/readiness"];
 
 /// The operations that were added, with their codes.
-const ADDED: [(&str, &str, &[u16]); 1] = [("get", "/status", &[200, 412, 500, 531])];
+const ADDED: [(&str, &str, &[u16]); 2] = [("get", "/status", &[200, 412, 500, 531]), ("get", "/metrics", &[200, 500])];
 
 /// The parameters that were agreed: method, path, where, name. All are mandatory.
 const AGREED_PARAMETERS: [(&str, &str, &str, &str); 8] = [

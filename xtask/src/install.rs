@@ -16,15 +16,23 @@ struct Need {
     is_there: fn() -> bool,
 }
 
-const NEEDS: [Need; 1] =
-    [Need { what: "the PostgreSQL server", package: "postgresql", is_there: || postgres::bin_dir().is_some() }];
+const NEEDS: [Need; 3] = [
+    Need { what: "the PostgreSQL server", package: "postgresql", is_there: || postgres::bin_dir().is_some() },
+    Need { what: "the browser Chromium", package: "chromium", is_there: || on_path("chromium").is_some() },
+    Need { what: "Chromium's driver", package: "chromium-driver", is_there: || on_path("chromedriver").is_some() },
+];
 
 /// Where programs are unpacked that only a test uses.
 const TOOLS: &str = "target/tools";
 
 /// Installs what is missing, where this user may; otherwise names the command.
 pub(crate) fn all() -> Result<()> {
-    let missing: Vec<_> = NEEDS.iter().filter(|need| !(need.is_there)()).collect();
+    missing(&NEEDS)
+}
+
+/// The same of some.
+fn missing(needs: &[Need]) -> Result<()> {
+    let missing: Vec<_> = needs.iter().filter(|need| !(need.is_there)()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -45,7 +53,7 @@ pub(crate) fn all() -> Result<()> {
 
 /// PostgreSQL's programs, installed where they were missing.
 pub(crate) fn postgresql() -> Result<PathBuf> {
-    all()?;
+    missing(&NEEDS[..1])?;
     match postgres::bin_dir() {
         Some(dir) => Ok(dir),
         None => bail!("PostgreSQL's programs are not found below /usr/lib/postgresql, nor on the PATH"),
@@ -55,10 +63,8 @@ pub(crate) fn postgresql() -> Result<PathBuf> {
 /// A program that only a test uses: the one on the PATH, or the one of a Debian package that is unpacked below `target`
 /// with all that it depends on. Nothing is installed, so nothing of it is ever started but by the test.
 pub(crate) fn tool(program: &str, package: &str) -> Result<Command> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    if let Some(dir) = std::env::split_paths(&path).chain(sbin).find(|dir| dir.join(program).is_file()) {
-        return Ok(Command::new(dir.join(program)));
+    if let Some(path) = on_path(program) {
+        return Ok(Command::new(path));
     }
     let root = root().join(TOOLS).join(package);
     if !root.is_dir() {
@@ -72,6 +78,13 @@ pub(crate) fn tool(program: &str, package: &str) -> Result<Command> {
     let mut command = Command::new(found);
     command.env("LD_LIBRARY_PATH", std::env::join_paths(libraries)?);
     Ok(command)
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Debian keeps programs there that are not on the path of all users.
+    let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(sbin).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
 /// Unpacks a package, and what it needs and this machine lacks, to `root`, which is there once that is whole.

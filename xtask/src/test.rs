@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::{cargo, run as run_command, succeeds};
-use crate::{args, chaos, demo, deps, generated, install, interrupt, poolers};
+use crate::{args, chaos, contrib, demo, deps, generated, install, interrupt};
 
 /// A step: its name on the command line, and what it does.
 type Step = (&'static str, fn() -> Result<()>);
@@ -23,7 +23,7 @@ const STEPS: [Step; 13] = [
     ("docs", docs),
     ("package", package),
     ("demo", || demo::run(&args::Demo { release: false, keep: None, check: Some(1) })),
-    ("poolers", poolers::run),
+    ("contrib", contrib::run),
     ("chaos", faults),
 ];
 

@@ -400,6 +400,19 @@ pub async fn leader(nodes: &[&Daemon]) -> Leader {
     }
 }
 
+/// The leader after `before`, whom the others name for a while after it is gone.
+pub async fn leader_after(nodes: &[&Daemon], before: &Leader) -> Leader {
+    let begun = Instant::now();
+    loop {
+        let now = leader(nodes).await;
+        if now.term > before.term {
+            return now;
+        }
+        assert!(begun.elapsed() < PATIENCE, "nobody leads after {before:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// Of `nodes`, the one that `leader` is, and the others.
 pub fn parted<'a>(nodes: &[&'a Daemon], leader: &Leader) -> (&'a Daemon, Vec<&'a Daemon>) {
     let (leads, follow): (Vec<_>, Vec<_>) = nodes.iter().partition(|node| node.port == leader.api_port.get());

@@ -38,7 +38,7 @@ fn welcome(cluster: &Cluster) -> String {
     let lines = |line: fn(&Node) -> String| cluster.nodes().iter().map(line).collect::<Vec<_>>().join("\n");
     let first = cluster.nodes()[0].url();
     format!(
-        "\nThree nodes run. Their data and logs are in {}\n\nREST API:\n{}\n\nDatabases:\n{}\n\nTry:\n{}\n",
+        "\nThree nodes run. Their data and logs are in {}\n\nREST API, and a status page for your browser:\n{}\n\nDatabases:\n{}\n\nTry:\n{}\n",
         cluster.dir().display(),
         lines(|node| format!("  node {}  {}", node.number, node.url())),
         lines(|node| format!("  psql \"{}\"", postgres::conninfo(node.db()))),

@@ -1,4 +1,4 @@
-//! The configurations in `contrib/poolers`, tried: a failover behind HAProxy, PgBouncer and libpq.
+//! `contrib/poolers`: a failover behind HAProxy, PgBouncer and libpq.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -13,7 +13,7 @@ use crate::cluster::writer::Writer;
 use crate::cluster::{Cluster, READ_LIMIT, ports};
 use crate::postgres::Session;
 use crate::wait::{Look, until};
-use crate::{cargo, http, install};
+use crate::{cargo, http};
 
 /// Where the configurations are.
 const CONFIGURATIONS: &str = "contrib/poolers";
@@ -35,15 +35,8 @@ const CHECKS: [(&str, bool, bool); 8] = [
     ("/readiness?lag=1GB", true, true),
 ];
 
-/// Tries the configurations before a cluster of three, whose leading node is killed.
-pub(crate) fn run() -> Result<()> {
-    let bin_dir = install::postgresql()?;
-    let (haproxy, pgbouncer) = (install::tool("haproxy", "haproxy")?, install::tool("pgbouncer", "pgbouncer")?);
-    let server = cargo::build_server(false)?;
-    Cluster::with(&server, &bin_dir, None, |cluster| fail_over(cluster, haproxy, pgbouncer))
-}
-
-fn fail_over(cluster: &mut Cluster, haproxy: Command, pgbouncer: Command) -> Result<()> {
+/// Kills the leading node of a cluster behind them, and brings it back.
+pub(super) fn fail_over(cluster: &mut Cluster, haproxy: Command, pgbouncer: Command) -> Result<()> {
     let leader = cluster.leader().context("no node says that it leads")?;
     for (path, primary, standby) in CHECKS {
         for index in 0..cluster.nodes().len() {
