@@ -3,6 +3,7 @@
 mod lead;
 mod members;
 mod report;
+mod role;
 mod serve;
 mod vitals;
 
@@ -174,6 +175,7 @@ impl Cluster {
             }
         };
         self.spawn(until_removed(inner.removed.subscribe(), upkeep::run(core.clone(), inner.local.clone(), ask)));
+        self.spawn(until_removed(inner.removed.subscribe(), role::tell(Arc::downgrade(inner))));
         self.spawn(live_settings(core.clone()));
         self.spawn(watch_removal(core, inner.removed.clone()));
     }
