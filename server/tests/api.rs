@@ -319,7 +319,7 @@ async fn bad_requests_are_refused_with_what_was_expected_and_change_nothing() {
         (Method::GET, "/node", 405),
         (Method::GET, "/node/1", 405),
         (Method::GET, "/node-down/1", 405),
-        (Method::GET, "/", 404),
+        (Method::GET, "/page", 404),
         (Method::GET, "/nothing", 404),
         (Method::DELETE, "/node/1/2", 404),
     ] {

@@ -107,6 +107,7 @@ fn unpack(package: &str, root: &Path) -> Result<()> {
         dpkg.arg("--extract").arg(archive).arg(&part);
         run(dpkg)?;
     }
+    std::fs::remove_dir_all(&archives).with_context(|| format!("removing {}", archives.display()))?;
     std::fs::rename(&part, root).with_context(|| format!("renaming {}", part.display()))
 }
 

@@ -32,7 +32,7 @@ impl<D> Counted<D> {
 
     fn count(&self, request: &Request) {
         let path = pattern(&request.path);
-        let path = if self.paths.iter().any(|known| *known == path) { path.as_str() } else { "other" };
+        let path = if self.paths.contains(&path) { path.as_str() } else { "other" };
         // A method is whatever a client says.
         let known = ["GET", "HEAD", "OPTIONS", "POST", "PATCH", "DELETE", "PUT"];
         let method = known.into_iter().find(|known| *known == request.method).unwrap_or("other");
