@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::identity;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ struct Shared {
     started: Instant,
     heard: watch::Sender<Option<Contact>>,
     observers: Observers,
+    /// The newest term whose leader told this node that it hands over; 0 before the first.
+    handed_over: AtomicU64,
     /// The snapshot that is being received.
     snapshot: Mutex<Option<(Uuid, Vec<u8>)>>,
 }
@@ -178,6 +181,7 @@ impl Core {
             started,
             heard: watch::Sender::new(None),
             observers: Observers::default(),
+            handed_over: AtomicU64::new(0),
             snapshot: Mutex::default(),
         })))
     }
@@ -283,9 +287,9 @@ impl Core {
         self.0.heard.subscribe()
     }
 
-    /// Whether the leader that this node heard last said that it hands over.
-    pub(crate) fn was_handed_over(&self) -> bool {
-        self.0.heard.borrow().is_some_and(|heard| heard.promised.is_none())
+    /// Whether the leader of `term` told this node that it hands its lead over.
+    pub(crate) fn was_handed_over(&self, term: Term) -> bool {
+        self.0.handed_over.load(Ordering::Relaxed) >= term.0
     }
 
     pub(crate) fn observers(&self) -> &Observers {
@@ -456,6 +460,7 @@ impl Core {
         let own = self.raft().server_metrics().borrow_watched().vote;
         if *request.from_leader() == own {
             self.note_contact(None);
+            self.0.handed_over.fetch_max(own.leader_id().term, Ordering::Relaxed);
         }
         let taken = self
             .on_core(|raft| {

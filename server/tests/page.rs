@@ -14,7 +14,7 @@ use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use qluster_consensus::model::{Leader, NodeId};
 use serde_json::{Value, json};
-use support::{Daemon, Ground, PATIENCE, free_port, id_of, leader, leader_after, parted};
+use support::{Daemon, Ground, PATIENCE, be_patient, free_port, id_of, leader, leader_after, parted};
 
 /// Slow where a machine has other work: it starts a browser, and draws.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -170,6 +170,7 @@ async fn three(ground: &Ground) -> ([Daemon; 3], [Vec<String>; 3]) {
 async fn the_picture_follows_a_failover_and_the_page_hands_over() {
     let ground = Ground::new();
     let (mut nodes, flags) = three(&ground).await;
+    be_patient(&nodes.each_ref()).await;
     let driver = Driver::start();
     let page = driver.browser(Viewer::Desk).await;
 

@@ -54,7 +54,20 @@ impl Cluster {
             Role::Follows(leader, term) => {
                 tracing::info!(%leader, %term, why = self.why_elected(term), "this node follows another");
             }
-            Role::Seeks => tracing::warn!(?before, why = self.why_no_leader(), "this node knows no leader any more"),
+            Role::Seeks => tracing::warn!(why = self.why_lost(before), "this node knows no leader any more"),
+        }
+    }
+
+    /// Why there is no leader any more.
+    fn why_lost(&self, before: Role) -> String {
+        let core = &self.0.core;
+        match before {
+            // Its lease has not run out: there is none any more.
+            Role::Leads(term) if core.seat().leader == Some(core.id()) && core.lease_end(term).is_none() => {
+                format!("it hands its lead of term {term} over")
+            }
+            Role::Follows(_, term) if core.was_handed_over(term) => "the leader hands over".into(),
+            _ => self.why_no_leader(),
         }
     }
 

@@ -159,7 +159,7 @@ impl Duty {
         match last {
             None => (BOOTSTRAP, "it is the first to lead".into()),
             Some(last) if last.node == core.id() => (RESUMED, "it led before".into()),
-            Some(last) if core.was_handed_over() => (HANDOVER, format!("node {} handed over", last.node)),
+            Some(last) if core.was_handed_over(last.term) => (HANDOVER, format!("node {} handed over", last.node)),
             Some(last) => (FAILOVER, format!("node {} was not heard any more", last.node)),
         }
     }

@@ -400,6 +400,12 @@ pub async fn leader(nodes: &[&Daemon]) -> Leader {
     }
 }
 
+/// Makes the leader patient: what else the machine has to do, such as to start a browser, costs it no lease.
+pub async fn be_patient(nodes: &[&Daemon]) {
+    let (leads, _) = parted(nodes, &leader(nodes).await);
+    assert_eq!(leads.configure(serde_json::json!({"node-timeout": "3s"})).await.status, 200);
+}
+
 /// The leader after `before`, whom the others name for a while after it is gone.
 pub async fn leader_after(nodes: &[&Daemon], before: &Leader) -> Leader {
     let begun = Instant::now();
