@@ -14,6 +14,7 @@
 //! - [`durability`], `membership`, `leader`, `views`, `handover`: how many must hold what; who is a member; who sees whom.
 //! - [`recover`]: one node goes on alone where the others are gone for good.
 //! - `propose`, `tasks`, [`cluster`]: writing a change, a node's own rounds, and the handle that the server uses.
+//! - `observe`: hooks for whoever measures.
 
 #![deny(missing_docs)]
 
@@ -44,6 +45,8 @@ mod membership;
 pub mod model;
 #[cfg(feature = "raft")]
 mod network;
+#[cfg(feature = "raft")]
+mod observe;
 #[cfg(feature = "raft")]
 mod plan;
 #[cfg(feature = "raft")]
