@@ -160,6 +160,7 @@ fn example(document: &Value, name: &str, schema: &Value) -> String {
         ("limit", _) => "10".into(),
         ("db-port", _) => "5432".into(),
         ("node", _) => "2".into(),
+        ("lag", _) => "16MB".into(),
         (_, _) if schema["format"] == "ip" => "127.0.0.1".into(),
         (_, Some(Value::String(value))) => value.clone(),
         (_, Some(value)) if !value.is_null() => value.to_string(),
