@@ -298,6 +298,7 @@ Whatever is not 200 has a body of the schema `Error`:
 | 420 | `unconfirmed` | the change is in the leader's log but was not confirmed in time: it may still take effect | look first |
 | 429 | `too-many-requests` | too many wrong credentials came from this address | yes, shortly |
 | 500 | `internal` | a defect or a failing disk | no |
+| 503 | `not-serving` | a load balancer's check is not met; the body says why | of another node |
 | 530 | `no-leader` | the cluster has no leader now | yes, shortly |
 | 531 | `unavailable` | this node's consensus is starting, stopping or has stopped, or its database does not answer | yes, elsewhere |
 
@@ -414,6 +415,18 @@ let response = client.events()
     pub fn events(&self) -> builder::Events<'_> {
         builder::Events::new(self)
     }
+    /**Whether the database of this node runs
+
+Sends a `GET` request to `/health`
+
+```ignore
+let response = client.health()
+    .send()
+    .await;
+```*/
+    pub fn health(&self) -> builder::Health<'_> {
+        builder::Health::new(self)
+    }
     /**Returns the cluster information needed to start a previously added node
 
 Sends a `GET` request to `/info`
@@ -471,6 +484,20 @@ let response = client.leader_post()
     pub fn leader_post(&self) -> builder::LeaderPost<'_> {
         builder::LeaderPost::new(self)
     }
+    /**Whether this node is alive
+
+503 where its consensus has stopped, which a restart may mend. The body is null while the node is starting or joining.
+
+Sends a `GET` request to `/liveness`
+
+```ignore
+let response = client.liveness()
+    .send()
+    .await;
+```*/
+    pub fn liveness(&self) -> builder::Liveness<'_> {
+        builder::Liveness::new(self)
+    }
     /**Returns the cluster map and settings
 
 With `after-index`, the answer waits until the map is newer than that index, at most for `wait`; then the map is answered as it is.
@@ -489,6 +516,18 @@ let response = client.map()
 ```*/
     pub fn map(&self) -> builder::Map<'_> {
         builder::Map::new(self)
+    }
+    /**What is measured at this node, in Prometheus' text format
+
+Sends a `GET` request to `/metrics`
+
+```ignore
+let response = client.metrics()
+    .send()
+    .await;
+```*/
+    pub fn metrics(&self) -> builder::Metrics<'_> {
+        builder::Metrics::new(self)
     }
     /**Add a new node to the cluster (all new nodes initially become listeners)
 
@@ -565,6 +604,67 @@ let response = client.node_upgrade()
 ```*/
     pub fn node_upgrade(&self) -> builder::NodeUpgrade<'_> {
         builder::NodeUpgrade::new(self)
+    }
+    /**Whether this node takes writes
+
+For load balancers, as the checks below: 200 or 503, for GET, HEAD and OPTIONS, as Patroni's. 200 only at the leader, while its lease holds and its database lets clients in: at no two nodes at once.
+
+Sends a `GET` request to `/primary`
+
+```ignore
+let response = client.primary()
+    .send()
+    .await;
+```*/
+    pub fn primary(&self) -> builder::Primary<'_> {
+        builder::Primary::new(self)
+    }
+    /**Whether this node takes reads: `/primary` or `/replica`
+
+Sends a `GET` request to `/read-only`
+
+Arguments:
+- `lag`: A standby that has not replayed so much of the leader's WAL, or of which that is not known, does not meet the check: bytes, or with a unit, `16MB`.
+```ignore
+let response = client.read_only()
+    .lag(lag)
+    .send()
+    .await;
+```*/
+    pub fn read_only(&self) -> builder::ReadOnly<'_> {
+        builder::ReadOnly::new(self)
+    }
+    /**Whether this node is a working part of its cluster
+
+The leader that lets clients in, a standby that streams from it, or a node without a database that knows the leader.
+
+Sends a `GET` request to `/readiness`
+
+Arguments:
+- `lag`: A standby that has not replayed so much of the leader's WAL, or of which that is not known, does not meet the check: bytes, or with a unit, `16MB`.
+```ignore
+let response = client.readiness()
+    .lag(lag)
+    .send()
+    .await;
+```*/
+    pub fn readiness(&self) -> builder::Readiness<'_> {
+        builder::Readiness::new(self)
+    }
+    /**Whether this node is a standby to read from
+
+Sends a `GET` request to `/replica`
+
+Arguments:
+- `lag`: A standby that has not replayed so much of the leader's WAL, or of which that is not known, does not meet the check: bytes, or with a unit, `16MB`.
+```ignore
+let response = client.replica()
+    .lag(lag)
+    .send()
+    .await;
+```*/
+    pub fn replica(&self) -> builder::Replica<'_> {
+        builder::Replica::new(self)
     }
     /**Human-readable cluster and rpc events
 
@@ -1070,6 +1170,71 @@ pub mod builder {
             }
         }
     }
+    /**Builder for [`Client::health`]
+
+[`Client::health`]: super::Client::health*/
+    #[derive(Debug, Clone)]
+    pub struct Health<'a> {
+        client: &'a super::Client,
+    }
+    impl<'a> Health<'a> {
+        pub fn new(client: &'a super::Client) -> Self {
+            Self { client: client }
+        }
+        ///Sends a `GET` request to `/health`
+        pub async fn send(
+            self,
+        ) -> Result<
+            ResponseValue<::qluster_consensus::model::NodeStatus>,
+            Error<::qluster_consensus::model::Error>,
+        > {
+            let Self { client } = self;
+            let url = format!("{}/health", client.baseurl,);
+            let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+            header_map
+                .append(
+                    ::reqwest::header::HeaderName::from_static("api-version"),
+                    ::reqwest::header::HeaderValue::from_static(
+                        super::Client::api_version(),
+                    ),
+                );
+            #[allow(unused_mut)]
+            let mut request = client
+                .client
+                .get(url)
+                .header(
+                    ::reqwest::header::ACCEPT,
+                    ::reqwest::header::HeaderValue::from_static("application/json"),
+                )
+                .headers(header_map)
+                .build()?;
+            let info = OperationInfo {
+                operation_id: "health",
+            };
+            client.pre(&mut request, &info).await?;
+            let result = client.exec(request, &info).await;
+            client.post(&result, &info).await?;
+            let response = result?;
+            match response.status().as_u16() {
+                200u16 => ResponseValue::from_response(response).await,
+                500u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                503u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                _ => Err(Error::UnexpectedResponse(response)),
+            }
+        }
+    }
     /**Builder for [`Client::info`]
 
 [`Client::info`]: super::Client::info*/
@@ -1481,6 +1646,71 @@ pub mod builder {
             }
         }
     }
+    /**Builder for [`Client::liveness`]
+
+[`Client::liveness`]: super::Client::liveness*/
+    #[derive(Debug, Clone)]
+    pub struct Liveness<'a> {
+        client: &'a super::Client,
+    }
+    impl<'a> Liveness<'a> {
+        pub fn new(client: &'a super::Client) -> Self {
+            Self { client: client }
+        }
+        ///Sends a `GET` request to `/liveness`
+        pub async fn send(
+            self,
+        ) -> Result<
+            ResponseValue<::std::option::Option<::qluster_consensus::model::NodeStatus>>,
+            Error<::qluster_consensus::model::Error>,
+        > {
+            let Self { client } = self;
+            let url = format!("{}/liveness", client.baseurl,);
+            let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+            header_map
+                .append(
+                    ::reqwest::header::HeaderName::from_static("api-version"),
+                    ::reqwest::header::HeaderValue::from_static(
+                        super::Client::api_version(),
+                    ),
+                );
+            #[allow(unused_mut)]
+            let mut request = client
+                .client
+                .get(url)
+                .header(
+                    ::reqwest::header::ACCEPT,
+                    ::reqwest::header::HeaderValue::from_static("application/json"),
+                )
+                .headers(header_map)
+                .build()?;
+            let info = OperationInfo {
+                operation_id: "liveness",
+            };
+            client.pre(&mut request, &info).await?;
+            let result = client.exec(request, &info).await;
+            client.post(&result, &info).await?;
+            let response = result?;
+            match response.status().as_u16() {
+                200u16 => ResponseValue::from_response(response).await,
+                500u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                503u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                _ => Err(Error::UnexpectedResponse(response)),
+            }
+        }
+    }
     /**Builder for [`Client::map`]
 
 [`Client::map`]: super::Client::map*/
@@ -1600,6 +1830,70 @@ pub mod builder {
                     )
                 }
                 531u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                _ => Err(Error::UnexpectedResponse(response)),
+            }
+        }
+    }
+    /**Builder for [`Client::metrics`]
+
+[`Client::metrics`]: super::Client::metrics*/
+    #[derive(Debug, Clone)]
+    pub struct Metrics<'a> {
+        client: &'a super::Client,
+    }
+    impl<'a> Metrics<'a> {
+        pub fn new(client: &'a super::Client) -> Self {
+            Self { client: client }
+        }
+        ///Sends a `GET` request to `/metrics`
+        pub async fn send(
+            self,
+        ) -> Result<
+            ResponseValue<ByteStream>,
+            Error<::qluster_consensus::model::Error>,
+        > {
+            let Self { client } = self;
+            let url = format!("{}/metrics", client.baseurl,);
+            let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+            header_map
+                .append(
+                    ::reqwest::header::HeaderName::from_static("api-version"),
+                    ::reqwest::header::HeaderValue::from_static(
+                        super::Client::api_version(),
+                    ),
+                );
+            #[allow(unused_mut)]
+            let mut request = client.client.get(url).headers(header_map).build()?;
+            let info = OperationInfo {
+                operation_id: "metrics",
+            };
+            client.pre(&mut request, &info).await?;
+            let result = client.exec(request, &info).await;
+            client.post(&result, &info).await?;
+            let response = result?;
+            match response.status().as_u16() {
+                200u16 => Ok(ResponseValue::stream(response)),
+                401u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                429u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                500u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,
@@ -2251,6 +2545,344 @@ pub mod builder {
                     )
                 }
                 531u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                _ => Err(Error::UnexpectedResponse(response)),
+            }
+        }
+    }
+    /**Builder for [`Client::primary`]
+
+[`Client::primary`]: super::Client::primary*/
+    #[derive(Debug, Clone)]
+    pub struct Primary<'a> {
+        client: &'a super::Client,
+    }
+    impl<'a> Primary<'a> {
+        pub fn new(client: &'a super::Client) -> Self {
+            Self { client: client }
+        }
+        ///Sends a `GET` request to `/primary`
+        pub async fn send(
+            self,
+        ) -> Result<
+            ResponseValue<::qluster_consensus::model::NodeStatus>,
+            Error<::qluster_consensus::model::Error>,
+        > {
+            let Self { client } = self;
+            let url = format!("{}/primary", client.baseurl,);
+            let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+            header_map
+                .append(
+                    ::reqwest::header::HeaderName::from_static("api-version"),
+                    ::reqwest::header::HeaderValue::from_static(
+                        super::Client::api_version(),
+                    ),
+                );
+            #[allow(unused_mut)]
+            let mut request = client
+                .client
+                .get(url)
+                .header(
+                    ::reqwest::header::ACCEPT,
+                    ::reqwest::header::HeaderValue::from_static("application/json"),
+                )
+                .headers(header_map)
+                .build()?;
+            let info = OperationInfo {
+                operation_id: "primary",
+            };
+            client.pre(&mut request, &info).await?;
+            let result = client.exec(request, &info).await;
+            client.post(&result, &info).await?;
+            let response = result?;
+            match response.status().as_u16() {
+                200u16 => ResponseValue::from_response(response).await,
+                500u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                503u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                _ => Err(Error::UnexpectedResponse(response)),
+            }
+        }
+    }
+    /**Builder for [`Client::read_only`]
+
+[`Client::read_only`]: super::Client::read_only*/
+    #[derive(Debug, Clone)]
+    pub struct ReadOnly<'a> {
+        client: &'a super::Client,
+        lag: Result<Option<::std::string::String>, String>,
+    }
+    impl<'a> ReadOnly<'a> {
+        pub fn new(client: &'a super::Client) -> Self {
+            Self {
+                client: client,
+                lag: Ok(None),
+            }
+        }
+        pub fn lag<V>(mut self, value: V) -> Self
+        where
+            V: std::convert::TryInto<::std::string::String>,
+        {
+            self.lag = value
+                .try_into()
+                .map(Some)
+                .map_err(|_| {
+                    "conversion to `:: std :: string :: String` for lag failed"
+                        .to_string()
+                });
+            self
+        }
+        ///Sends a `GET` request to `/read-only`
+        pub async fn send(
+            self,
+        ) -> Result<
+            ResponseValue<::qluster_consensus::model::NodeStatus>,
+            Error<::qluster_consensus::model::Error>,
+        > {
+            let Self { client, lag } = self;
+            let lag = lag.map_err(Error::InvalidRequest)?;
+            let url = format!("{}/read-only", client.baseurl,);
+            let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+            header_map
+                .append(
+                    ::reqwest::header::HeaderName::from_static("api-version"),
+                    ::reqwest::header::HeaderValue::from_static(
+                        super::Client::api_version(),
+                    ),
+                );
+            #[allow(unused_mut)]
+            let mut request = client
+                .client
+                .get(url)
+                .header(
+                    ::reqwest::header::ACCEPT,
+                    ::reqwest::header::HeaderValue::from_static("application/json"),
+                )
+                .query(&progenitor_client::QueryParam::new("lag", &lag))
+                .headers(header_map)
+                .build()?;
+            let info = OperationInfo {
+                operation_id: "read_only",
+            };
+            client.pre(&mut request, &info).await?;
+            let result = client.exec(request, &info).await;
+            client.post(&result, &info).await?;
+            let response = result?;
+            match response.status().as_u16() {
+                200u16 => ResponseValue::from_response(response).await,
+                400u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                500u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                503u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                _ => Err(Error::UnexpectedResponse(response)),
+            }
+        }
+    }
+    /**Builder for [`Client::readiness`]
+
+[`Client::readiness`]: super::Client::readiness*/
+    #[derive(Debug, Clone)]
+    pub struct Readiness<'a> {
+        client: &'a super::Client,
+        lag: Result<Option<::std::string::String>, String>,
+    }
+    impl<'a> Readiness<'a> {
+        pub fn new(client: &'a super::Client) -> Self {
+            Self {
+                client: client,
+                lag: Ok(None),
+            }
+        }
+        pub fn lag<V>(mut self, value: V) -> Self
+        where
+            V: std::convert::TryInto<::std::string::String>,
+        {
+            self.lag = value
+                .try_into()
+                .map(Some)
+                .map_err(|_| {
+                    "conversion to `:: std :: string :: String` for lag failed"
+                        .to_string()
+                });
+            self
+        }
+        ///Sends a `GET` request to `/readiness`
+        pub async fn send(
+            self,
+        ) -> Result<
+            ResponseValue<::qluster_consensus::model::NodeStatus>,
+            Error<::qluster_consensus::model::Error>,
+        > {
+            let Self { client, lag } = self;
+            let lag = lag.map_err(Error::InvalidRequest)?;
+            let url = format!("{}/readiness", client.baseurl,);
+            let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+            header_map
+                .append(
+                    ::reqwest::header::HeaderName::from_static("api-version"),
+                    ::reqwest::header::HeaderValue::from_static(
+                        super::Client::api_version(),
+                    ),
+                );
+            #[allow(unused_mut)]
+            let mut request = client
+                .client
+                .get(url)
+                .header(
+                    ::reqwest::header::ACCEPT,
+                    ::reqwest::header::HeaderValue::from_static("application/json"),
+                )
+                .query(&progenitor_client::QueryParam::new("lag", &lag))
+                .headers(header_map)
+                .build()?;
+            let info = OperationInfo {
+                operation_id: "readiness",
+            };
+            client.pre(&mut request, &info).await?;
+            let result = client.exec(request, &info).await;
+            client.post(&result, &info).await?;
+            let response = result?;
+            match response.status().as_u16() {
+                200u16 => ResponseValue::from_response(response).await,
+                400u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                500u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                503u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                _ => Err(Error::UnexpectedResponse(response)),
+            }
+        }
+    }
+    /**Builder for [`Client::replica`]
+
+[`Client::replica`]: super::Client::replica*/
+    #[derive(Debug, Clone)]
+    pub struct Replica<'a> {
+        client: &'a super::Client,
+        lag: Result<Option<::std::string::String>, String>,
+    }
+    impl<'a> Replica<'a> {
+        pub fn new(client: &'a super::Client) -> Self {
+            Self {
+                client: client,
+                lag: Ok(None),
+            }
+        }
+        pub fn lag<V>(mut self, value: V) -> Self
+        where
+            V: std::convert::TryInto<::std::string::String>,
+        {
+            self.lag = value
+                .try_into()
+                .map(Some)
+                .map_err(|_| {
+                    "conversion to `:: std :: string :: String` for lag failed"
+                        .to_string()
+                });
+            self
+        }
+        ///Sends a `GET` request to `/replica`
+        pub async fn send(
+            self,
+        ) -> Result<
+            ResponseValue<::qluster_consensus::model::NodeStatus>,
+            Error<::qluster_consensus::model::Error>,
+        > {
+            let Self { client, lag } = self;
+            let lag = lag.map_err(Error::InvalidRequest)?;
+            let url = format!("{}/replica", client.baseurl,);
+            let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+            header_map
+                .append(
+                    ::reqwest::header::HeaderName::from_static("api-version"),
+                    ::reqwest::header::HeaderValue::from_static(
+                        super::Client::api_version(),
+                    ),
+                );
+            #[allow(unused_mut)]
+            let mut request = client
+                .client
+                .get(url)
+                .header(
+                    ::reqwest::header::ACCEPT,
+                    ::reqwest::header::HeaderValue::from_static("application/json"),
+                )
+                .query(&progenitor_client::QueryParam::new("lag", &lag))
+                .headers(header_map)
+                .build()?;
+            let info = OperationInfo {
+                operation_id: "replica",
+            };
+            client.pre(&mut request, &info).await?;
+            let result = client.exec(request, &info).await;
+            client.post(&result, &info).await?;
+            let response = result?;
+            match response.status().as_u16() {
+                200u16 => ResponseValue::from_response(response).await,
+                400u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                500u16 => {
+                    Err(
+                        Error::ErrorResponse(
+                            ResponseValue::from_response(response).await?,
+                        ),
+                    )
+                }
+                503u16 => {
                     Err(
                         Error::ErrorResponse(
                             ResponseValue::from_response(response).await?,

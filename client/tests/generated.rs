@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use openapiv3::OpenAPI;
+use openapiv3::{OpenAPI, ReferenceOr};
 use progenitor::{GenerationSettings, Generator, InterfaceStyle, TypeImpl};
 use qluster_client::model;
 use serde_json::Value;
@@ -62,7 +62,14 @@ fn generate() -> String {
         let type_name = format!("::qluster_consensus::model::{schema}");
         settings.with_replacement(schema, type_name, [TypeImpl::Display, TypeImpl::FromStr].into_iter());
     }
-    let tokens = Generator::new(&settings).generate_tokens(&description()).unwrap();
+    let mut description = description();
+    for item in description.paths.paths.values_mut() {
+        if let ReferenceOr::Item(item) = item {
+            // What balancers ask by these methods a program asks by GET, and learns more.
+            (item.head, item.options) = (None, None);
+        }
+    }
+    let tokens = Generator::new(&settings).generate_tokens(&description).unwrap();
     let code = prettyplease::unparse(&syn::parse2(tokens).unwrap());
     format!("// Generated from openapi.yaml by `cargo xtask client`; do not edit.\n\n{code}")
 }

@@ -3,21 +3,25 @@
 mod lead;
 mod members;
 mod report;
+mod role;
 mod serve;
+mod vitals;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::{EntryPayload, RaftLogReader};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
+pub use self::vitals::Vitals;
 use crate::clock::{Clock, Instant};
 pub use crate::cluster_error::{ClusterError, StartError};
 use crate::command::Change;
-use crate::database::Database;
+use crate::database::{Database, DatabaseRole};
 use crate::durability::majority;
 use crate::duty::{Duty, Local, Order};
 use crate::election::{self, Candidacy};
@@ -27,6 +31,7 @@ use crate::model::{
     ClusterInfo, ClusterLog, ClusterMap, ClusterStatus, Config, Event, Leader, LogIndex, Node, NodeId, NodeRole,
     ReadonlyStatements, Term,
 };
+pub use crate::observe::CAUSES;
 use crate::propose::{ProposeError, Reason, propose};
 use crate::raft::{Context, Core, RaftError};
 use crate::random::Random;
@@ -186,6 +191,7 @@ impl Cluster {
             }
         };
         self.spawn(until_removed(inner.removed.subscribe(), upkeep::run(core.clone(), inner.local.clone(), ask)));
+        self.spawn(until_removed(inner.removed.subscribe(), role::tell(Arc::downgrade(inner))));
         self.spawn(live_settings(core.clone()));
         self.spawn(watch_removal(core, inner.removed.clone()));
     }
@@ -210,6 +216,19 @@ impl Cluster {
     /// The voters that are in force: those that the committed membership names.
     pub fn voters(&self) -> BTreeSet<NodeId> {
         self.0.core.membership().1.into_iter().flatten().collect()
+    }
+
+    /// This node as a member of its cluster, where it is one.
+    pub fn own_node(&self) -> Option<Node> {
+        self.member(self.0.identity.node).ok()
+    }
+
+    /// Whether the database of this node is a primary that lets clients in. It may be a deposed one: ask
+    /// [`Cluster::is_leader`], too.
+    pub fn admits(&self) -> bool {
+        let local = &self.0.local;
+        let is_primary = local.status().is_some_and(|status| status.role == DatabaseRole::Primary);
+        is_primary && local.admitted.load(Ordering::Relaxed)
     }
 
     // ---- what is asked ----

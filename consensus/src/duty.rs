@@ -161,8 +161,6 @@ pub(crate) struct Duty {
     record: watch::Sender<Record>,
     views: Views,
     in_force: watch::Sender<InForce>,
-    /// Whether clients are let in.
-    admitted: bool,
     /// That somebody has accepted that commits are lost where this node leads.
     accepted: Option<Accepted>,
     /// Since when this node, elected, tries to take its lead up.
@@ -204,7 +202,6 @@ impl Duty {
             record,
             views,
             in_force,
-            admitted: false,
             accepted: None,
             waits: None,
             fenced: None,
@@ -416,7 +413,7 @@ impl Duty {
     /// Nothing is known any more of a sync rule that is in force here, or of clients that were let in.
     fn serves_no_more(&mut self) {
         self.in_force.send_replace(InForce::default());
-        self.admitted = false;
+        self.local.admitted.store(false, Ordering::Relaxed);
     }
 
     /// Tells people what hinders this node, or that nothing does.

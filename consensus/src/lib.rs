@@ -15,6 +15,7 @@
 //! - [`recover`]: one node goes on alone where the others are gone for good.
 //! - [`readonly`]: the statements that do not write, as they are agreed on.
 //! - `propose`, `tasks`, [`cluster`]: writing a change, a node's own rounds, and the handle that the server uses.
+//! - `observe`: hooks for whoever measures.
 
 #![deny(missing_docs)]
 
@@ -45,6 +46,8 @@ mod membership;
 pub mod model;
 #[cfg(feature = "raft")]
 mod network;
+#[cfg(feature = "raft")]
+mod observe;
 #[cfg(feature = "raft")]
 mod plan;
 #[cfg(feature = "raft")]

@@ -81,8 +81,14 @@ pub(crate) async fn propose(
             }
         }
     };
+    let begun = std::time::Instant::now();
     match tokio::time::timeout(patience, tries).await {
-        Ok(outcome) => outcome,
+        Ok(outcome) => {
+            if outcome.is_ok() {
+                core.observers().commits.took(begun.elapsed());
+            }
+            outcome
+        }
         Err(_) if written.load(Ordering::Relaxed) => Err(ProposeError::Unconfirmed(patience)),
         Err(_) => Err(ProposeError::NotLeader),
     }

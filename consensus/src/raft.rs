@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::identity;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::durability::lease_end;
 use crate::machine::Machine;
 use crate::model::{Config, LogIndex, NodeId, Term, WalPosition};
 use crate::network::Network;
+use crate::observe::Observers;
 use crate::random::Random;
 use crate::sabotage::{self, Sabotage};
 use crate::store::Store;
@@ -54,6 +56,9 @@ struct Shared {
     started: Instant,
     led_before: bool,
     heard: watch::Sender<Option<Contact>>,
+    observers: Observers,
+    /// The newest term whose leader told this node that it hands over; 0 before the first.
+    handed_over: AtomicU64,
     /// The snapshot that is being received.
     snapshot: Mutex<Option<(Uuid, Vec<u8>)>>,
 }
@@ -188,6 +193,8 @@ impl Core {
             started,
             led_before,
             heard: watch::Sender::new(None),
+            observers: Observers::default(),
+            handed_over: AtomicU64::new(0),
             snapshot: Mutex::default(),
         })))
     }
@@ -308,6 +315,20 @@ impl Core {
     /// Follows the contact to leaders.
     pub(crate) fn heard(&self) -> watch::Receiver<Option<Contact>> {
         self.0.heard.subscribe()
+    }
+
+    /// Whether the leader of `term` told this node that it hands its lead over.
+    pub(crate) fn was_handed_over(&self, term: Term) -> bool {
+        self.0.handed_over.load(Ordering::Relaxed) >= term.0
+    }
+
+    pub(crate) fn observers(&self) -> &Observers {
+        &self.0.observers
+    }
+
+    /// The last entry in the log, applied or not.
+    pub(crate) fn last_index(&self) -> LogIndex {
+        LogIndex(self.raft().metrics().borrow_watched().last_log_index.unwrap_or_default())
     }
 
     pub(crate) fn seat(&self) -> Seat {
@@ -478,6 +499,7 @@ impl Core {
         let own = self.raft().server_metrics().borrow_watched().vote;
         if *request.from_leader() == own {
             self.note_contact(None);
+            self.0.handed_over.fetch_max(own.leader_id().term, Ordering::Relaxed);
         }
         let taken = self
             .on_core(|raft| {

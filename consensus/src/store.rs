@@ -240,6 +240,12 @@ impl Store {
         self.writer.shared.timing.slowest()
     }
 
+    /// Has `hook` told how long each write to the disk takes. It is called by the writer and must not block. Only the
+    /// first hook counts.
+    pub fn observe(&self, hook: impl Fn(Duration) + Send + Sync + 'static) {
+        self.writer.shared.timing.observe(hook);
+    }
+
     fn set(&self, change: Change) -> Result<(), StoreError> {
         let (reply, receiver) = mpsc::channel();
         {

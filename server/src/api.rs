@@ -14,8 +14,8 @@ use dropshot::{
 };
 use http::Response;
 use qluster_consensus::model::{
-    ClusterInfo, ClusterMap, ClusterStatus, Config, ConfigUpdate, Duration, Event, Leader, LogIndex, Node, NodeId,
-    NodeRole, Port,
+    Bytes, ClusterInfo, ClusterMap, ClusterStatus, Config, ConfigUpdate, Duration, Event, Leader, LogIndex, Node,
+    NodeId, NodeRole, NodeStatus, Port,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -197,6 +197,76 @@ pub trait QlusterApi {
         path: Path<DocsPath>,
     ) -> Result<Response<Body>, ApiError>;
 
+    /// Whether this node takes writes
+    ///
+    /// For load balancers, as the checks below: 200 or 503, for GET, HEAD and OPTIONS, as Patroni's. 200 only at the
+    /// leader, while its lease holds and its database lets clients in: at no two nodes at once.
+    #[endpoint { method = GET, path = "/primary" }]
+    async fn primary(
+        rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
+    ) -> Result<HttpResponseOk<NodeStatus>, ApiError>;
+
+    /// Whether this node is a standby to read from
+    #[endpoint { method = GET, path = "/replica" }]
+    async fn replica(
+        rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
+        query: Query<LagQuery>,
+    ) -> Result<HttpResponseOk<NodeStatus>, ApiError>;
+
+    /// Whether this node takes reads: `/primary` or `/replica`
+    #[endpoint { method = GET, path = "/read-only" }]
+    async fn read_only(
+        rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
+        query: Query<LagQuery>,
+    ) -> Result<HttpResponseOk<NodeStatus>, ApiError>;
+
+    /// Whether the database of this node runs
+    #[endpoint { method = GET, path = "/health" }]
+    async fn health(
+        rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
+    ) -> Result<HttpResponseOk<NodeStatus>, ApiError>;
+
+    /// Whether this node is alive
+    ///
+    /// 503 where its consensus has stopped, which a restart may mend. The body is null while the node is starting or
+    /// joining.
+    #[endpoint { method = GET, path = "/liveness" }]
+    async fn liveness(
+        rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
+    ) -> Result<HttpResponseOk<Option<NodeStatus>>, ApiError>;
+
+    /// Whether this node is a working part of its cluster
+    ///
+    /// The leader that lets clients in, a standby that streams from it, or a node without a database that knows the
+    /// leader.
+    #[endpoint { method = GET, path = "/readiness" }]
+    async fn readiness(
+        rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
+        query: Query<LagQuery>,
+    ) -> Result<HttpResponseOk<NodeStatus>, ApiError>;
+
+    /// What is measured at this node, in Prometheus' text format
+    #[endpoint { method = GET, path = "/metrics" }]
+    async fn metrics(rqctx: RequestContext<Self::Context>, allowed: Allowed) -> Result<Response<Body>, ApiError>;
+
+    /// The status page, for people.
+    #[endpoint { method = GET, path = "/", unpublished = true }]
+    async fn page(rqctx: RequestContext<Self::Context>, allowed: Allowed) -> Result<Response<Body>, ApiError>;
+
+    /// What the status page consists of.
+    #[endpoint { method = GET, path = "/page/{file}", unpublished = true }]
+    async fn page_file(
+        rqctx: RequestContext<Self::Context>,
+        allowed: Allowed,
+        path: Path<FilePath>,
+    ) -> Result<Response<Body>, ApiError>;
+
     /// The channel on which the nodes of a cluster talk to each other; not for clients.
     #[channel { protocol = WEBSOCKETS, path = "/peer", unpublished = true }]
     async fn peer(rqctx: RequestContext<Self::Context>, upgraded: WebsocketConnection) -> WebsocketChannelResult;
@@ -210,6 +280,15 @@ pub struct WaitQuery {
     pub after_index: Option<LogIndex>,
     /// How long to wait at most; with `after-index` and without this: 30s. At most 5m.
     pub wait: Option<Duration>,
+}
+
+/// How far a standby may be behind.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct LagQuery {
+    /// A standby that has not replayed so much of the leader's WAL, or of which that is not known, does not meet the
+    /// check: bytes, or with a unit, `16MB`.
+    pub lag: Option<Bytes>,
 }
 
 /// Which events, and whether to wait for them.
@@ -298,6 +377,13 @@ pub struct NodePath {
 pub struct DocsPath {
     /// Its name, or nothing.
     pub path: Vec<String>,
+}
+
+/// A file of the status page.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct FilePath {
+    /// Its name.
+    pub file: String,
 }
 
 /// Where an upgraded node is reached.

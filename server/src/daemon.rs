@@ -12,14 +12,17 @@ use qluster_consensus::database::Database;
 use qluster_consensus::model::{Node, NodeId, NodeRole, NodeState};
 use qluster_consensus::random::Random;
 use qluster_consensus::store::{Identity, Store, StoreError};
+use slog::Drain;
 use uuid::Uuid;
 
 use crate::api::qluster_api_mod;
+use crate::check;
 use crate::config::Settings;
 use crate::database::{DatabaseConfig, Passwords, Postgres};
 use crate::guard::Lease;
 use crate::handlers::{Api, Context};
 use crate::join::{self, JoinError};
+use crate::metrics::{Counted, Measured, Metrics};
 use crate::peer::WebSocketTransport;
 use crate::security::{Security, SecurityError};
 use crate::{limits, report, statements};
@@ -72,6 +75,9 @@ pub enum DaemonError {
     /// Credentials are missing or wrong.
     #[error("the node's credentials cannot be used")]
     Security(#[from] SecurityError),
+    /// The metrics are wrong: a defect.
+    #[error("the node's metrics cannot be made")]
+    Metrics(#[from] prometheus::Error),
     /// What is on the disk does not fit what was asked for.
     #[error("{0}")]
     Refused(String),
@@ -101,6 +107,7 @@ pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()
         cluster: OnceLock::new(),
         database: OnceLock::new(),
         peers: Arc::default(),
+        metrics: Metrics::new()?,
         api_port: settings.api_port,
         security: security.clone(),
     });
@@ -150,7 +157,8 @@ pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()
 fn serve(settings: &Settings, context: Arc<Context>) -> Result<HttpServer<Arc<Context>>, DaemonError> {
     let address = settings.api_address();
     let failed = |reason: String| DaemonError::Serve { address, reason };
-    let api = qluster_api_mod::api_description::<Api>().map_err(|error| failed(error.to_string()))?;
+    let mut api = qluster_api_mod::api_description::<Api>().map_err(|error| failed(error.to_string()))?;
+    check::add_methods(&mut api).map_err(|error| failed(report::chain(&error)))?;
     let config = ConfigDropshot {
         bind_address: address,
         default_request_body_max_bytes: BODY,
@@ -158,17 +166,27 @@ fn serve(settings: &Settings, context: Arc<Context>) -> Result<HttpServer<Arc<Co
         default_handler_task_mode: HandlerTaskMode::Detached,
         ..ConfigDropshot::default()
     };
-    let log = slog::Logger::root(slog::Fuse(slog::Filter(tracing_slog::TracingSlogDrain, told_of())), slog::o!());
+    let version = semver::Version::new(0, 0, 0);
+    let paths = api.openapi("", version).json().unwrap_or_default();
+    let paths = paths["paths"].as_object().into_iter().flat_map(|paths| paths.keys().cloned());
+    let paths = paths.chain(["/", "/docs", "/docs/{path}", "/page/{file}", "/peer"].map(String::from)).collect();
+    let drain = tracing_slog::TracingSlogDrain.filter(told_of());
+    let drain = Counted::new(drain, context.metrics.clone(), paths);
+    let log = slog::Logger::root(slog::Fuse(drain), slog::o!());
     let tls = context.security.keys().tls.as_ref().map(|tls| ConfigTls::Dynamic(tls.server.clone()));
     ServerBuilder::new(api, context, log).config(config).tls(tls).start().map_err(|error| failed(report::chain(&error)))
 }
 
-/// Which records of the HTTP server are told. That a client and this node could not agree on TLS it says each time, and
-/// some ask many times a second.
+/// Which records of the HTTP server are told. Not that a request was cancelled: long polls end so all the time. And that
+/// a client and this node could not agree on TLS it says each time, and some ask many times a second.
 fn told_of() -> impl Fn(&slog::Record) -> bool {
     let last: Mutex<Option<Instant>> = Mutex::default();
     move |record| {
-        if record.level() != slog::Level::Warning || !record.msg().to_string().starts_with("tls accept err") {
+        let text = record.msg().to_string();
+        if text.contains("cancelled") {
+            return false;
+        }
+        if record.level() != slog::Level::Warning || !text.starts_with("tls accept err") {
             return true;
         }
         let (mut last, now) = (last.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
@@ -283,9 +301,11 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
         let _ = context.database.set(postgres.clone());
     }
     let kept = database.clone();
+    let transport = WebSocketTransport::new(identity, context.security.clone(), context.peers.clone());
+    context.metrics.watch_store(&store);
     let parts = Parts {
         store,
-        transport: WebSocketTransport::new(identity, context.security.clone(), context.peers.clone()),
+        transport: Arc::new(Measured { transport, metrics: context.metrics.clone() }),
         database: database.map(directed),
         clock: Clock::boottime(),
         random: Random::from_os(),
@@ -308,6 +328,7 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
         _ => Cluster::start(parts).await?,
     };
     tracing::info!(node = %identity.node, cluster = %identity.cluster, "takes part in the cluster");
+    context.metrics.watch(&cluster);
     let _ = context.cluster.set(cluster.clone());
     if let Some(postgres) = kept {
         tokio::spawn(guard(postgres.clone(), cluster.clone()));

@@ -9,16 +9,21 @@ use dropshot::{
 use http::Response;
 use qluster_consensus::cluster::{Cluster, ClusterError};
 use qluster_consensus::model::{
-    ClusterInfo, ClusterMap, ClusterStatus, Config, ConfigUpdate, ErrorCode, Event, Leader, Node, Port,
+    Bytes, ClusterInfo, ClusterMap, ClusterStatus, Config, ConfigUpdate, Error, ErrorCode, Event, Leader, Node,
+    NodeStatus, Port,
 };
+use tracing::Instrument;
 
 use crate::api::{
-    AddNodeQuery, DbConfig, DocsPath, EVENTS, EventsQuery, NewLeaderQuery, NodePath, QlusterApi, ReadonlyHeaders,
-    ReadonlyQuery, UpgradeNodeQuery, WaitQuery,
+    AddNodeQuery, DbConfig, DocsPath, EVENTS, EventsQuery, FilePath, LagQuery, NewLeaderQuery, NodePath, QlusterApi,
+    ReadonlyHeaders, ReadonlyQuery, UpgradeNodeQuery, WaitQuery,
 };
 use crate::body::WholeBody;
+use crate::check::{self, Check};
 use crate::database::Postgres;
 use crate::etag::{Tag, Tagged};
+use crate::metrics::{self, Metrics};
+use crate::page;
 use crate::peer::{self, PeerLog};
 use crate::report;
 use crate::security::{Allowed, Security};
@@ -43,6 +48,8 @@ pub struct Context {
     pub database: OnceLock<Arc<Postgres>>,
     /// What peers did.
     pub peers: Arc<PeerLog>,
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
     /// The own port, which is the port of others where none is given.
     pub api_port: Port,
     /// Who may do what.
@@ -52,10 +59,13 @@ pub struct Context {
 /// The API over a [`Context`].
 pub enum Api {}
 
-type Ctx = RequestContext<Arc<Context>>;
+/// What a request's context has of ours.
+pub type Shared = Arc<Context>;
+
+type Ctx = RequestContext<Shared>;
 
 impl QlusterApi for Api {
-    type Context = Arc<Context>;
+    type Context = Shared;
 
     async fn is_leader(ctx: Ctx, _: Allowed) -> Result<HttpResponseOk<Leader>, ApiError> {
         answer(&ctx, cluster(&ctx).and_then(|cluster| Ok(cluster.is_leader()?)))
@@ -93,7 +103,7 @@ impl QlusterApi for Api {
         body: WholeBody<ConfigUpdate>,
     ) -> Result<HttpResponseOk<Config>, ApiError> {
         let told = async { Ok(cluster(&ctx)?.set_config(body.into_inner(), &actor(&ctx)).await?) };
-        answer(&ctx, told.await)
+        change(&ctx, told).await
     }
 
     async fn db_config(ctx: Ctx, _: Allowed) -> Result<HttpResponseOk<DbConfig>, ApiError> {
@@ -126,7 +136,7 @@ impl QlusterApi for Api {
             };
             switched.map_err(switchover_error)
         };
-        answer(&ctx, told.await)
+        change(&ctx, told).await
     }
 
     async fn node_add(ctx: Ctx, _: Allowed, query: Query<AddNodeQuery>) -> Result<HttpResponseOk<Node>, ApiError> {
@@ -135,7 +145,7 @@ impl QlusterApi for Api {
             let api_port = api_port.unwrap_or(ctx.context().api_port);
             Ok(cluster(&ctx)?.add_node(ip, api_port, role, &actor(&ctx)).await?)
         };
-        answer(&ctx, told.await)
+        change(&ctx, told).await
     }
 
     async fn node_upgrade(
@@ -147,17 +157,17 @@ impl QlusterApi for Api {
         let UpgradeNodeQuery { db_port, api_port } = query.into_inner();
         let node = path.into_inner().node;
         let told = async { Ok(cluster(&ctx)?.upgrade_node(node, db_port, api_port, &actor(&ctx)).await?) };
-        answer(&ctx, told.await)
+        change(&ctx, told).await
     }
 
     async fn node_remove(ctx: Ctx, _: Allowed, path: Path<NodePath>) -> Result<HttpResponseOk<Node>, ApiError> {
         let told = async { Ok(cluster(&ctx)?.remove_node(path.into_inner().node, &actor(&ctx)).await?) };
-        answer(&ctx, told.await)
+        change(&ctx, told).await
     }
 
     async fn node_down(ctx: Ctx, _: Allowed, path: Path<NodePath>) -> Result<HttpResponseOk<Node>, ApiError> {
         let told = async { Ok(cluster(&ctx)?.down_node(path.into_inner().node, DECLARED_DOWN, &actor(&ctx)).await?) };
-        answer(&ctx, told.await)
+        change(&ctx, told).await
     }
 
     async fn sql_readonly(
@@ -233,6 +243,48 @@ impl QlusterApi for Api {
         answer(&ctx, told.await)
     }
 
+    async fn primary(ctx: Ctx, _: Allowed) -> Result<HttpResponseOk<NodeStatus>, ApiError> {
+        checked(&ctx, Check::Primary, None)
+    }
+
+    async fn replica(ctx: Ctx, _: Allowed, query: Query<LagQuery>) -> Result<HttpResponseOk<NodeStatus>, ApiError> {
+        checked(&ctx, Check::Replica, query.into_inner().lag)
+    }
+
+    async fn read_only(ctx: Ctx, _: Allowed, query: Query<LagQuery>) -> Result<HttpResponseOk<NodeStatus>, ApiError> {
+        checked(&ctx, Check::ReadOnly, query.into_inner().lag)
+    }
+
+    async fn health(ctx: Ctx, _: Allowed) -> Result<HttpResponseOk<NodeStatus>, ApiError> {
+        checked(&ctx, Check::Health, None)
+    }
+
+    async fn liveness(ctx: Ctx, _: Allowed) -> Result<HttpResponseOk<Option<NodeStatus>>, ApiError> {
+        let alive = ctx.context().cluster.get().map_or(Ok(None), check::alive);
+        answer(&ctx, alive)
+    }
+
+    async fn readiness(ctx: Ctx, _: Allowed, query: Query<LagQuery>) -> Result<HttpResponseOk<NodeStatus>, ApiError> {
+        checked(&ctx, Check::Readiness, query.into_inner().lag)
+    }
+
+    async fn metrics(ctx: Ctx, _: Allowed) -> Result<Response<Body>, ApiError> {
+        let context = ctx.context();
+        let text = context.metrics.text(context.cluster.get()).map_err(|error| internal(&ctx, &error))?;
+        Response::builder()
+            .header(http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)
+            .body(text.into())
+            .map_err(|error| internal(&ctx, &error))
+    }
+
+    async fn page(ctx: Ctx, _: Allowed) -> Result<Response<Body>, ApiError> {
+        page::file("").map_err(|error| internal(&ctx, &error))
+    }
+
+    async fn page_file(ctx: Ctx, _: Allowed, path: Path<FilePath>) -> Result<Response<Body>, ApiError> {
+        page::file(&path.into_inner().file).map_err(|error| internal(&ctx, &error))
+    }
+
     async fn peer(ctx: Ctx, upgraded: WebsocketConnection) -> WebsocketChannelResult {
         let context = ctx.context().clone();
         let identity = context.cluster.get().map(Cluster::identity);
@@ -259,6 +311,31 @@ fn cluster(ctx: &Ctx) -> Result<&Cluster, ApiError> {
         let reason = "this node is not part of a cluster yet: bootstrap one, or join one";
         ApiError::new(ErrorCode::PreconditionFailed, reason)
     })
+}
+
+/// Makes a change. What is logged on the way names the request, and how it ended is logged.
+async fn change<T>(ctx: &Ctx, doing: impl Future<Output = Result<T, ApiError>>) -> Result<HttpResponseOk<T>, ApiError>
+where
+    T: schemars::JsonSchema + serde::Serialize + Send + Sync + 'static,
+{
+    let (id, operation, from) = (&ctx.request_id, &ctx.endpoint.operation_id, ctx.request.remote_addr());
+    let span = tracing::info_span!("request", id, operation, %from);
+    let changed = doing.instrument(span.clone()).await;
+    span.in_scope(|| match &changed {
+        Ok(_) => tracing::info!("a change was made"),
+        Err(error) => {
+            let Error { error_code, message, .. } = error.body();
+            tracing::info!(code = error_code.status(), reason = message, "a change was not made");
+        }
+    });
+    answer(ctx, changed)
+}
+
+/// Answers a balancer's check. To it, a node that is not there yet is one that does not serve.
+fn checked(ctx: &Ctx, check: Check, lag: Option<Bytes>) -> Result<HttpResponseOk<NodeStatus>, ApiError> {
+    let unmet = |error: ApiError| check::unmet(error.body().message.clone());
+    let checked = cluster(ctx).map_err(unmet).and_then(|cluster| check::answer(cluster, check, lag));
+    answer(ctx, checked)
 }
 
 fn answer<T>(ctx: &Ctx, result: Result<T, ApiError>) -> Result<HttpResponseOk<T>, ApiError>

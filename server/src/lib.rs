@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! - [`api`], [`body`], [`handlers`], [`status`], [`openapi`]: the REST API, how its bodies are read, what its
-//!   operations do, what its codes mean, and its description.
+//!   operations do, what its codes mean, and its description. [`check`]: what load balancers ask.
 //! - [`peer`]: the channel on which the nodes talk to each other.
 //! - `statements`: the statements that do not write; `etag`: which list of them a caller has.
 //! - [`database`]: PostgreSQL, as consensus directs it. [`guard`]: the process that ends it where the agent cannot.
@@ -11,11 +11,13 @@
 //!   how much of the system it may use.
 //! - [`security`]: who may do what: tokens, the cluster's secret, TLS.
 //! - [`recover`]: how a node goes on alone where the others are gone for good.
-//! - [`report`], [`site`]: what is told to people; the documentation, served at `/docs`.
+//! - [`report`], [`metrics`], [`page`], [`site`]: what is told to people, and to Prometheus; the status page, served at
+//!   `/`; the documentation, served at `/docs`.
 //! - `faults`: switches for tests, in a program of their own.
 
 pub mod api;
 pub mod body;
+pub mod check;
 pub mod config;
 pub mod daemon;
 pub mod database;
@@ -26,7 +28,9 @@ pub mod guard;
 pub mod handlers;
 pub mod join;
 pub mod limits;
+pub mod metrics;
 pub mod openapi;
+pub mod page;
 pub mod peer;
 pub mod recover;
 pub mod report;

@@ -57,6 +57,8 @@ enum Class {
     Switchover,
     /// Changes the cluster by an entry in its log.
     Change,
+    /// Answers whether this node is to get traffic of a kind.
+    Check,
     /// Reads what this node remembers, whether or not it is part of a cluster.
     Memory,
 }
@@ -65,16 +67,18 @@ const CLUSTER: &str = "cluster";
 const NODES: &str = "nodes";
 const DATABASE: &str = "database";
 const EVENTS: &str = "events";
+const BALANCING: &str = "load balancing";
 
-const TAGS: [(&str, &str); 4] = [
+const TAGS: [(&str, &str); 5] = [
     (CLUSTER, "Who leads, who is there, and the settings"),
     (NODES, "Adding, upgrading and removing nodes"),
     (DATABASE, "The database of the node that is asked"),
     (EVENTS, "What happened"),
+    (BALANCING, "What load balancers ask: 200 where the node is to get traffic of a kind, 503 where not"),
 ];
 
 /// The operations, by the name of their method in the trait.
-const OPERATIONS: [(&str, &str, Class); 16] = [
+const OPERATIONS: [(&str, &str, Class); 23] = [
     ("is_leader", CLUSTER, Class::IsLeader),
     ("map", CLUSTER, Class::Read),
     ("status", CLUSTER, Class::Read),
@@ -91,6 +95,22 @@ const OPERATIONS: [(&str, &str, Class); 16] = [
     ("sql_readonly", DATABASE, Class::Read),
     ("rpc", EVENTS, Class::Memory),
     ("events", EVENTS, Class::Memory),
+    ("metrics", EVENTS, Class::Memory),
+    ("primary", BALANCING, Class::Check),
+    ("replica", BALANCING, Class::Check),
+    ("read_only", BALANCING, Class::Check),
+    ("health", BALANCING, Class::Check),
+    ("liveness", BALANCING, Class::Check),
+    ("readiness", BALANCING, Class::Check),
+];
+
+/// Operations that answer with text, and an example.
+const TEXTS: [(&str, &str); 2] = [
+    ("rpc", "2026-01-31T12:00:00.123Z term 7 leader elected: node 1\n"),
+    (
+        "metrics",
+        "# HELP qluster_term The newest term that this node knows.\n# TYPE qluster_term gauge\nqluster_term 7\n",
+    ),
 ];
 
 impl Class {
@@ -102,6 +122,7 @@ impl Class {
             Class::Read | Class::Database => &[PreconditionFailed, Unavailable],
             Class::Leader | Class::Switchover => &[PreconditionFailed, NoLeader, Unavailable],
             Class::Change => &[Superseded, PreconditionFailed, NotLeader, Unconfirmed, NoLeader, Unavailable],
+            Class::Check => &[NotServing],
             Class::Memory => &[],
         }
     }
@@ -148,6 +169,7 @@ fn general(error: ErrorCode) -> (&'static str, &'static str) {
             ("the change is in the leader's log but was not confirmed in time: it may still take effect", "look first")
         }
         ErrorCode::TooManyRequests => ("too many wrong credentials came from this address", "yes, shortly"),
+        ErrorCode::NotServing => ("a load balancer's check is not met; the body says why", "of another node"),
         ErrorCode::Internal | ErrorCode::Other => ("a defect or a failing disk", "no"),
         ErrorCode::NoLeader => ("the cluster has no leader now", "yes, shortly"),
         ErrorCode::Unavailable => (
@@ -158,7 +180,7 @@ fn general(error: ErrorCode) -> (&'static str, &'static str) {
 }
 
 /// All errors that there are, in the order of their codes.
-const ERRORS: [ErrorCode; 12] = [
+const ERRORS: [ErrorCode; 13] = [
     ErrorCode::BadRequest,
     ErrorCode::Unauthenticated,
     ErrorCode::Forbidden,
@@ -169,6 +191,7 @@ const ERRORS: [ErrorCode; 12] = [
     ErrorCode::Unconfirmed,
     ErrorCode::TooManyRequests,
     ErrorCode::Internal,
+    ErrorCode::NotServing,
     ErrorCode::NoLeader,
     ErrorCode::Unavailable,
 ];
@@ -232,7 +255,7 @@ fn refine(document: &mut OpenAPI) -> Result<(), OpenapiError> {
     for item in document.paths.paths.values_mut() {
         let ReferenceOr::Item(item) = item else { continue };
         let PathItem { get, put, post, delete, options, head, patch, trace, .. } = item;
-        let operations = [get, put, post, delete, options, head, patch, trace];
+        let operations = [&mut *get, put, post, delete, &mut *options, &mut *head, patch, trace];
         for operation in operations.into_iter().flatten() {
             let id = operation.operation_id.clone().unwrap_or_default();
             let Some((id, tag, class)) = OPERATIONS.iter().find(|(name, ..)| *name == id) else {
@@ -246,19 +269,32 @@ fn refine(document: &mut OpenAPI) -> Result<(), OpenapiError> {
                 }
             }
             // Responses that are made by hand: dropshot knows nothing of them.
-            let by_hand = match *id {
-                "rpc" => Some((200, text_response())),
-                "sql_readonly" => Some((304, unchanged_response())),
-                _ => None,
-            };
+            let text = TEXTS.iter().find(|(name, _)| name == id).map(|(_, example)| (200, text_response(example)));
+            let by_hand = text.or((*id == "sql_readonly").then(|| (304, unchanged_response())));
             if let Some((status, response)) = by_hand {
                 operation.responses.responses.insert(StatusCode::Code(status), ReferenceOr::Item(response));
                 operation.responses.responses.sort_keys();
             }
             missing.retain(|name| name != id);
         }
+        if let Some(check) = get.as_ref().filter(|get| get.tags == [BALANCING]) {
+            (*head, *options) = (Some(by(check, "head")), Some(by(check, "options")));
+        }
     }
     missing.first().map_or(Ok(()), |id| Err(OpenapiError::Vanished(id)))
+}
+
+/// A check by another method.
+fn by(check: &Operation, method: &str) -> Operation {
+    let mut operation = check.clone();
+    operation.operation_id = check.operation_id.as_ref().map(|id| format!("{id}_{method}"));
+    operation.description = Some("As GET, for balancers that look at the code alone.".into());
+    for response in operation.responses.responses.values_mut() {
+        if let (ReferenceOr::Item(response), "head") = (response, method) {
+            response.content.clear();
+        }
+    }
+    operation
 }
 
 fn refine_operation(operation: &mut Operation, tag: &str, class: Class, needs: Needs) {
@@ -293,7 +329,12 @@ fn refine_operation(operation: &mut Operation, tag: &str, class: Class, needs: N
     let mut responses = std::mem::take(&mut operation.responses.responses);
     responses.retain(|status, _| matches!(status, StatusCode::Code(_)));
     if let Some(ReferenceOr::Item(success)) = responses.get_mut(&StatusCode::Code(200)) {
-        success.description = if class == Class::IsLeader { "this node is the cluster leader" } else { "ok" }.into();
+        success.description = match class {
+            Class::IsLeader => "this node is the cluster leader",
+            Class::Check => "the check is met",
+            _ => "ok",
+        }
+        .into();
         for content in success.content.values_mut() {
             // dropshot names arrays (`Array_of_Event`), which tells a reader nothing.
             if let Some(ReferenceOr::Item(schema)) = &mut content.schema {
@@ -325,12 +366,9 @@ fn error_response(meaning: &str) -> Response {
     }
 }
 
-fn text_response() -> Response {
+fn text_response(example: &str) -> Response {
     let schema = Schema {
-        schema_data: SchemaData {
-            example: Some("2026-01-31T12:00:00.123Z term 7 leader elected: node 1\n".into()),
-            ..Default::default()
-        },
+        schema_data: SchemaData { example: Some(example.into()), ..Default::default() },
         schema_kind: SchemaKind::Type(Type::String(StringType::default())),
     };
     let body = MediaType { schema: Some(ReferenceOr::Item(schema)), ..Default::default() };

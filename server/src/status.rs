@@ -11,6 +11,7 @@
 //! | 420 | `unconfirmed` | look first: the change may still take effect |
 //! | 429 | `too-many-requests` | yes, shortly |
 //! | 500 | `internal` | no |
+//! | 503 | `not-serving` | of another node: a balancer's check is not met |
 //! | 530 | `no-leader` | yes, shortly |
 //! | 531 | `unavailable` | yes, elsewhere |
 

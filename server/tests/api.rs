@@ -8,7 +8,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use qluster_consensus::model::{
-    ClusterInfo, ClusterMap, Config, Event, EventKind, Leader, Node, NodeId, NodeRole, NodeState, ReadonlyStatements,
+    ClusterInfo, ClusterMap, ClusterStatus, Config, Event, EventKind, Leader, Node, NodeId, NodeRole, NodeState,
+    NodeStatus, ReadonlyStatements,
 };
 use qluster_server::api::DbConfig;
 use reqwest::Method;
@@ -152,6 +153,47 @@ async fn every_operation_is_answered_by_leader_follower_survivor_and_stranger() 
 }
 
 #[tokio::test]
+async fn balancers_checks_have_one_code_for_each_method_and_say_why() {
+    let ground = Ground::new();
+    let stranger = ground.node("stranger", &["run"]);
+    let member = ground.bootstrap().await;
+    stranger.until_refused("/map", "not part of a cluster").await;
+    // Without databases, nobody is to get sessions.
+    for (path, strange, known) in [
+        ("/primary", "not part of a cluster", "has no database"),
+        ("/replica", "not part of a cluster", "has no database"),
+        ("/replica?lag=16MB", "not part of a cluster", "has no database"),
+        ("/read-only?lag=0", "not part of a cluster", "has no database"),
+        ("/health", "not part of a cluster", "has no database"),
+        ("/readiness", "not part of a cluster", ""),
+        ("/liveness", "", ""),
+    ] {
+        for (node, why) in [(&stranger, strange), (&member, known)] {
+            let answer = node.get(path).await;
+            match why {
+                "" => assert_eq!(answer.status, 200, "{answer:?}"),
+                why => assert!(answer.refused(503).contains(why), "{answer:?}"),
+            }
+            for method in [Method::HEAD, Method::OPTIONS] {
+                assert_eq!(node.ask(method, path, None).await.status, answer.status, "{path}");
+            }
+        }
+    }
+    for lag in ["", "much", "-1", "1.5MB", "16parsec"] {
+        let answer = member.get(&format!("/replica?lag={lag}")).await;
+        assert!(answer.refused(400).contains("expected a number of bytes"), "{answer:?}");
+        assert_eq!(member.ask(Method::HEAD, &format!("/replica?lag={lag}"), None).await.status, 400);
+    }
+    assert!(member.get("/replica?tag=1").await.refused(400).contains("expected `lag`"));
+    assert_eq!(member.post("/primary").await.status, 405);
+
+    let status: ClusterStatus = member.get("/status").await.ok();
+    assert_eq!(status.nodes.len(), 1);
+    assert_eq!(status.nodes[&status.node].database, None);
+    assert_eq!(member.get("/readiness").await.ok::<NodeStatus>().id, status.node);
+}
+
+#[tokio::test]
 async fn bad_requests_are_refused_with_what_was_expected_and_change_nothing() {
     let ground = Ground::new();
     let node = ground.bootstrap().await;
@@ -277,7 +319,7 @@ async fn bad_requests_are_refused_with_what_was_expected_and_change_nothing() {
         (Method::GET, "/node", 405),
         (Method::GET, "/node/1", 405),
         (Method::GET, "/node-down/1", 405),
-        (Method::GET, "/", 404),
+        (Method::GET, "/page", 404),
         (Method::GET, "/nothing", 404),
         (Method::DELETE, "/node/1/2", 404),
     ] {

@@ -27,8 +27,11 @@ const AGREED: [(&str, &str, &[u16]); 15] = [
     ("get", "/events", &[200, 500]),
 ];
 
+/// The checks of load balancers, by the methods that these use.
+const CHECKS: [&str; 6] = ["/primary", "/replica", "/read-only", "/health", "/liveness", "/readiness"];
+
 /// The operations that were added, with their codes.
-const ADDED: [(&str, &str, &[u16]); 1] = [("get", "/status", &[200, 412, 500, 531])];
+const ADDED: [(&str, &str, &[u16]); 2] = [("get", "/status", &[200, 412, 500, 531]), ("get", "/metrics", &[200, 500])];
 
 /// The parameters that were agreed: method, path, where, name. All are mandatory.
 const AGREED_PARAMETERS: [(&str, &str, &str, &str); 8] = [
@@ -102,12 +105,17 @@ fn the_committed_description_is_the_emitted_one() {
 #[test]
 fn every_operation_has_the_codes_that_were_agreed() {
     let document = document();
-    for (method, path, codes) in AGREED.into_iter().chain(ADDED) {
+    let agreed = AGREED.into_iter().chain(ADDED).map(|(method, path, codes)| (method, path, codes.to_vec()));
+    let methods = ["get", "head", "options"];
+    let checks = CHECKS.iter().flat_map(|path| methods.map(|method| (method, *path, vec![200, 500, 503])));
+    let all: Vec<_> = agreed.chain(checks).collect();
+    assert_eq!(document.operations().count(), all.len());
+    for (method, path, codes) in all {
         let operation = operation(&document, method, path);
-        let mut expected: BTreeSet<u16> = codes.iter().copied().collect();
+        let mut expected: BTreeSet<u16> = codes.into_iter().collect();
         // What is refused for want of a credential.
         expected.extend(match (path, method) {
-            ("/is-leader", _) => &[][..],
+            _ if is_open(path) => &[][..],
             (_, "get") => &[401, 429],
             _ => &[401, 403, 429],
         });
@@ -128,11 +136,12 @@ fn every_operation_has_the_codes_that_were_agreed() {
         assert_eq!(operation.tags.len(), 1, "{method} {path}");
         assert!(operation.summary.is_some(), "{method} {path}");
     }
-    assert_eq!(document.operations().count(), AGREED.len() + ADDED.len());
 }
 
 /// Load balancers, which have no token, ask for these.
-const OPEN: [&str; 1] = ["/is-leader"];
+fn is_open(path: &str) -> bool {
+    path == "/is-leader" || CHECKS.contains(&path)
+}
 
 #[test]
 fn every_operation_says_which_tokens_it_takes() {
@@ -144,7 +153,7 @@ fn every_operation_says_which_tokens_it_takes() {
         let security = operation.security.as_ref().unwrap_or_else(|| panic!("{method} {path} says nothing"));
         let taken: Vec<&str> = security.iter().flat_map(|one| one.keys().map(String::as_str)).collect();
         let expected = match method {
-            _ if OPEN.contains(&path) => &[][..],
+            _ if is_open(path) => &[][..],
             "get" => &["read", "admin"],
             _ => &["admin"],
         };
@@ -208,6 +217,10 @@ fn every_error_has_the_one_body_and_says_what_it_means() {
             let response = response.as_item().unwrap();
             assert!(!response.description.is_empty(), "{method} {path} {status}");
             if matches!(status, StatusCode::Code(200 | 304)) {
+                continue;
+            }
+            if method == "head" {
+                assert!(response.content.is_empty(), "{method} {path} {status}");
                 continue;
             }
             let body = response.content.get("application/json").and_then(|body| body.schema.as_ref());

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
-use crate::cargo::{run, succeeds};
+use crate::cargo::{root, run, succeeds};
 use crate::{deny, postgres};
 
 /// Something to install.
@@ -16,9 +16,11 @@ struct Need {
     is_there: fn() -> bool,
 }
 
-const NEEDS: [Need; 2] = [
+const NEEDS: [Need; 4] = [
     Need { what: "the PostgreSQL server", package: "postgresql", is_there: || postgres::bin_dir().is_some() },
     Need { what: "libclang", package: "libclang-dev", is_there: has_libclang },
+    Need { what: "the browser Chromium", package: "chromium", is_there: || on_path("chromium").is_some() },
+    Need { what: "Chromium's driver", package: "chromium-driver", is_there: || on_path("chromedriver").is_some() },
 ];
 
 /// Whether there is libclang, and the headers of its own that it needs: the build of `pg_query` looks into C headers
@@ -47,6 +49,9 @@ fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
+/// Where programs are unpacked that only a test uses.
+const TOOLS: &str = "target/tools";
+
 /// Installs what the tests need.
 pub(crate) fn for_tests() -> Result<()> {
     all()?;
@@ -59,7 +64,12 @@ pub(crate) fn for_tests() -> Result<()> {
 
 /// Installs what is missing, where this user may; otherwise names the command.
 pub(crate) fn all() -> Result<()> {
-    let missing: Vec<_> = NEEDS.iter().filter(|need| !(need.is_there)()).collect();
+    missing(&NEEDS)
+}
+
+/// The same of some.
+fn missing(needs: &[Need]) -> Result<()> {
+    let missing: Vec<_> = needs.iter().filter(|need| !(need.is_there)()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -80,11 +90,62 @@ pub(crate) fn all() -> Result<()> {
 
 /// PostgreSQL's programs, installed where they were missing.
 pub(crate) fn postgresql() -> Result<PathBuf> {
-    all()?;
+    missing(&NEEDS[..1])?;
     match postgres::bin_dir() {
         Some(dir) => Ok(dir),
         None => bail!("PostgreSQL's programs are not found below /usr/lib/postgresql, nor on the PATH"),
     }
+}
+
+/// A program that only a test uses: the one on the PATH, or the one of a Debian package that is unpacked below `target`
+/// with all that it depends on. Nothing is installed, so nothing of it is ever started but by the test.
+pub(crate) fn tool(program: &str, package: &str) -> Result<Command> {
+    if let Some(path) = on_path(program) {
+        return Ok(Command::new(path));
+    }
+    let root = root().join(TOOLS).join(package);
+    if !root.is_dir() {
+        unpack(package, &root)?;
+    }
+    let found = ["usr/bin", "usr/sbin"].map(|dir| root.join(dir).join(program)).into_iter().find(|path| path.is_file());
+    let Some(found) = found else { bail!("Debian's package `{package}` has no program `{program}`") };
+    let libraries = ["usr/lib", "lib"].iter().flat_map(|dir| std::fs::read_dir(root.join(dir)).into_iter().flatten());
+    let libraries =
+        libraries.flatten().map(|entry| entry.path()).filter(|path| path.to_string_lossy().ends_with("-gnu"));
+    let mut command = Command::new(found);
+    command.env("LD_LIBRARY_PATH", std::env::join_paths(libraries)?);
+    Ok(command)
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Debian keeps programs there that are not on the path of all users.
+    let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(sbin).map(|dir| dir.join(program)).find(|path| path.is_file())
+}
+
+/// Unpacks a package, and what it needs and this machine lacks, to `root`, which is there once that is whole.
+fn unpack(package: &str, root: &Path) -> Result<()> {
+    let Some(apt) = apt() else {
+        bail!("`{package}` is missing; run: sudo apt-get install -y {package} (or your system's equivalent)");
+    };
+    println!("{package} is missing: unpacking it below {TOOLS}");
+    let part = root.with_extension("part");
+    let archives = part.join("archives");
+    std::fs::create_dir_all(archives.join("partial")).with_context(|| format!("creating {}", archives.display()))?;
+    let cache = format!("Dir::Cache::archives={}", archives.display());
+    // It would have to get through all directories above as a user of its own.
+    let sandbox = "APT::Sandbox::User=root";
+    run(apt(&["update"]))?;
+    run(apt(&["install", "-y", "--no-install-recommends", "--download-only", "-o", &cache, "-o", sandbox, package]))?;
+    let entries = std::fs::read_dir(&archives).with_context(|| format!("reading {}", archives.display()))?;
+    for archive in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some("deb".as_ref())) {
+        let mut dpkg = Command::new("dpkg-deb");
+        dpkg.arg("--extract").arg(archive).arg(&part);
+        run(dpkg)?;
+    }
+    std::fs::remove_dir_all(&archives).with_context(|| format!("removing {}", archives.display()))?;
+    std::fs::rename(&part, root).with_context(|| format!("renaming {}", part.display()))
 }
 
 /// How to run apt-get as root without a question, where that is possible.

@@ -9,6 +9,7 @@ mod cargo;
 mod chaos;
 mod cli;
 mod cluster;
+mod contrib;
 mod demo;
 mod deny;
 mod deps;

@@ -1,7 +1,7 @@
 //! What the nodes' reports say to those who ask over the API.
 
 use crate::database::{DatabaseRole, DatabaseStatus};
-use crate::model::{ClusterStatus, NodeDatabase, NodeId, NodeStatus, Term, WalPosition};
+use crate::model::{ClusterStatus, Lsn, NodeDatabase, NodeId, NodeStatus, Term, WalPosition};
 use crate::transport::NodeReport;
 
 /// How the nodes are, as `node` heard of them; `leader` is who leads, and in which term.
@@ -26,10 +26,13 @@ fn tell(status: DatabaseStatus, position: Option<WalPosition>, primary: Option<W
     let DatabaseStatus { role, unfit, lsn, replayed, timeline, follows, streaming, progress, .. } = status;
     // Only what the same primary wrote compares. Reports are of different instants: a standby's may be the newer.
     let same = |mine: WalPosition| primary.filter(|primary| primary.term == mine.term);
-    let lag = position.and_then(|mine| Some(same(mine)?.lsn.0.saturating_sub(mine.lsn.0)));
+    let behind = |lsn: Option<Lsn>| Some(same(position?)?.lsn.0.saturating_sub(lsn?.0));
+    let lag = behind(position.map(|position| position.lsn));
+    // A primary has nothing to replay.
+    let replay_lag = if role == DatabaseRole::Primary { lag } else { behind(replayed) };
     let follows = follows.map(|(node, _)| node);
     let wal_term = position.map(|position| position.term);
-    NodeDatabase { role, unfit, lsn, replayed, lag, wal_term, timeline, follows, streaming, progress }
+    NodeDatabase { role, unfit, lsn, replayed, lag, replay_lag, wal_term, timeline, follows, streaming, progress }
 }
 
 #[cfg(test)]
@@ -37,7 +40,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::model::{LogIndex, Lsn};
+    use crate::model::LogIndex;
 
     fn report(node: u64, role: DatabaseRole, term: u64, lsn: u64) -> NodeReport {
         NodeReport {
@@ -66,6 +69,16 @@ mod tests {
         assert_eq!(lags(None, &all), [None; 4]);
         assert_eq!(lags(Some((2, 5)), &all), [None; 4]);
         assert_eq!(lags(Some((1, 4)), &[report(1, Standby, 4, 500), report(2, Standby, 4, 372)]), [None; 2]);
+    }
+
+    #[test]
+    fn what_a_standby_has_and_has_not_replayed_is_lag_to_its_readers() {
+        let mut standby = report(2, DatabaseRole::Standby, 4, 480);
+        standby.database.as_mut().unwrap().replayed = Some(Lsn(300));
+        let reports = vec![report(1, DatabaseRole::Primary, 4, 500), standby, report(3, DatabaseRole::Standby, 4, 500)];
+        let status = status(NodeId(1), Some((NodeId(1), Term(4))), reports);
+        let lags = status.nodes.into_values().filter_map(|node| Some(node.database?.replay_lag));
+        assert_eq!(lags.collect::<Vec<_>>(), [Some(0), Some(200), None]);
     }
 
     #[test]

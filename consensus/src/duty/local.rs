@@ -35,6 +35,8 @@ pub(crate) struct Local {
     pub(super) record: watch::Receiver<Record>,
     /// Whether its promotion was begun and it was not fenced since.
     pub(super) may_serve: Arc<AtomicBool>,
+    /// Whether clients are let in to the primary that it is.
+    pub(crate) admitted: Arc<AtomicBool>,
     /// The sync rule of the primary that it is.
     pub(crate) in_force: watch::Receiver<InForce>,
     /// The node that this leader is just giving a vote, and its term.
@@ -50,7 +52,8 @@ impl Local {
         in_force: watch::Receiver<InForce>,
         note: watch::Receiver<Option<String>>,
     ) -> Self {
-        Self { database, record, may_serve: Arc::default(), in_force, joining: Arc::default(), note }
+        let (may_serve, admitted, joining) = Default::default();
+        Self { database, record, may_serve, admitted, in_force, joining, note }
     }
 
     pub(crate) fn status(&self) -> Option<DatabaseStatus> {

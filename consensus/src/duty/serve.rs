@@ -36,6 +36,10 @@ impl Duty {
         })
     }
 
+    fn admitted(&self) -> bool {
+        self.local.admitted.load(Ordering::Relaxed)
+    }
+
     /// Promotes, announces, keeps the sync rule, and lets clients in.
     async fn serve_term(&mut self, term: Term) -> Result<(), DutyError> {
         let Some(database) = self.database() else { return Ok(()) };
@@ -101,14 +105,14 @@ impl Duty {
                 self.in_force.send_replace(InForce::new(rule.clone()));
             }
             if self.in_force.borrow().held || sabotage::is(Sabotage::AdmitBeforeHeld) {
-                if !self.admitted {
+                if !self.admitted() {
                     database.admit().await?;
-                    self.admitted = true;
+                    self.local.admitted.store(true, Ordering::Relaxed);
                     tracing::info!(%term, "clients are let in");
                 }
                 return Ok(());
             }
-            self.tell(waits(&rule, self.admitted));
+            self.tell(waits(&rule, self.admitted()));
             let rest = rule::of_the_rest(&core, &local, term);
             let unproven = rest.clone().filter(|_| self.in_force.borrow().rest != rest);
             let changed = async {

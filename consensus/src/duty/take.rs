@@ -9,6 +9,7 @@ use crate::command::Change;
 use crate::database::DatabaseRole;
 use crate::handover;
 use crate::model::{NodeId, Term};
+use crate::observe::{BOOTSTRAP, FAILOVER, HANDOVER, RESUMED};
 use crate::recruit::{Choice, Recruiting, choose, is_majority, is_whole, may_lead};
 use crate::sabotage::{self, Sabotage};
 use crate::state::Lead;
@@ -130,8 +131,10 @@ impl Duty {
         }
         // Whoever goes on serving has all WAL that its standbys have, though its last look at it is older.
         if goes_on || choice == Choice::Me {
-            let cause = format!("elected in term {term}, by {} of {} voters", promises.len(), voters[0].len());
+            let (kind, why) = self.why_it_leads(last_lead);
+            let cause = format!("elected in term {term}, by {} of {} voters: {why}", promises.len(), voters[0].len());
             self.write(Change::Lead { node: me, term, lossy: false }, cause).await?;
+            core.observers().leaderships.led(kind);
             self.accepted = None;
             return Ok(());
         }
@@ -154,6 +157,17 @@ impl Duty {
         }
         self.tell_nobody_leads(term, reason.clone()).await?;
         Err(DutyError::Refused(reason))
+    }
+
+    /// Why this node was elected, where `last` had led before: for those who count, and for people.
+    fn why_it_leads(&self, last: Option<Lead>) -> (&'static str, String) {
+        let core = self.core();
+        match last {
+            None => (BOOTSTRAP, "it is the first to lead".into()),
+            Some(last) if last.node == core.id() => (RESUMED, "it led before".into()),
+            Some(last) if core.was_handed_over(last.term) => (HANDOVER, format!("node {} handed over", last.node)),
+            Some(last) => (FAILOVER, format!("node {} was not heard any more", last.node)),
+        }
     }
 
     /// For how long this node has been trying to take the lead of `term`.
@@ -199,7 +213,9 @@ impl Duty {
              promises of {promised} of {voters} voters"
         );
         tracing::warn!(cause, "leads");
+        let last = self.core.machine().read(|applied| applied.state.lead);
         self.write(Change::Lead { node: self.core.id(), term, lossy: true }, cause).await?;
+        self.core.observers().leaderships.led(self.why_it_leads(last).0);
         self.accepted = None;
         Ok(())
     }

@@ -50,6 +50,8 @@ pub enum ErrorCode {
     TooManyRequests,
     /// 500: a defect or a failing disk.
     Internal,
+    /// 503: a load balancer's check is not met: this node is to get none of the traffic that the check is for.
+    NotServing,
     /// 530: the cluster has no leader now.
     NoLeader,
     /// 531: this node's consensus, or the database that it was asked about, does not run.
@@ -74,6 +76,7 @@ impl ErrorCode {
             ErrorCode::Unconfirmed => 420,
             ErrorCode::TooManyRequests => 429,
             ErrorCode::Internal | ErrorCode::Other => 500,
+            ErrorCode::NotServing => 503,
             ErrorCode::NoLeader => 530,
             ErrorCode::Unavailable => 531,
         }

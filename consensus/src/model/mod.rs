@@ -4,6 +4,7 @@
 //! names are kebab-case. They also travel in formats that do not describe themselves, so every field is always
 //! written: an absent value is `null`.
 
+mod bytes;
 mod cluster;
 mod config;
 mod duration;
@@ -15,6 +16,7 @@ mod readonly;
 mod status;
 mod wal;
 
+pub use bytes::Bytes;
 pub use cluster::{ClusterInfo, ClusterLog, ClusterMap};
 pub use config::{Config, ConfigUpdate};
 pub use duration::Duration;

@@ -52,6 +52,8 @@ pub struct NodeDatabase {
     /// How many bytes of the primary's WAL it lacks; 0 for the primary itself. None where there is no primary, or where
     /// its WAL was not written by the primary of now, so that their positions do not compare.
     pub lag: Option<u64>,
+    /// How many bytes of the primary's WAL it has not replayed, which reads do not see yet; told as `lag` is.
+    pub replay_lag: Option<u64>,
     /// The term of the primary that wrote the end of its WAL.
     pub wal_term: Option<Term>,
     /// Its timeline.
@@ -123,6 +125,7 @@ impl NodeDatabase {
             lsn: Some(Lsn(0x16_B374_D848)),
             replayed: Some(Lsn(0x16_B374_D848)),
             lag: Some(128),
+            replay_lag: Some(128),
             wal_term: Some(Term(7)),
             timeline: Some(3),
             follows: Some(NodeId(1)),
@@ -133,6 +136,11 @@ impl NodeDatabase {
 }
 
 impl DatabaseRole {
+    /// Whether a database of this role answers its clients, or could.
+    pub fn runs(self) -> bool {
+        matches!(self, DatabaseRole::Standby | DatabaseRole::Primary)
+    }
+
     fn example() -> Self {
         Self::Standby
     }

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::disk::{Change, Disk};
 use super::{Log, StoreError};
+use crate::observe::TimeObserver;
 use crate::types::TypeConfig;
 
 /// Writes that share a transaction at most: what the newest waits for is bounded.
@@ -51,11 +52,12 @@ pub(super) struct Shared {
     failed: OnceLock<String>,
 }
 
-/// How long commits take, in nanoseconds.
+/// How long commits take: in nanoseconds, and to whoever measures.
 #[derive(Debug, Default)]
 pub(super) struct Timing {
     last: AtomicU64,
     slowest: AtomicU64,
+    observer: TimeObserver,
 }
 
 /// The writer's end of the store's users.
@@ -309,10 +311,15 @@ impl Timing {
         Duration::from_nanos(self.slowest.load(Ordering::Relaxed))
     }
 
+    pub(super) fn observe(&self, hook: impl Fn(Duration) + Send + Sync + 'static) {
+        self.observer.set(Box::new(hook));
+    }
+
     fn record(&self, took: Duration) {
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.last.store(nanoseconds, Ordering::Relaxed);
         self.slowest.fetch_max(nanoseconds, Ordering::Relaxed);
+        self.observer.took(took);
         if took > SLOW {
             tracing::warn!(?took, "a write to the store was slow: its disk is overloaded or failing");
         }

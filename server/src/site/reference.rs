@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::escaped;
 use super::markdown::{Rendered, Section, code_block, render as markdown, slug};
 
-const METHODS: [&str; 4] = ["get", "post", "patch", "delete"];
+const METHODS: [&str; 6] = ["get", "head", "options", "post", "patch", "delete"];
 
 /// Renders the reference that an OpenAPI document gives.
 pub(super) fn render(document: &Value) -> Rendered {
@@ -139,7 +139,11 @@ fn curl(document: &Value, method: &str, path: &str, operation: &Value) -> String
         }
     }
     let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
-    let verb = if method == "get" { String::new() } else { format!("-X {} ", method.to_uppercase()) };
+    let verb = match method {
+        "get" => String::new(),
+        "head" => "-I ".into(),
+        _ => format!("-X {} ", method.to_uppercase()),
+    };
     let body = members(&operation["requestBody"]["content"]).next().map_or(String::new(), |(media, content)| {
         format!(" \\\n    -H 'Content-Type: {media}' -d '{}'", content["example"])
     });
@@ -156,6 +160,7 @@ fn example(document: &Value, name: &str, schema: &Value) -> String {
         ("limit", _) => "10".into(),
         ("db-port", _) => "5432".into(),
         ("node", _) => "2".into(),
+        ("lag", _) => "16MB".into(),
         (_, _) if schema["format"] == "ip" => "127.0.0.1".into(),
         (_, Some(Value::String(value))) => value.clone(),
         (_, Some(value)) if !value.is_null() => value.to_string(),

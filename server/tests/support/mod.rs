@@ -40,12 +40,14 @@ fn documented(method: &Method, path: &str) -> Option<Vec<u16>> {
             && one.iter().zip(other).all(|(part, given)| part == &given || part.starts_with('{') && !given.is_empty())
     };
     let found = PROMISED.paths.iter().find(|(template, _)| fits(template))?;
-    let PathItem { get, post, patch, delete, .. } = found.1.as_item().unwrap();
+    let PathItem { get, post, patch, delete, head, options, .. } = found.1.as_item().unwrap();
     let operation = match *method {
         Method::GET => get.as_ref(),
         Method::POST => post.as_ref(),
         Method::PATCH => patch.as_ref(),
         Method::DELETE => delete.as_ref(),
+        Method::HEAD => head.as_ref(),
+        Method::OPTIONS => options.as_ref(),
         _ => None,
     };
     let code = |status: &StatusCode| match status {
@@ -85,7 +87,9 @@ impl Answer {
         }
         assert_ne!(status, 500, "{answer:?}");
         assert!(id.is_some_and(|id| !id.is_empty()), "without x-request-id: {answer:?}");
-        if status != 200 {
+        if method == Method::HEAD {
+            assert!(answer.body.is_empty(), "{answer:?}");
+        } else if status != 200 {
             let error = answer.error();
             assert!(error.message.len() > 8, "no sentence: {answer:?}");
             // An unknown path is answered by the framework, without a code.
@@ -401,6 +405,25 @@ pub async fn leader(nodes: &[&Daemon]) -> Leader {
             return leader.clone();
         }
         assert!(begun.elapsed() < PATIENCE, "the nodes do not agree: {leaders:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Makes the leader patient: what else the machine has to do, such as to start a browser, costs it no lease.
+pub async fn be_patient(nodes: &[&Daemon]) {
+    let (leads, _) = parted(nodes, &leader(nodes).await);
+    assert_eq!(leads.configure(serde_json::json!({"node-timeout": "3s"})).await.status, 200);
+}
+
+/// The leader after `before`, whom the others name for a while after it is gone.
+pub async fn leader_after(nodes: &[&Daemon], before: &Leader) -> Leader {
+    let begun = Instant::now();
+    loop {
+        let now = leader(nodes).await;
+        if now.term > before.term {
+            return now;
+        }
+        assert!(begun.elapsed() < PATIENCE, "nobody leads after {before:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

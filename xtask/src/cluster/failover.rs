@@ -50,11 +50,16 @@ pub(crate) fn kill_leader(cluster: &mut Cluster, writer: &Writer) -> Result<Fail
     Ok(Failover { killed, leader, elected, written: first.at - kill, gap: first.at - last.at, rows })
 }
 
+/// Starts a killed node again and waits until it is a whole member.
+pub(crate) fn rejoin_alone(cluster: &mut Cluster, node: usize) -> Result<()> {
+    cluster.node_mut(node).start(&["run"])?;
+    cluster.wait_member(node, NODES - 1)
+}
+
 /// Starts a killed node again and waits until it is a whole member, a row written now readable at it. How long it took.
 pub(crate) fn rejoin(cluster: &mut Cluster, node: usize, writer: &Writer) -> Result<Duration> {
     let start = Instant::now();
-    cluster.node_mut(node).start(&["run"])?;
-    cluster.wait_member(node, NODES - 1)?;
+    rejoin_alone(cluster, node)?;
     writer.wait_rows(1, LIMIT)?;
     let newest = writer.acks().last().map_or(0, |ack| ack.row);
     let number = cluster.nodes()[node].number;

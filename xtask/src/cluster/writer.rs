@@ -33,6 +33,7 @@ pub(crate) struct Ack {
 
 /// The client, which writes until it is dropped.
 pub(crate) struct Writer {
+    table: &'static str,
     stop: Arc<AtomicBool>,
     acks: Arc<Mutex<Vec<Ack>>>,
     thread: Option<JoinHandle<()>>,
@@ -43,22 +44,35 @@ struct Targets {
     bin_dir: PathBuf,
     /// Where API and database are, a pair a node.
     nodes: Vec<(SocketAddrV4, SocketAddrV4)>,
+    /// What leads to the leader's database, where the client does not look for it.
+    through: Option<SocketAddrV4>,
+    table: &'static str,
 }
 
 impl Writer {
     /// Creates the table at the leader and begins to write.
     pub(crate) fn start(cluster: &Cluster) -> Result<Self> {
+        Self::begin(cluster, TABLE, None)
+    }
+
+    /// The same with a table of its own, by way of a balancer or a pooler; all rows count as written through the first
+    /// node.
+    pub(crate) fn through(cluster: &Cluster, table: &'static str, address: SocketAddrV4) -> Result<Self> {
+        Self::begin(cluster, table, Some(address))
+    }
+
+    fn begin(cluster: &Cluster, table: &'static str, through: Option<SocketAddrV4>) -> Result<Self> {
         let leader = cluster.leader().context("creating the table: no node says that it leads")?;
-        let create = format!("CREATE TABLE {TABLE} (row bigint PRIMARY KEY)");
+        let create = format!("CREATE TABLE {table} (row bigint PRIMARY KEY)");
         cluster.session(leader)?.query(&create, WRITE_LIMIT)?;
         let nodes = cluster.nodes().iter().map(|node| (node.api(), node.db())).collect();
-        let targets = Targets { bin_dir: cluster.bin_dir.clone(), nodes };
+        let targets = Targets { bin_dir: cluster.bin_dir.clone(), nodes, through, table };
         let (stop, acks) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let thread = std::thread::spawn({
             let (stop, acks) = (stop.clone(), acks.clone());
             move || write(&targets, &stop, &acks)
         });
-        Ok(Self { stop, acks, thread: Some(thread) })
+        Ok(Self { table, stop, acks, thread: Some(thread) })
     }
 
     /// All rows acknowledged so far, in their order.
@@ -88,7 +102,7 @@ impl Writer {
     /// Fails where a row acknowledged before this call is not in the database of a node.
     pub(crate) fn check_nothing_lost(&self, cluster: &Cluster, node: usize) -> Result<usize> {
         let acks = self.acks();
-        let rows = cluster.read(node, &format!("SELECT row FROM {TABLE} ORDER BY row"))?;
+        let rows = cluster.read(node, &format!("SELECT row FROM {} ORDER BY row", self.table))?;
         let rows: Vec<i64> = rows.iter().filter_map(|row| row.parse().ok()).collect();
         let lost = missing(&acks, &rows);
         if !lost.is_empty() {
@@ -126,17 +140,20 @@ fn write(targets: &Targets, stop: &AtomicBool, acks: &Mutex<Vec<Ack>>) {
             continue;
         };
         row += 1;
-        match open.query(&format!("INSERT INTO {TABLE} VALUES ({row})"), WRITE_LIMIT) {
+        match open.query(&format!("INSERT INTO {} VALUES ({row})", targets.table), WRITE_LIMIT) {
             Ok(_) => lock(acks).push(Ack { row, at: Instant::now(), node: *node }),
             Err(_) => session = None,
         }
     }
 }
 
-fn connect(Targets { bin_dir, nodes }: &Targets) -> Option<(usize, Session)> {
+fn connect(Targets { bin_dir, nodes, through, .. }: &Targets) -> Option<(usize, Session)> {
     let leads = |api| http::get(api, "/is-leader").is_ok_and(|answer| answer.status == 200);
-    let node = nodes.iter().position(|&(api, _)| leads(api))?;
-    let mut session = Session::open(Path::new(bin_dir), nodes[node].1).ok()?;
+    let (node, address) = match through {
+        Some(address) => (0, *address),
+        None => nodes.iter().map(|&(_, db)| db).enumerate().find(|&(node, _)| leads(nodes[node].0))?,
+    };
+    let mut session = Session::open(Path::new(bin_dir), address).ok()?;
     // Connects now, so that a row is not given up for a server that is still starting.
     session.query("SELECT 1", super::READ_LIMIT).ok()?;
     Some((node, session))

@@ -42,7 +42,7 @@ fn welcome(cluster: &Cluster, cli: &Path) -> String {
     let urls = cluster.nodes().iter().map(Node::url).collect::<Vec<_>>();
     let commands = ["status", "watch", "switchover", "connect", "events --follow", "--help"];
     format!(
-        "\nThree nodes run. Their data and logs are in {}\n\nREST API:\n{}\n\nDatabases:\n{}\n\nTry:\n{}\n{}\n{}\n",
+        "\nThree nodes run. Their data and logs are in {}\n\nREST API, and a status page for your browser:\n{}\n\nDatabases:\n{}\n\nTry:\n{}\n{}\n{}\n",
         cluster.dir().display(),
         lines(|node| format!("  node {}  {}", node.number, node.url())),
         lines(|node| format!("  psql \"{}\"", postgres::conninfo(node.db()))),

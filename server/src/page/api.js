@@ -1,0 +1,32 @@
+// Requests to the node that served this page, and to no other. A token, where one is entered, stays in this tab.
+
+const KEY = "qluster-token";
+
+export const token = {
+  get: () => sessionStorage.getItem(KEY) ?? "",
+  set: (text) => (text ? sessionStorage.setItem(KEY, text) : sessionStorage.removeItem(KEY)),
+};
+
+/** An answer that is no success: what the API says of it, or that there was none (status 0). */
+export class Refused extends Error {
+  constructor(status, body) {
+    super(body?.message ?? "This node does not answer.");
+    this.status = status;
+    this.leader = body?.leader ?? null;
+  }
+}
+
+/** The JSON of an answer; `patience` in milliseconds, longer than what a long poll waits. */
+export async function ask(method, path, patience = 5000) {
+  const headers = token.get() ? { Authorization: `Bearer ${token.get()}` } : {};
+  let answer;
+  let body;
+  try {
+    answer = await fetch(path, { method, headers, cache: "no-store", signal: AbortSignal.timeout(patience) });
+    body = await answer.json();
+  } catch (error) {
+    throw new Refused(answer?.status ?? 0, answer ? { message: `The answer to ${path} cannot be read: ${error}` } : null);
+  }
+  if (!answer.ok) throw new Refused(answer.status, body);
+  return body;
+}
