@@ -12,7 +12,7 @@ macro_rules! pages {
 pages! {
     "Begin": ["index", "start", "adopt", "patroni"],
     "Run it": ["nodes", "switchover", "failover", "majority", "timeouts", "durability"],
-    "Use it": ["poolers", "security"],
+    "Use it": ["cli", "poolers", "readonly-statements", "security"],
     "Reference": ["codes"],
 }
 

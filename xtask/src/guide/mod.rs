@@ -18,6 +18,7 @@ use blocks::{Block, Manner};
 /// Pages that are read one after the other, with one cluster. Any other page begins with nothing.
 const STORIES: [&[&str]; 1] = [&[
     "docs/start.md",
+    "docs/cli.md",
     "docs/nodes.md",
     "docs/switchover.md",
     "docs/timeouts.md",
@@ -65,6 +66,7 @@ pub(crate) fn run(named: &[String]) -> Result<()> {
         return Ok(());
     }
     install::postgresql()?;
+    // The command line is beside it.
     let server = cargo::build_programs(false)?.server;
     interrupt::watch()?;
     for (story, blocks) in stories {
