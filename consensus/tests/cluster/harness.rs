@@ -87,7 +87,8 @@ impl Transport for Line {
             let late = TransportError::Timeout { node: to, address, timeout };
             return tokio::time::sleep(timeout).map(|()| Err(late)).boxed();
         }
-        let isolated = self.net.isolated.lock().unwrap();
+        // Not held any longer: what is served may call others before this returns.
+        let isolated = self.net.isolated.lock().unwrap().clone();
         let cut = isolated.contains(&self.me) || isolated.contains(&to);
         let target = self.net.nodes.read().unwrap().get(&to).cloned().filter(|_| !cut);
         let Some(target) = target else {
