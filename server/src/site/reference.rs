@@ -128,12 +128,13 @@ fn describe_schema(page: &mut Rendered, name: &str, schema: &Value) {
 /// The line that asks for it.
 fn curl(document: &Value, method: &str, path: &str, operation: &Value) -> String {
     let mut path = path.to_owned();
-    let mut query = Vec::new();
+    let (mut query, mut headers) = (Vec::new(), String::new());
     for parameter in list(&operation["parameters"]) {
         let name = text(&parameter["name"]);
         let value = example(document, name, &parameter["schema"]);
         match text(&parameter["in"]) {
             "path" => path = path.replace(&format!("{{{name}}}"), &value),
+            "header" => headers.push_str(&format!(" -H '{name}: {value}'")),
             _ if parameter["required"] == true || method == "get" => query.push(format!("{name}={value}")),
             _ => {}
         }
@@ -147,7 +148,7 @@ fn curl(document: &Value, method: &str, path: &str, operation: &Value) -> String
     let body = members(&operation["requestBody"]["content"]).next().map_or(String::new(), |(media, content)| {
         format!(" \\\n    -H 'Content-Type: {media}' -d '{}'", content["example"])
     });
-    format!("curl -s {verb}\"$API{path}{query}\"{body}")
+    format!("curl -s {verb}\"$API{path}{query}\"{headers}{body}")
 }
 
 /// A value for a parameter, as it stands in a URL.
@@ -161,6 +162,7 @@ fn example(document: &Value, name: &str, schema: &Value) -> String {
         ("db-port", _) => "5432".into(),
         ("node", _) => "2".into(),
         ("lag", _) => "16MB".into(),
+        ("if-none-match", _) => "\"0\"".into(),
         (_, _) if schema["format"] == "ip" => "127.0.0.1".into(),
         (_, Some(Value::String(value))) => value.clone(),
         (_, Some(value)) if !value.is_null() => value.to_string(),
