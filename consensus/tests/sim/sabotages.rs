@@ -6,7 +6,7 @@ use crate::check::Invariant;
 use crate::seeds::{report, search};
 
 /// Each is found within so many seeds.
-const WITHIN: u64 = 500;
+const WITHIN: u64 = 1000;
 
 /// Those that it takes more seeds to find, or other faults than there are yet. They are tried by name only, with the
 /// variables `SIM_SABOTAGE` and `SIM_WITHIN`.
