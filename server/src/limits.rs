@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// thousand of them would keep everybody else out, the node's own files included.
 const OPEN_FILES: u64 = 1 << 13;
 
-/// Raises the limit of open files to [`OPEN_FILES`], or as far as the system allows.
+/// Raises the limit of open files to `OPEN_FILES`, or as far as the system allows.
 pub fn raise_open_files() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     // None is no limit.
