@@ -90,12 +90,19 @@ pub(crate) fn is_majority(voters: &[BTreeSet<NodeId>], promised: impl Fn(NodeId)
 /// acknowledged. What was, before its term, it had when it was chosen; in its term nothing is acknowledged without it,
 /// and it is fenced; and in terms before, nothing is any more since it was promoted. So where the others that are left
 /// cannot promise, as their databases have to be rebuilt from a primary, nobody has to wait for them.
-pub(crate) fn is_whole(lead: Option<Lead>, promoted: Option<&Promoted>, promises: &BTreeMap<NodeId, Promise>) -> bool {
+///
+/// It has to be one that [`choose`] may choose: were it left out there, one that lacks commits would be chosen.
+pub(crate) fn is_whole(
+    lead: Option<Lead>,
+    promoted: Option<&Promoted>,
+    promises: &BTreeMap<NodeId, Promise>,
+    may_lead: impl Fn(NodeId) -> bool,
+) -> bool {
     let (Some(lead), Some(promoted)) = (lead, promoted) else { return false };
     let newest = (promoted.node, promoted.term) == (lead.node, lead.term);
     let wrote = promoted.history.0.last().map(|start| start.term);
     let position = promises.get(&lead.node).and_then(|promise| promise.position);
-    newest && position.is_some_and(|position| Some(position.term) == wrote)
+    newest && may_lead(lead.node) && position.is_some_and(|position| Some(position.term) == wrote)
 }
 
 /// Who is to be the primary.
@@ -226,7 +233,10 @@ mod tests {
             (None, None, at(0, 0), false),
         ] {
             let promises = BTreeMap::from([(NodeId(2), Promise { position, unfit: None })]);
-            assert_eq!(is_whole(lead, promoted.as_ref(), &promises), expected, "{lead:?} {promoted:?} {position:?}");
+            let whole = |voter| is_whole(lead, promoted.as_ref(), &promises, |node| voter && node == NodeId(2));
+            assert_eq!(whole(true), expected, "{lead:?} {promoted:?} {position:?}");
+            // Who cannot be chosen does not count.
+            assert!(!whole(false));
         }
     }
 

@@ -91,8 +91,9 @@ impl Duty {
                 Err(error) => recruiting.refused(me, chain(&error)),
             }
         }
+        let may_lead = |node: NodeId| nodes.get(&node).is_some_and(may_lead);
         while !is_majority(&voters, |voter| promises.contains_key(&voter))
-            && !is_whole(last_lead, last_promoted.as_ref(), &promises)
+            && !is_whole(last_lead, last_promoted.as_ref(), &promises, may_lead)
         {
             let waited = self.waits_since(term);
             // Whoever has more and is slow to be fenced is waited for.
@@ -120,7 +121,6 @@ impl Duty {
                 Err(_) => {}
             }
         }
-        let may_lead = |node: NodeId| nodes.get(&node).is_some_and(may_lead);
         let mut choice = choose(me, &promises, may_lead);
         while !goes_on && matches!(choice, Choice::Unfit(..) | Choice::Nobody) {
             // Another may have as much, and be fit.
