@@ -5,6 +5,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use pg_query::{FingerprintOptions, ParserOptions};
@@ -103,6 +104,29 @@ const SETUP: &str = r#"
     CREATE EXTENSION dblink; CREATE EXTENSION tablefunc;
     CREATE TEMP TABLE tmp (n int);
     CREATE FUNCTION pg_temp.tf() RETURNS int LANGUAGE sql AS 'SELECT writes()';
+    CREATE FUNCTION pl_row() RETURNS int STABLE LANGUAGE plpgsql
+        AS $$ DECLARE /* BEGIN */ r t := ROW(writes(), 'x')::t; BEGIN RETURN r.id; END $$;
+    CREATE FUNCTION pl_handler() RETURNS int STABLE LANGUAGE plpgsql
+        AS $$ BEGIN RETURN 1 / 0; EXCEPTION WHEN division_by_zero THEN RETURN writes(); END $$;
+    CREATE FUNCTION pl_raise() RETURNS int STABLE LANGUAGE plpgsql
+        AS $$ BEGIN RAISE DEBUG 'x' USING DETAIL = writes()::text; RETURN 1; END $$;
+    CREATE FUNCTION definer() RETURNS int STABLE SECURITY DEFINER LANGUAGE sql AS 'SELECT writes()';
+    CREATE FUNCTION many(VARIADIC a int[] DEFAULT ARRAY[writes()]) RETURNS int STABLE LANGUAGE sql AS 'SELECT 1';
+    CREATE FUNCTION sets() RETURNS int STABLE LANGUAGE sql SET transaction_read_only = off AS 'SELECT 1';
+    CREATE FUNCTION good_step(a int, b int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT a + b';
+    CREATE FUNCTION bad_last(a int) RETURNS int LANGUAGE sql AS 'SELECT writes() + a';
+    CREATE AGGREGATE moving (int) (sfunc = good_step, stype = int, initcond = '0', msfunc = good_step,
+        minvfunc = good_step, mstype = int, minitcond = '0', mfinalfunc = bad_last);
+    CREATE TABLE addresses (a regclass); INSERT INTO addresses VALUES ('s');
+    CREATE FUNCTION counts(int) RETURNS int IMMUTABLE LANGUAGE plpgsql
+        AS $$ BEGIN PERFORM nextval('s'); RETURN $1; END $$;
+    CREATE TABLE indexed (n int); CREATE INDEX ON indexed ((n + counts(1)));
+    CREATE TABLE indexed_part (n int); CREATE INDEX ON indexed_part (n) WHERE n > counts(1);
+    CREATE TABLE keyed (n int) PARTITION BY RANGE ((n + counts(1)));
+    CREATE TABLE checked (n int); CREATE TABLE checked_child (CHECK (n > counts(1))) INHERITS (checked);
+    CREATE TABLE counted (a int, b int); CREATE STATISTICS counted_too ON (a + counts(1)), b FROM counted;
+    CREATE FUNCTION positive(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN $1 > 0; END';
+    CREATE TABLE lax (n int CHECK (positive(n)), name text); CREATE INDEX ON lax (lower(name), (n + 1)) WHERE n > 0;
     CREATE TABLE accounts (aid int PRIMARY KEY, balance int);
     CREATE VIEW good_view AS SELECT a.aid, upper(t.name) AS name FROM accounts a LEFT JOIN t ON t.id = a.aid;
     CREATE FUNCTION good_fn(a int) RETURNS int STABLE LANGUAGE sql AS 'SELECT count(*)::int + a FROM accounts';
@@ -111,7 +135,7 @@ const SETUP: &str = r#"
 "#;
 
 /// Each writes, may write, fails on a standby, or reads what other sessions do not see.
-const HOSTILE: [&str; 71] = [
+const HOSTILE: [&str; 94] = [
     "SELECT writes()",
     "SELECT over(1)",
     "SELECT public.over(1)",
@@ -183,10 +207,35 @@ const HOSTILE: [&str; 71] = [
     "INSERT INTO log SELECT 4",
     "SELECT \"xStringstrwrites\" FROM (SELECT 1) AS x(\"xStringstrwrites\")",
     "TABLE vv",
+    "SELECT pl_row()",
+    "SELECT pl_handler()",
+    "SELECT pl_raise()",
+    "SELECT definer()",
+    "SELECT many()",
+    "SELECT sets()",
+    "SELECT moving(id) OVER (ORDER BY id ROWS 1 PRECEDING) FROM t",
+    // A column's name may be a function's, PostgreSQL's own as well.
+    "SELECT x.nextval FROM regclass('s') AS x",
+    "SELECT (a).nextval FROM addresses",
+    "SELECT x.lo_create FROM oid('77') AS x",
+    "SELECT x.pg_advisory_lock_shared FROM generate_series(1, 2) AS x",
+    "SELECT x.pg_read_file FROM text('PG_VERSION') AS x",
+    // What the planner calls, although nothing is evaluated.
+    "SELECT * FROM indexed",
+    "SELECT * FROM indexed_part",
+    "SELECT * FROM keyed",
+    "SELECT * FROM checked WHERE n = 3",
+    "SELECT * FROM counted WHERE b = 1",
+    "SELECT * FROM xmltable('/a' PASSING xmlparse(document '<a/>') COLUMNS x int DEFAULT writes())",
+    "SELECT * FROM ROWS FROM (generate_series(1, writes()), unnest(ARRAY[1]))",
+    "SELECT percentile_cont(writes()) WITHIN GROUP (ORDER BY id) FROM t",
+    "SELECT id FROM t TABLESAMPLE system (50) REPEATABLE (writes())",
+    "SELECT id FROM t GROUP BY GROUPING SETS ((id), ()) HAVING writes() > 0",
+    "SELECT (ARRAY[1, 2])[writes()]",
 ];
 
 /// Each may be sent to a standby.
-const HARMLESS: [&str; 18] = [
+const HARMLESS: [&str; 19] = [
     "SELECT balance FROM accounts WHERE aid = 7",
     "SELECT a.balance, t.name FROM accounts a JOIN t ON t.id = a.aid WHERE a.aid IN (1, 2, 3) ORDER BY 1 LIMIT 10",
     "SELECT count(*), max(balance) FROM accounts GROUP BY aid % 10 HAVING count(*) > 1",
@@ -204,11 +253,13 @@ const HARMLESS: [&str; 18] = [
     "SELECT generate_series(1, 3), array_agg(id ORDER BY id DESC) FROM t",
     "SELECT count(*) FROM information_schema.tables",
     "SELECT pg_size_pretty(pg_total_relation_size('t'))",
+    "SELECT lax.name FROM lax WHERE n = 1",
     "SELECT x.* FROM t, LATERAL (SELECT 1 WHERE t.id BETWEEN 1 AND 5) AS x",
 ];
 
-/// What is called by no name that a statement has taints its whole database: any constant may be cast, `IN` calls `=`.
-const TAINTED: [(&str, &str, &str); 3] = [
+/// What is called by no name that a statement has taints its whole database: any constant may be cast, `IN` calls `=`,
+/// any column may be sorted.
+const TAINTED: [(&str, &str, &str); 5] = [
     (
         "by_domain",
         "CREATE FUNCTION f(int) RETURNS bool LANGUAGE sql AS 'CREATE TABLE IF NOT EXISTS x (); SELECT true';
@@ -228,6 +279,30 @@ const TAINTED: [(&str, &str, &str); 3] = [
          CREATE FUNCTION f(int, text) RETURNS bool LANGUAGE sql AS 'INSERT INTO log VALUES (1) RETURNING true';
          CREATE OPERATOR = (leftarg = int, rightarg = text, function = f);",
         "SELECT 1 IN ('x'::text)",
+    ),
+    (
+        "by_equality_of_views",
+        "CREATE TYPE mood AS ENUM ('good', 'bad'); CREATE TABLE log (n int); CREATE TABLE t (id int);
+         CREATE TABLE moods (m mood); CREATE TABLE more (m mood);
+         CREATE FUNCTION f(mood, mood) RETURNS bool LANGUAGE sql AS 'INSERT INTO log VALUES (1) RETURNING true';
+         CREATE OPERATOR = (leftarg = mood, rightarg = mood, function = f);
+         CREATE VIEW v_case AS SELECT CASE m WHEN 'good' THEN 1 END FROM moods;
+         CREATE VIEW v_null AS SELECT nullif(m, 'good') FROM moods;
+         CREATE VIEW v_distinct AS SELECT m IS DISTINCT FROM 'good' FROM moods;
+         CREATE VIEW v_using AS SELECT 1 FROM moods JOIN more USING (m);",
+        "TABLE v_case; TABLE v_null; TABLE v_distinct; TABLE v_using",
+    ),
+    (
+        "by_order",
+        "CREATE TYPE mood AS ENUM ('good', 'bad'); CREATE TABLE log (n int); CREATE TABLE t (id int);
+         CREATE TABLE moods (m mood); INSERT INTO moods VALUES ('good'), ('bad');
+         CREATE FUNCTION f(mood, mood) RETURNS int LANGUAGE sql AS 'INSERT INTO log VALUES (1) RETURNING 1';
+         CREATE FUNCTION lt(mood, mood) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT false';
+         CREATE OPERATOR < (leftarg = mood, rightarg = mood, function = lt);
+         CREATE OPERATOR = (leftarg = mood, rightarg = mood, function = lt);
+         CREATE OPERATOR CLASS by_f DEFAULT FOR TYPE mood USING btree
+             AS OPERATOR 1 <, OPERATOR 3 =, FUNCTION 1 f(mood, mood);",
+        "SELECT m FROM moods ORDER BY m; SELECT greatest(m, m) FROM moods",
     ),
 ];
 
@@ -317,4 +392,77 @@ async fn what_may_write_is_never_called_read_only_and_what_becomes_so_is_withdra
         assert!(begun.elapsed() < PATIENCE, "{events:?}");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
+}
+
+/// The programs of a PostgreSQL that was installed without its contrib modules. It finds its own by where it is itself.
+fn without_contrib(directory: &Path) -> PathBuf {
+    let installed = std::fs::read_dir("/usr/lib/postgresql").unwrap().flatten().map(|entry| entry.path());
+    let installed = installed.filter(|path| path.join("bin/postgres").exists());
+    let version = installed.max_by_key(|path| path.file_name().unwrap().to_str().unwrap().parse::<u32>().ok()).unwrap();
+    let copy = |below: &str| directory.join(below).join(version.file_name().unwrap());
+    for kind in ["bin", "lib"] {
+        let to = copy("lib/postgresql").join(kind);
+        std::fs::create_dir_all(&to).unwrap();
+        for file in std::fs::read_dir(version.join(kind)).unwrap().flatten() {
+            let (from, to) = (file.path(), to.join(file.file_name()));
+            match kind {
+                "bin" => drop(std::fs::copy(from, to).unwrap()),
+                _ if file.file_name() == "pg_stat_statements.so" => {}
+                _ => std::os::unix::fs::symlink(from, to).unwrap(),
+            }
+        }
+    }
+    std::fs::create_dir_all(directory.join("share/postgresql")).unwrap();
+    let share = Path::new("/usr/share/postgresql").join(version.file_name().unwrap());
+    std::os::unix::fs::symlink(share, copy("share/postgresql")).unwrap();
+    copy("lib/postgresql").join("bin")
+}
+
+#[tokio::test]
+async fn without_contrib_modules_a_cluster_is_created_and_the_reason_of_the_empty_list_told_once() {
+    let ground = Ground::new();
+    let data = ground.database("1");
+    let programs = without_contrib(&Path::new(&data).parent().unwrap().with_file_name("postgresql"));
+    let port = free_port();
+    let database = ["--db-data-dir", &data, "--db-port", &port.to_string(), "--watchdog", "off"];
+    let start = [&database[..], &["--db-bin-dir", programs.to_str().unwrap(), "bootstrap"]].concat();
+    let mut node = ground.node("1", &start);
+    let reasons = |events: Vec<Event>| {
+        let told = events.into_iter().filter(|event| event.kind == EventKind::ReadonlyStatementsChanged);
+        told.map(|event| event.cause).collect::<Vec<_>>()
+    };
+    let begun = Instant::now();
+    let told = loop {
+        let told = reasons(node.until_get("/events", 200).await.ok());
+        if !told.is_empty() {
+            break told;
+        }
+        assert!(begun.elapsed() < PATIENCE, "no reason is told");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    assert!(matches!(&told[..], [told] if told.contains("shared_preload_libraries")), "{told:?}");
+    assert_eq!(node.get("/sql/readonly").await.ok::<ReadonlyStatements>().0, []);
+    // Nor when it leads again, and looks again.
+    node.terminate().await;
+    node.start(&start);
+    let begun = Instant::now();
+    loop {
+        let asked = async {
+            let client = connect(port, "postgres").await.ok()?;
+            let looked = "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid()
+                             AND query LIKE '%FROM pg_extension%' AND state = 'idle' AND NOT pg_is_in_recovery()";
+            client.query_one(looked, &[]).await.ok().map(|row| row.get::<_, i64>(0))
+        };
+        if asked.await == Some(1) {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "it does not look again");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let term = node.until_get("/leader", 200).await.json::<serde_json::Value>()["term"].as_u64();
+    assert!(term > Some(1), "{term:?}");
+    let log = node.dir.join("log");
+    let looked = || std::fs::read_to_string(&log).unwrap_or_default();
+    assert!(looked().contains("the database is created without pg_stat_statements"), "{}", looked());
+    assert_eq!(reasons(node.get("/events").await.ok()), told);
 }

@@ -28,8 +28,8 @@ pub(crate) struct Function {
     pub(crate) name: String,
     /// Whether it is declared volatile.
     pub(crate) volatile: bool,
-    /// Whether the server came with it.
-    pub(crate) builtin: bool,
+    /// Whether it is declared immutable, so that it may be called while a statement is planned.
+    pub(crate) immutable: bool,
     /// Whether it can be called with one argument.
     pub(crate) unary: bool,
     pub(crate) body: Body,
@@ -69,15 +69,18 @@ pub(crate) struct Relation {
     pub(crate) persistence: char,
     /// What a view and the row policies rest on, names resolved.
     pub(crate) rests_on: Vec<Result<Facts, String>>,
+    /// Expressions of its indexes, checks, partition keys and statistics, and of those of its parts. They are not
+    /// evaluated; but the planner calls the immutable functions in them whose arguments are constants.
+    pub(crate) planned: Vec<Result<Facts, String>>,
     /// Partitions and tables that inherit, at any depth: name, kind and persistence.
     pub(crate) parts: Vec<(String, char, char)>,
 }
 
-/// What is called where nothing names it. The fingerprint leaves out the type of a constant that is cast, so that any
+/// What is called where nothing names it: by `ORDER BY` and the like, or by a cast. The fingerprint leaves out the type of a constant that is cast, so that any
 /// statement with a constant may have the hash of one that casts it to any type: what casts call must be safe for all.
 #[derive(Clone, Debug)]
 pub(crate) enum Implicit {
-    /// The function of a cast, or of a type's input.
+    /// The function of a cast, of a type's input, or of an operator class.
     Function(String, Oid),
     /// The check of a domain.
     Check(String, Result<Facts, String>),
@@ -96,7 +99,8 @@ impl Catalogue {
             Body::Text(facts) | Body::Resolved(facts) => facts.as_ref().ok(),
             Body::Code | Body::Unknown(_) => None,
         });
-        let relations = self.relations.values().flatten().flat_map(|relation| &relation.rests_on);
+        let relations =
+            self.relations.values().flatten().flat_map(|relation| relation.rests_on.iter().chain(&relation.planned));
         let checks = self.implicit.iter().filter_map(|implicit| match implicit {
             Implicit::Check(_, facts) => Some(facts),
             Implicit::Function(..) => None,

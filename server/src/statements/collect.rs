@@ -24,7 +24,13 @@ const BASIS: &str = "
         (SELECT sum(hashint8extended(aggfnoid::oid::bigint, xmin::text::bigint)) FROM pg_aggregate
           WHERE aggfnoid::oid >= 16384),
         (SELECT sum(hashint8extended(inhrelid::bigint, xmin::text::bigint)) FROM pg_inherits),
-        (SELECT sum(hashint8extended(oid::bigint, xmin::text::bigint)) FROM pg_constraint WHERE contypid <> 0),
+        (SELECT sum(hashint8extended(oid::bigint, xmin::text::bigint)) FROM pg_constraint WHERE contype = 'c'),
+        (SELECT sum(hashint8extended(amproc::oid::bigint, xmin::text::bigint)) FROM pg_amproc WHERE oid >= 16384),
+        (SELECT sum(hashint8extended(amopopr::bigint, xmin::text::bigint)) FROM pg_amop WHERE oid >= 16384),
+        (SELECT sum(hashtextextended(concat_ws(' ', indrelid, indexprs, indpred), 0)) FROM pg_index
+          WHERE indexprs IS NOT NULL OR indpred IS NOT NULL),
+        (SELECT sum(hashtextextended(partexprs::text, partrelid::bigint)) FROM pg_partitioned_table),
+        (SELECT sum(hashint8extended(oid::bigint, xmin::text::bigint)) FROM pg_statistic_ext),
         (SELECT sum(hashtextextended(concat_ws(' ', oid, typnamespace, typname, typtype, typinput), 0)) FROM pg_type
           WHERE oid >= 16384 AND typtype = 'b' AND typelem = 0),
         (SELECT sum(hashtextextended(concat_ws(' ', oid, relnamespace, relname, relkind, relpersistence), 0))
@@ -34,7 +40,7 @@ const BASIS: &str = "
         (SELECT sum(hashtextextended(nspname, 0)) FROM pg_namespace JOIN pg_roles ON rolname = nspname)))";
 
 const FUNCTIONS: &str = "
-    SELECT p.oid, n.nspname::text, p.proname::text, p.provolatile = 'v', p.oid < 16384,
+    SELECT p.oid, n.nspname::text, p.proname::text, p.provolatile = 'v', p.provolatile = 'i',
            p.pronargs > 0 AND p.pronargs - p.pronargdefaults <= 1, l.lanname::text,
            CASE l.lanname WHEN 'sql' THEN {body}
                           WHEN 'plpgsql' THEN CASE WHEN p.prokind = 'f' THEN pg_get_functiondef(p.oid) END END,
@@ -42,7 +48,8 @@ const FUNCTIONS: &str = "
            CASE WHEN a.aggfnoid IS NULL THEN '{}'
                 ELSE array_remove(ARRAY[a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn,
                                         a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]::oid[], 0::oid) END,
-           pg_get_expr(p.proargdefaults, 0)
+           pg_get_expr(p.proargdefaults, 0),
+           (SELECT setting FROM unnest(p.proconfig) setting WHERE setting ~ '^(transaction_|role=|session_auth)' LIMIT 1)
       FROM pg_proc p
       JOIN pg_namespace n ON n.oid = p.pronamespace
       JOIN pg_language l ON l.oid = p.prolang
@@ -64,12 +71,28 @@ const RELATIONS: &str = "
                      UNION SELECT inhrelid FROM pg_inherits, parts WHERE inhparent = parts.oid)
                  SELECT concat(part.relkind, part.relpersistence, part.relname)
                    FROM parts JOIN pg_class part USING (oid)
-                  WHERE part.relkind = 'f' OR part.relpersistence <> 'p')
+                  WHERE part.relkind = 'f' OR part.relpersistence <> 'p'),
+           ARRAY(WITH RECURSIVE tree (oid) AS (
+                     SELECT c.oid UNION SELECT inhrelid FROM pg_inherits, tree WHERE inhparent = tree.oid)
+                 SELECT pg_get_expr(indexprs, indrelid) FROM tree JOIN pg_index ON indrelid = oid
+                  WHERE indexprs IS NOT NULL
+                 UNION SELECT pg_get_expr(indpred, indrelid) FROM tree JOIN pg_index ON indrelid = oid
+                        WHERE indpred IS NOT NULL
+                 UNION SELECT pg_get_expr(conbin, conrelid) FROM tree JOIN pg_constraint con ON conrelid = tree.oid
+                        WHERE contype = 'c'
+                 UNION SELECT pg_get_expr(partexprs, partrelid) FROM tree JOIN pg_partitioned_table ON partrelid = oid
+                        WHERE partexprs IS NOT NULL
+                 {statistics})
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relname = ANY ($1) AND c.relkind IN ('r', 'v', 'm', 'p', 'f', 'S') AND n.nspname !~ '^pg_temp_'";
 
-/// Functions of casts and of types' inputs, unless they are machine code that is not declared volatile.
-const CALLED_BY_CASTS: &str = "
+/// Before 14, statistics have no expressions.
+const STATISTICS: &str = "
+    UNION SELECT pg_get_expr(stxexprs, stxrelid) FROM tree JOIN pg_statistic_ext s ON stxrelid = tree.oid
+           WHERE stxexprs IS NOT NULL";
+
+/// Functions of casts, of types' inputs and of operator classes, unless they are machine code that is not declared volatile.
+const CALLED_BY_NO_NAME: &str = "
     SELECT format('the cast from %s to %s', format_type(c.castsource, NULL), format_type(c.casttarget, NULL)), p.oid
       FROM pg_cast c JOIN pg_proc p ON p.oid = c.castfunc JOIN pg_language l ON l.oid = p.prolang
      WHERE p.provolatile = 'v' OR l.lanname NOT IN ('internal', 'c')
@@ -80,6 +103,13 @@ const CALLED_BY_CASTS: &str = "
     UNION ALL
     SELECT format('the range type %s', format_type(r.rngtypid, NULL)), p.oid
       FROM pg_range r JOIN pg_proc p ON p.oid = r.rngcanonical JOIN pg_language l ON l.oid = p.prolang
+     WHERE p.provolatile = 'v' OR l.lanname NOT IN ('internal', 'c')
+    UNION ALL
+    SELECT format('the operator family %s', f.opfname), p.oid
+      FROM (SELECT amprocfamily, amproc FROM pg_amproc UNION
+            SELECT amopfamily, oprcode FROM pg_amop JOIN pg_operator o ON o.oid = amopopr) m (family, function)
+      JOIN pg_opfamily f ON f.oid = m.family
+      JOIN pg_proc p ON p.oid = m.function JOIN pg_language l ON l.oid = p.prolang
      WHERE p.provolatile = 'v' OR l.lanname NOT IN ('internal', 'c')";
 
 const CHECKS: &str = "
@@ -123,7 +153,7 @@ pub(super) async fn begin(transaction: &Transaction<'_>) -> Asked<Catalogue> {
         }
     }
     transaction.batch_execute(SHORT).await?;
-    for row in transaction.query(CALLED_BY_CASTS, &[]).await? {
+    for row in transaction.query(CALLED_BY_NO_NAME, &[]).await? {
         catalogue.implicit.push(Implicit::Function(cell(&row, 0)?, cell(&row, 1)?));
     }
     for row in transaction.query(CHECKS, &[]).await? {
@@ -160,7 +190,7 @@ pub(super) async fn extend(
         functions(transaction, catalogue, &new, &called, version).await?;
         if !new.is_empty() {
             operators(transaction, catalogue, &new).await?;
-            relations(transaction, catalogue, &new).await?;
+            relations(transaction, catalogue, &new, version).await?;
         }
         known.names.extend(new);
         known.functions.extend(called);
@@ -185,7 +215,9 @@ async fn functions(
         let oid: Oid = cell(&row, 0)?;
         let (name, language): (String, String) = (cell(&row, 2)?, cell(&row, 6)?);
         let (text, parsed): (Option<String>, bool) = (cell(&row, 7)?, cell(&row, 8)?);
+        let sets: Option<String> = cell(&row, 11)?;
         let body = match (language.as_str(), text) {
+            _ if sets.is_some() => Body::Unknown(format!("it sets {}", sets.unwrap_or_default())),
             ("internal" | "c", _) => Body::Code,
             ("sql", Some(text)) if parsed => Body::Resolved(parse::body(&text)),
             ("sql", Some(text)) => Body::Text(parse::body(&text)),
@@ -197,7 +229,7 @@ async fn functions(
             schema: cell(&row, 1)?,
             name: name.clone(),
             volatile: cell(&row, 3)?,
-            builtin: cell(&row, 4)?,
+            immutable: cell(&row, 4)?,
             unary: cell(&row, 5)?,
             body,
             parts: cell(&row, 9)?,
@@ -218,12 +250,18 @@ async fn operators(transaction: &Transaction<'_>, catalogue: &mut Catalogue, nam
     Ok(())
 }
 
-async fn relations(transaction: &Transaction<'_>, catalogue: &mut Catalogue, names: &[String]) -> Asked<()> {
-    for row in transaction.query(RELATIONS, &[&names]).await? {
+async fn relations(
+    transaction: &Transaction<'_>,
+    catalogue: &mut Catalogue,
+    names: &[String],
+    version: u32,
+) -> Asked<()> {
+    let sql = RELATIONS.replace("{statistics}", if version >= 14 { STATISTICS } else { "" });
+    for row in transaction.query(&sql, &[&names]).await? {
         let view: Option<String> = cell(&row, 4)?;
         let policies: Vec<String> = cell(&row, 5)?;
         let view = view.map(|text| parse::statement(text.trim_end().trim_end_matches(';')));
-        let parts: Vec<String> = cell(&row, 6)?;
+        let (parts, planned): (Vec<String>, Vec<String>) = (cell(&row, 6)?, cell(&row, 7)?);
         let part = |text: &String| {
             let mut chars = text.chars();
             Some((chars.next()?, chars.next()?)).map(|(kind, persistence)| (chars.collect(), kind, persistence))
@@ -233,6 +271,7 @@ async fn relations(transaction: &Transaction<'_>, catalogue: &mut Catalogue, nam
             kind: first(cell(&row, 2)?),
             persistence: first(cell(&row, 3)?),
             rests_on: view.into_iter().chain(policies.iter().map(|policy| parse::expression(policy))).collect(),
+            planned: planned.iter().map(|expression| parse::expression(expression)).collect(),
             parts: parts.iter().filter_map(part).collect(),
         };
         catalogue.relations.entry(cell(&row, 0)?).or_default().push(relation);

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use pg_query::protobuf::AExprKind;
 use serde_json::{Map, Value};
 
 /// Deeper statements are refused: libpg_query's fingerprint does not see what is below 100.
@@ -25,6 +26,9 @@ pub(crate) struct Facts {
     pub(crate) queries: BTreeSet<String>,
     pub(crate) functions: BTreeSet<Name>,
     pub(crate) operators: BTreeSet<Name>,
+    /// Operators that a construct such as `CASE` or `USING` calls. Text that PostgreSQL writes does not say in which
+    /// schema they are.
+    pub(crate) implied: BTreeSet<String>,
     /// Last parts of names such as `a.b`: a column, or else a function of one argument.
     pub(crate) attributes: BTreeSet<String>,
 }
@@ -129,18 +133,19 @@ impl Facts {
 
     /// Takes in what another rests on.
     pub(super) fn merge(&mut self, other: Self) {
-        let Self { relations, queries, functions, operators, attributes } = other;
+        let Self { relations, queries, functions, operators, implied, attributes } = other;
         self.relations.extend(relations);
         self.queries.extend(queries);
         self.functions.extend(functions);
         self.operators.extend(operators);
+        self.implied.extend(implied);
         self.attributes.extend(attributes);
     }
 
     /// All names, whatever they may be of.
     pub(super) fn names(&self) -> impl Iterator<Item = &String> {
         let named = self.relations.iter().chain(&self.functions).chain(&self.operators).map(|name| &name.name);
-        named.chain(&self.attributes)
+        named.chain(&self.implied).chain(&self.attributes)
     }
 
     fn node(&mut self, value: &Value, depth: usize) -> Result<(), String> {
@@ -216,8 +221,10 @@ impl Facts {
                 let operator = strings("name");
                 if operator.iter().any(|name| name.contains("BETWEEN")) {
                     self.implied(&BETWEEN);
-                } else {
+                } else if is_written(fields) {
                     self.operators.extend(name(operator));
+                } else {
+                    self.implied.extend(operator);
                 }
             }
             "SubLink" if is_set("testexpr") && !is_set("oper_name") => self.implied(&["="]),
@@ -240,8 +247,15 @@ impl Facts {
     }
 
     fn implied(&mut self, operators: &[&str]) {
-        self.operators.extend(operators.iter().map(|&name| Name { schema: None, name: name.into() }));
+        self.implied.extend(operators.iter().map(|&name| name.to_owned()));
     }
+}
+
+/// Whether the text has the operator of an expression itself, and no other word for it, as `NULLIF` is.
+fn is_written(expression: &Map<String, Value>) -> bool {
+    let kind = expression.get("kind").and_then(Value::as_i64).and_then(|kind| i32::try_from(kind).ok());
+    let kind = kind.and_then(|kind| AExprKind::try_from(kind).ok());
+    matches!(kind, Some(AExprKind::AexprOp | AExprKind::AexprOpAny | AExprKind::AexprOpAll))
 }
 
 /// A node's kind and fields.

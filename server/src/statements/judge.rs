@@ -156,6 +156,10 @@ impl<'a> Judge<'a> {
             self.relation(name, lookup)
         })?;
         facts.operators.iter().try_for_each(|name| self.operator(name, lookup))?;
+        facts
+            .implied
+            .iter()
+            .try_for_each(|name| self.operator(&Name { schema: None, name: name.clone() }, Lookup::Path))?;
         facts.attributes.iter().try_for_each(|name| self.attribute(name))
     }
 
@@ -190,7 +194,7 @@ impl<'a> Judge<'a> {
     /// `a.b` is a column, or a call of the function `b` with the row `a`: the hash does not tell.
     fn attribute(&mut self, name: &str) -> Verdict {
         let catalogue = self.catalogue;
-        let unary = catalogue.functions(name).filter(|(_, function)| function.unary && !function.builtin);
+        let unary = catalogue.functions(name).filter(|(_, function)| function.unary);
         unary.into_iter().try_for_each(|(oid, function)| self.function_is_safe(oid, function))
     }
 
@@ -224,6 +228,29 @@ impl<'a> Judge<'a> {
                 Err(reason) => Err(reason.clone()),
             };
             verdict.map_err(|reason| format!("{full}: {reason}"))
+        })?;
+        let planned = relation.planned.iter().try_for_each(|facts| match facts {
+            Ok(facts) => self.planned(facts),
+            Err(reason) => Err(reason.clone()),
+        });
+        planned.map_err(|reason| format!("{full}: {reason}"))
+    }
+
+    /// What the planner may call of an expression that is not evaluated.
+    fn planned(&mut self, facts: &Facts) -> Verdict {
+        let catalogue = self.catalogue;
+        let functions = facts.functions.iter().flat_map(|name| {
+            catalogue.functions(&name.name).filter(|(_, known)| fits(name, &known.schema, Lookup::Catalogue))
+        });
+        let written = facts.operators.iter().flat_map(|name| {
+            let known = catalogue.operators.get(&name.name).into_iter().flatten();
+            known.filter(|operator| fits(name, &operator.schema, Lookup::Catalogue))
+        });
+        let implied = facts.implied.iter().flat_map(|name| catalogue.operators.get(name).into_iter().flatten());
+        let called = functions.map(|(oid, _)| oid).chain(written.chain(implied).map(|operator| operator.function));
+        called.into_iter().try_for_each(|oid| match catalogue.functions.get(&oid) {
+            Some(function) if !function.immutable => Ok(()),
+            _ => self.called(oid),
         })
     }
 
@@ -269,7 +296,7 @@ impl<'a> Judge<'a> {
             Implicit::Check(what, Ok(facts)) => (what, self.facts(facts, Lookup::Catalogue)),
             Implicit::Check(what, Err(reason)) => (what, Err(reason.clone())),
         };
-        verdict.map_err(|reason| format!("any constant may be cast, and {what} is not safe: {reason}"))
+        verdict.map_err(|reason| format!("no statement says whether it calls {what}, which is not safe: {reason}"))
     }
 
     /// Whether the name stands for the same in all search paths that sessions begin with, where it is known at all.
@@ -316,20 +343,18 @@ mod tests {
 
     fn function(schema: &str, name: &str, volatile: bool, body: Body) -> Function {
         let (schema, name) = (schema.to_owned(), name.to_owned());
-        Function {
-            builtin: schema == "pg_catalog",
-            schema,
-            name,
-            volatile,
-            unary: true,
-            body,
-            defaults: None,
-            parts: Vec::new(),
-        }
+        Function { immutable: !volatile, schema, name, volatile, unary: true, body, defaults: None, parts: Vec::new() }
     }
 
     fn table(schema: &str) -> Relation {
-        Relation { schema: schema.into(), kind: 'r', persistence: 'p', rests_on: Vec::new(), parts: Vec::new() }
+        Relation {
+            schema: schema.into(),
+            kind: 'r',
+            persistence: 'p',
+            rests_on: Vec::new(),
+            planned: Vec::new(),
+            parts: Vec::new(),
+        }
     }
 
     fn text(sql: &str) -> Body {
@@ -422,10 +447,10 @@ mod tests {
         catalogue.implicit = vec![Implicit::Check("the domain d".into(), parse::expression("VALUE > 0"))];
         // `>` is not there.
         let reason = Judge::new(&catalogue).statement(&plain).unwrap_err();
-        assert!(reason.contains("the domain d is not safe: there is no operator >"), "{reason}");
+        assert!(reason.contains("the domain d, which is not safe: there is no operator >"), "{reason}");
         catalogue.implicit = vec![Implicit::Function("the cast from a to b".into(), 1003)];
         let reason = Judge::new(&catalogue).statement(&plain).unwrap_err();
-        assert!(reason.contains("the cast from a to b is not safe"), "{reason}");
+        assert!(reason.contains("the cast from a to b, which is not safe"), "{reason}");
         catalogue.implicit = vec![Implicit::Function("the cast from a to b".into(), 1000)];
         assert_eq!(Judge::new(&catalogue).statement(&plain), Ok(()));
     }

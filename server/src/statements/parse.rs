@@ -1,5 +1,6 @@
 //! SQL to facts, by PostgreSQL's own parser.
 
+use pg_query::protobuf::{ScanToken, Token};
 use pg_query::{FingerprintOptions, ParserOptions};
 use qluster_consensus::model::StatementHash;
 use serde_json::Value;
@@ -67,7 +68,45 @@ pub(crate) fn plpgsql(definition: &str) -> Result<Facts, String> {
     let tree = pg_query::parse_plpgsql(definition).map_err(|error| not_understood(&error))?;
     let mut facts = Facts::default();
     walk_plpgsql(&tree, &mut facts)?;
+    for expression in initial_values(definition)? {
+        facts.merge(self::expression(&expression)?);
+    }
     Ok(facts)
+}
+
+/// The expressions that variables of a function in PL/pgSQL begin with: of variables of a composite type, libpg_query's
+/// tree does not have them.
+fn initial_values(definition: &str) -> Result<Vec<String>, String> {
+    let tokens = |sql| pg_query::scan(sql).map(|scanned| scanned.tokens).map_err(|error| not_understood(&error));
+    let part = |text: &str, start: i32, end: i32| {
+        let (start, end) = (usize::try_from(start).ok()?, usize::try_from(end).ok()?);
+        text.get(start..end).map(str::to_owned)
+    };
+    let odd = || "its text is odd".to_owned();
+    // The body comes last, between dollars.
+    let quoted = tokens(definition)?.into_iter().rfind(|token| token.token() == Token::Sconst);
+    let quoted = quoted.and_then(|token| part(definition, token.start, token.end)).ok_or_else(odd)?;
+    let body = quoted
+        .strip_prefix('$')
+        .and_then(|rest| rest.split_once('$'))
+        .and_then(|(tag, rest)| rest.strip_suffix('$')?.strip_suffix(tag)?.strip_suffix('$'));
+    let body = body.ok_or_else(odd)?;
+    let mut tokens = tokens(body)?;
+    tokens.retain(|token| !matches!(token.token(), Token::SqlComment | Token::CComment));
+    let mut expressions = Vec::new();
+    for (index, _) in tokens.iter().enumerate().filter(|(_, token)| token.token() == Token::Declare) {
+        for declaration in tokens[index + 1..].split(|token| token.token() == Token::Ascii59) {
+            if declaration.first().is_none_or(|first| first.token() == Token::BeginP) {
+                break;
+            }
+            let begins =
+                |token: &&ScanToken| matches!(token.token(), Token::ColonEquals | Token::Ascii61 | Token::Default);
+            if let (Some(sign), Some(last)) = (declaration.iter().find(begins), declaration.last()) {
+                expressions.push(part(body, sign.end, last.end).ok_or_else(odd)?);
+            }
+        }
+    }
+    Ok(expressions)
 }
 
 fn walk_plpgsql(value: &Value, facts: &mut Facts) -> Result<(), String> {
@@ -146,7 +185,8 @@ mod tests {
         .unwrap();
         assert_eq!(names(&facts.relations), ["w", "x", "s.t"]);
         assert_eq!(names(&facts.functions), ["lower", "pg_catalog.upper"]);
-        assert_eq!(names(&facts.operators), ["<", "<=", "=", ">", ">=", "s.@@"]);
+        assert_eq!(names(&facts.operators), ["<", "s.@@"]);
+        assert_eq!(facts.implied.iter().collect::<Vec<_>>(), ["<", "<=", "=", ">", ">="]);
         assert_eq!(facts.queries.iter().collect::<Vec<_>>(), ["w"]);
         assert_eq!(facts.attributes.iter().collect::<Vec<_>>(), ["d", "touch"]);
         for plain in ["TABLE t", "VALUES (1), ($1)", "SHOW search_path", "SELECT a[1:$2] FROM t TABLESAMPLE system (1)"]
@@ -166,11 +206,10 @@ mod tests {
             ("SELECT a IS DISTINCT FROM b", "="),
             ("SELECT 1 FROM t NATURAL JOIN u", "="),
             ("SELECT a LIKE 'x'", "~~"),
-            ("SELECT a = ANY ($1)", "="),
             ("SELECT a NOT BETWEEN SYMMETRIC 1 AND 2", "<"),
         ] {
-            let found = names(&statement(sql).unwrap().operators);
-            assert!(found.iter().any(|name| name == expected), "{sql}: {found:?}");
+            let found = statement(sql).unwrap().implied;
+            assert!(found.contains(expected), "{sql}: {found:?}");
         }
     }
 
@@ -239,6 +278,11 @@ mod tests {
         let found = found.unwrap();
         assert_eq!(names(&found.functions), ["d", "e", "i", "l", "p", "z"]);
         assert_eq!(names(&found.relations), ["t"]);
+        let found = function(
+            "<<a>> DECLARE /* ; */ r t := ROW(c(), 'x')::t; q CONSTANT t NOT NULL DEFAULT d(';'); DECLARE s t = e(\"r;\"); \
+             -- BEGIN\n BEGIN DECLARE u t := f(); BEGIN RETURN g(u); END; END",
+        );
+        assert_eq!(names(&found.unwrap().functions), ["c", "d", "e", "f", "g"]);
         for odd in [
             "BEGIN EXECUTE 'SELECT 1'; RETURN 1; END",
             "BEGIN INSERT INTO t VALUES (1); RETURN 1; END",
