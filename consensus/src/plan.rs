@@ -62,7 +62,8 @@ pub(crate) fn plan(view: &View) -> Wanted {
     if view.leading && view.member {
         // It led before it restarted: its heartbeats are under way, and its peers' promises hold so long.
         let over = view.fence_at.map_or(view.now >= view.grace, |fence_at| view.now >= fence_at);
-        if serves && over && !sabotage::is(Sabotage::NeverDemote) {
+        let spared = view.fence_at.is_none() && sabotage::is(Sabotage::ResumeAfterAnother);
+        if serves && over && !spared && !sabotage::is(Sabotage::NeverDemote) {
             return Wanted::Demote;
         }
         if view.lead != Some(Lead { node: view.me, term: view.term }) && !sabotage::is(Sabotage::PromoteBeforeLead) {
@@ -75,7 +76,8 @@ pub(crate) fn plan(view: &View) -> Wanted {
             _ => Wanted::Rest,
         };
     }
-    if serves && !sabotage::is(Sabotage::NeverDemote) && !sabotage::is(Sabotage::PromiseAsPrimary) {
+    let bent = [Sabotage::NeverDemote, Sabotage::PromiseAsPrimary, Sabotage::ResumeAfterAnother];
+    if serves && !bent.into_iter().any(sabotage::is) {
         // Until it is elected again, its peers' promises to it hold.
         return if view.resumes && view.now < view.grace { Wanted::Rest } else { Wanted::Demote };
     }

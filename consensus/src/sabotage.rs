@@ -59,8 +59,10 @@ pub enum Sabotage {
     FollowDiverged,
     /// One standby less holds what is acknowledged.
     OneHolderTooFew,
-    /// A primary goes on serving though another led in between.
+    /// A primary goes on serving though another led in between, and is not demoted while it has no lease.
     ResumeAfterAnother,
+    /// The promise of the node that led last is enough, although it is left out of the choice.
+    WholeWithoutChoice,
     /// A restart forgets that the database has to be rebuilt.
     ForgetRepair,
     /// A primary is not demoted when its lease ends.
@@ -69,7 +71,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::PromiseWithoutFence,
         Self::PromiseAsPrimary,
         Self::CompareLsnAlone,
@@ -97,6 +99,7 @@ impl Sabotage {
         Self::FollowDiverged,
         Self::OneHolderTooFew,
         Self::ResumeAfterAnother,
+        Self::WholeWithoutChoice,
         Self::ForgetRepair,
         Self::NeverDemote,
     ];

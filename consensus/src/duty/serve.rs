@@ -104,12 +104,13 @@ impl Duty {
                 database.set_sync_rule(rule.clone()).await?;
                 self.in_force.send_replace(InForce::new(rule.clone()));
             }
-            if self.in_force.borrow().held || sabotage::is(Sabotage::AdmitBeforeHeld) {
-                if !self.admitted() {
-                    database.admit().await?;
-                    self.local.admitted.store(true, Ordering::Relaxed);
-                    tracing::info!(%term, "clients are let in");
-                }
+            let held = self.in_force.borrow().held;
+            if (held || sabotage::is(Sabotage::AdmitBeforeHeld)) && !self.admitted() {
+                database.admit().await?;
+                self.local.admitted.store(true, Ordering::Relaxed);
+                tracing::info!(%term, "clients are let in");
+            }
+            if held {
                 return Ok(());
             }
             self.tell(waits(&rule, self.admitted()));

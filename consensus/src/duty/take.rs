@@ -121,6 +121,12 @@ impl Duty {
                 Err(_) => {}
             }
         }
+        // One that may not be chosen must not count as whole.
+        let may_lead = |node: NodeId| {
+            let left_out =
+                sabotage::is(Sabotage::WholeWithoutChoice) && last_lead.is_some_and(|lead| lead.node == node);
+            may_lead(node) && !left_out
+        };
         let mut choice = choose(me, &promises, may_lead);
         while !goes_on && matches!(choice, Choice::Unfit(..) | Choice::Nobody) {
             // Another may have as much, and be fit.

@@ -116,19 +116,22 @@ impl Oracle {
                 format!("node {voter} votes for node {candidate} in term {term}, and has voted for node {given}"),
             );
         }
-        let (removed, listener) = cluster.state(|state| {
-            let role = state.nodes.get(&voter).map(|node| node.role);
-            (state.was_removed(voter), role == Some(NodeRole::Listener))
-        });
+        let role = cluster.state(|state| state.nodes.get(&voter).map(|node| node.role));
         // One may have become a voter before it learns of it.
-        let voices = self.voters.contains(&voter);
-        if removed || (listener && !voices) {
-            let is = if removed { "removed" } else { "a listener" };
+        if role == Some(NodeRole::Listener) && !self.voters.contains(&voter) {
             self.find(
                 Invariant::OnlyMembersVote,
-                format!("node {voter}, which is {is}, votes for node {candidate} in term {term}"),
+                format!("node {voter}, which is a listener, votes for node {candidate} in term {term}"),
             );
         }
+    }
+
+    /// A node that knew that it was removed grants a vote, or a pre-vote.
+    pub fn removed_votes(&mut self, voter: NodeId, candidate: NodeId) {
+        self.find(
+            Invariant::OnlyMembersVote,
+            format!("node {voter} knows that it was removed, and votes for node {candidate}"),
+        );
     }
 
     /// An id was given to a new node.

@@ -87,10 +87,13 @@ impl Clients {
     /// Does what clients do in a window.
     pub fn act(&mut self, sim: &mut Simulation) {
         self.operate(sim);
-        if self.formed.is_some() {
+        // A setting that is changed is an entry which those lack that a plot cuts off.
+        if self.formed.is_some() && (self.calm || sim.profile.plot.is_none()) {
             self.set(sim);
         }
-        self.append(sim);
+        if !sim.quiet {
+            self.append(sim);
+        }
     }
 
     /// From now on nothing is changed without need.
@@ -244,6 +247,7 @@ impl Clients {
             return self.order(sim, leader, Order::Add(NodeRole::Voter));
         }
         if let Some(node) = nodes.values().find(|node| node.role == NodeRole::Listener && node.upgrade_to != node.role)
+            && !sim.no_upgrades
             && (self.calm || self.formed.is_none() || sim.chance(20))
         {
             return self.order(sim, leader, Order::Upgrade(node.id));
@@ -252,6 +256,7 @@ impl Clients {
             return self.order(sim, leader, Order::Add(NodeRole::Witness));
         }
         if let Some(node) = nodes.values().find(|node| node.state == NodeState::Down)
+            && !sim.no_upgrades
             && (self.calm || sim.chance(50))
         {
             return self.order(sim, leader, Order::Upgrade(node.id));
@@ -276,25 +281,7 @@ impl Clients {
     fn order(&mut self, sim: &Simulation, at: NodeId, order: Order) {
         let outcome = Slot::default();
         let slot = outcome.clone();
-        let next = sim.nodes.keys().next_back().map_or(1, |id| id.0 + 1);
-        let spawned = sim.nodes[&at].spawn(|cluster| async move {
-            let done = match order {
-                Order::Add(role) => {
-                    let port = api_port(NodeId(next));
-                    cluster.add_node([127, 0, 0, 1].into(), port, role, "operator").await.map(Some)
-                }
-                Order::Upgrade(id) => {
-                    let port = cluster.state(|state| state.nodes.get(&id).map(|node| node.api_port));
-                    let port = port.unwrap_or(api_port(id));
-                    cluster.upgrade_node(id, db_port(id), port, "operator").await.map(Some)
-                }
-                Order::Down(id) => cluster.down_node(id, "as it pleases", "operator").await.map(Some),
-                Order::Remove(id) => cluster.remove_node(id, "operator").await.map(Some),
-                Order::Lead(id) => cluster.switch_over(id, "operator").await.map(|_| None),
-            };
-            *lock(&slot) = Some(done);
-        });
-        if spawned {
+        if give(sim, at, order, move |done| *lock(&slot) = Some(done)) {
             let what = format!("{order:?} at node {at}");
             let adds = matches!(order, Order::Add(_));
             self.operation = Some(Operation { what, begun: sim.now, outcome, adds });
@@ -360,6 +347,33 @@ impl Clients {
     }
 }
 
+/// Gives an order to a node, where its agent runs; what came of it is told to `answer`.
+pub fn give(
+    sim: &Simulation,
+    at: NodeId,
+    order: Order,
+    answer: impl FnOnce(Result<Option<Node>, ClusterError>) + Send + 'static,
+) -> bool {
+    let next = sim.nodes.keys().next_back().map_or(1, |id| id.0 + 1);
+    sim.nodes[&at].spawn(|cluster| async move {
+        let done = match order {
+            Order::Add(role) => {
+                let port = api_port(NodeId(next));
+                cluster.add_node([127, 0, 0, 1].into(), port, role, "operator").await.map(Some)
+            }
+            Order::Upgrade(id) => {
+                let port = cluster.state(|state| state.nodes.get(&id).map(|node| node.api_port));
+                let port = port.unwrap_or(api_port(id));
+                cluster.upgrade_node(id, db_port(id), port, "operator").await.map(Some)
+            }
+            Order::Down(id) => cluster.down_node(id, "as it pleases", "operator").await.map(Some),
+            Order::Remove(id) => cluster.remove_node(id, "operator").await.map(Some),
+            Order::Lead(id) => cluster.switch_over(id, "operator").await.map(|_| None),
+        };
+        answer(done);
+    })
+}
+
 /// Whether the databases that need no repair, and the witnesses, are no majority of the voters: those that do cannot be
 /// repaired without a primary, and only an operator's word can end that.
 fn without_enough_databases(sim: &Simulation) -> bool {
@@ -387,8 +401,9 @@ fn next_of(cluster: &Cluster) -> u64 {
     cluster.state(|state| state.next_node)
 }
 
+/// What an operator wants of a leader.
 #[derive(Clone, Copy, Debug)]
-enum Order {
+pub enum Order {
     Add(NodeRole),
     Upgrade(NodeId),
     Down(NodeId),

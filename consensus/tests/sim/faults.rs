@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 
 use crate::disk::Fails;
 use crate::network::{Spoilt, split};
+use crate::plots::{PLOTS, Plot};
 use crate::world::{Simulation, lock};
 
 /// What kind of history a seed makes.
@@ -23,6 +24,8 @@ pub struct Profile {
     pub guards: bool,
     /// Operators change members and leaders.
     pub operators: bool,
+    /// Faults come as this plot says, and not by chance.
+    pub plot: Option<Plot>,
     /// How often each kind of fault comes.
     weights: Vec<(Fault, u32)>,
     /// The mean time between two faults, in milliseconds.
@@ -90,16 +93,24 @@ impl Profile {
             8 => (3, 2),
             _ => (random.random_range(2..=5), random.random_range(0..=2)),
         };
-        let profile = PROFILES[usize::try_from(seed).unwrap_or(0) % PROFILES.len()];
-        Self {
+        let number = usize::try_from(seed / 2).unwrap_or(0);
+        let by_chance = Self {
             databases,
             witnesses: witnesses.min(databases),
             early: random.random_range(0..4) == 0,
             guards: random.random_range(0..3) > 0,
             operators: random.random_range(0..2) == 0,
-            weights: profile.to_vec(),
+            plot: None,
+            weights: PROFILES[number % PROFILES.len()].to_vec(),
             pause: [150, 400, 800, 1500][random.random_range(0..4)],
+        };
+        if !seed.is_multiple_of(2) {
+            return by_chance;
         }
+        let plot = PLOTS[number % PLOTS.len()];
+        let (databases, witnesses) = plot.cast();
+        let guards = by_chance.guards && !plot.without_guards();
+        Self { databases, witnesses, early: false, guards, operators: false, plot: Some(plot), ..by_chance }
     }
 }
 
@@ -322,7 +333,7 @@ impl Faults {
 }
 
 /// The agent ends; its database goes on.
-fn kill(sim: &mut Simulation, id: NodeId, restart: u64) {
+pub fn kill(sim: &mut Simulation, id: NodeId, restart: u64) {
     let node = sim.nodes.get_mut(&id).unwrap();
     if node.off {
         return;
@@ -332,7 +343,7 @@ fn kill(sim: &mut Simulation, id: NodeId, restart: u64) {
 }
 
 /// All on the machine ends, and what was not synced is lost.
-fn cut_power(sim: &mut Simulation, id: NodeId, restart: u64) {
+pub fn cut_power(sim: &mut Simulation, id: NodeId, restart: u64) {
     let node = sim.nodes.get_mut(&id).unwrap();
     node.kill();
     node.off = true;

@@ -15,16 +15,24 @@ mod faults;
 mod history;
 mod network;
 mod node;
+mod plots;
 mod sabotages;
 mod seeds;
 mod world;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use check::{Checked, Invariant, Violation};
 
 thread_local! {
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Whether a rule is broken on purpose: then a panic is what is looked for, and nothing to print.
+    static BENT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Tells whether the history that this thread runs breaks a rule on purpose.
+pub fn bent(bent: bool) {
+    BENT.set(bent);
 }
 
 /// Notes the panics of tasks, which are caught, for the simulation of this thread.
@@ -36,8 +44,11 @@ pub fn watch_panics() {
     ONCE.call_once(|| {
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            PANIC.with_borrow_mut(|panic| panic.get_or_insert_with(|| info.to_string()).clone());
-            if std::env::var_os("RUST_BACKTRACE").is_some() {
+            let line = || info.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+            PANIC.with_borrow_mut(|panic| {
+                panic.get_or_insert_with(line);
+            });
+            if std::env::var_os("RUST_BACKTRACE").is_some() && !BENT.get() {
                 usual(info);
             }
         }));

@@ -132,10 +132,10 @@ impl SimNode {
                     format!("{error}: {cause:?}")
                 })
             };
-            let cluster = match parts.await {
+            let (cluster, store) = match parts.await {
                 Ok((cluster, store)) => {
-                    lock(&slot).cluster = Some((cluster.clone(), store));
-                    cluster
+                    lock(&slot).cluster = Some((cluster.clone(), store.clone()));
+                    (cluster, store)
                 }
                 Err(error) => {
                     lock(&slot).failed = Some(error);
@@ -144,6 +144,9 @@ impl SimNode {
             };
             while let Some(Delivery { from, ticket, request }) = requests.recv().await {
                 let voter = cluster.clone();
+                // What it knows when it is asked is what counts.
+                let knows =
+                    store.removed().is_ok_and(|removed| removed) || cluster.state(|state| state.was_removed(id));
                 let mut served = cluster.serve(from, request);
                 // Requests are taken in order although their answers are not.
                 let first = tokio::task::unconstrained(&mut served).now_or_never();
@@ -157,9 +160,13 @@ impl SimNode {
                     let world = &mut *world;
                     if let qluster_consensus::transport::PeerResponse::Vote(vote) = &answer
                         && vote.vote_granted
-                        && let Some(asked) = world.net.vote_asked(ticket)
                     {
-                        world.oracle.vote(id, asked, &voter);
+                        if knows {
+                            world.oracle.removed_votes(id, from);
+                        }
+                        if let Some(asked) = world.net.vote_asked(ticket) {
+                            world.oracle.vote(id, asked, &voter);
+                        }
                     }
                     let letter = Letter { from: id, to: from, ticket, content: Content::Answer(Box::new(Ok(answer))) };
                     world.net.send(clock.now(), &mut world.random, letter);

@@ -3,7 +3,7 @@
 use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use qluster_consensus::sabotage::Sabotage;
 
@@ -14,6 +14,9 @@ fn number(name: &str, usual: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(usual)
 }
 
+/// Progress is told so often.
+const PROGRESS: Duration = Duration::from_secs(10);
+
 /// Runs seeds on all cores until `enough` have failed, and returns those that failed, the smallest first.
 pub fn search(first: u64, count: u64, enough: usize, bent: Option<Sabotage>) -> (Vec<Outcome>, Totals) {
     watch_panics();
@@ -21,6 +24,7 @@ pub fn search(first: u64, count: u64, enough: usize, bent: Option<Sabotage>) -> 
     let found = Mutex::new(Vec::<Outcome>::new());
     let totals = Mutex::new(Totals::default());
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let (begun, told) = (Instant::now(), Mutex::new(Instant::now()));
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -30,9 +34,15 @@ pub fn search(first: u64, count: u64, enough: usize, bent: Option<Sabotage>) -> 
                         return;
                     }
                     let outcome = run(seed, bent, false);
-                    lock(&totals).add(&outcome);
+                    let histories = lock(&totals).add(&outcome);
                     if outcome.violation.is_some() {
                         lock(&found).push(outcome);
+                    }
+                    let mut told = lock(&told);
+                    if told.elapsed() >= PROGRESS {
+                        *told = Instant::now();
+                        let (failed, rate) = (lock(&found).len(), histories as f64 / begun.elapsed().as_secs_f64());
+                        println!("{histories} of {count} histories, {rate:.1} histories/s, {failed} with a violation");
                     }
                 }
             });
@@ -54,12 +64,14 @@ pub struct Totals {
 }
 
 impl Totals {
-    fn add(&mut self, outcome: &Outcome) {
+    /// Adds one; returned is how many there are then.
+    fn add(&mut self, outcome: &Outcome) -> u64 {
         self.histories += 1;
         self.steps += outcome.steps;
         self.simulated += outcome.simulated.as_secs_f64() - 1000.0;
         self.acknowledged += outcome.acknowledged;
         self.promotions += outcome.promotions;
+        self.histories
     }
 
     fn told(&self, took: f64) -> String {
@@ -79,8 +91,11 @@ impl Totals {
 
 /// A violation, for people.
 pub fn report(seed: u64, bent: Option<Sabotage>) -> String {
+    watch_panics();
     let outcome = run(seed, bent, true);
-    let Some(violation) = outcome.violation else { return format!("seed {seed} is not repeatable") };
+    let Some(violation) = outcome.violation else {
+        return format!("seed {seed}: no violation\n\n{}", outcome.lines.join("\n"));
+    };
     format!("seed {seed}: {:?}: {}\n\n{}", violation.invariant, violation.how, outcome.lines.join("\n"))
 }
 

@@ -2,6 +2,7 @@
 //! faults do what they do, and all is checked.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::faults::{Faults, Profile};
 use crate::history::History;
 use crate::network::{Content, Letter, Net, kind};
 use crate::node::{Delivery, Nodes, SimNode, Start};
+use crate::plots::Stage;
 
 /// For so long each agent runs by itself; nothing that one sends reaches another sooner.
 pub const WINDOW: Duration = Duration::from_millis(5);
@@ -72,8 +74,14 @@ pub struct Outcome {
 pub fn run(seed: u64, bent: Option<Sabotage>, with_lines: bool) -> Outcome {
     sabotage::choose(bent);
     qluster_consensus::simulation::seed(seed);
+    crate::bent(bent.is_some());
     let mut simulation = Simulation::new(seed, with_lines);
-    let violation = simulation.history().err();
+    // What panics outside of a task of an agent is caught here.
+    let history = AssertUnwindSafe(|| simulation.history());
+    let violation = match std::panic::catch_unwind(history) {
+        Ok(history) => history.err(),
+        Err(_) => crate::panicked().err(),
+    };
     for node in simulation.nodes.values_mut() {
         node.kill();
     }
@@ -96,6 +104,12 @@ pub struct Simulation {
     pub nodes: Nodes,
     pub now: Duration,
     pub profile: Profile,
+    /// Who said at the last look that it leads.
+    leads: Option<NodeId>,
+    /// Clients append nothing.
+    pub quiet: bool,
+    /// Operators upgrade no node.
+    pub no_upgrades: bool,
     clients: Option<Clients>,
     faults: Option<Faults>,
 }
@@ -130,6 +144,9 @@ impl Simulation {
             clients: Some(Clients::new(&profile)),
             faults: Some(Faults::new(&profile)),
             profile,
+            leads: None,
+            quiet: false,
+            no_upgrades: false,
         };
         let id = NodeId(1);
         let node = Node {
@@ -170,26 +187,32 @@ impl Simulation {
 
     /// The node that says that it leads, where there is one.
     pub fn leader(&self) -> Option<(NodeId, Cluster)> {
-        self.nodes.iter().find_map(|(&id, node)| {
-            node.with(|cluster, _| cluster.is_leader().is_ok().then(|| (id, cluster.clone())))?
-        })
+        let id = self.leads?;
+        self.nodes[&id].with(|cluster, _| cluster.is_leader().is_ok().then(|| (id, cluster.clone())))?
     }
 
     fn history(&mut self) -> Checked {
         let begun = self.now;
         let mut clients = self.clients.take().unwrap();
         let mut faults = self.faults.take().unwrap();
+        let mut stage = self.profile.plot.map(Stage::new);
         // The cluster must be able to form.
         let mut quiet = false;
         loop {
             let formed = clients.formed;
-            if formed.is_some_and(|formed| self.now > formed + FAULTY) {
+            let over = stage.as_ref().is_some_and(Stage::is_over);
+            if over || formed.is_some_and(|formed| self.now > formed + FAULTY) {
                 break;
             }
             if self.now > begun + RECOVERY {
                 return Err(Violation::new(Invariant::LeaderInTheEnd, "the cluster does not form"));
             }
-            if formed.is_some() || (self.profile.early && self.now < begun + FAULTY) {
+            if let Some(stage) = &mut stage {
+                match formed {
+                    Some(_) => stage.act(self),
+                    None => crate::faults::restarts(self),
+                }
+            } else if formed.is_some() || (self.profile.early && self.now < begun + FAULTY) {
                 faults.act(self);
             } else if self.profile.early && !quiet {
                 quiet = true;
@@ -202,6 +225,7 @@ impl Simulation {
         }
         self.say(|| "all faults are over".into());
         faults.end(self);
+        (self.quiet, self.no_upgrades) = (false, false);
         clients.calm(self);
         let healed = self.now;
         loop {
@@ -353,6 +377,7 @@ impl Simulation {
                 serving.push((id, db.rule.term));
             }
         }
+        self.leads = leaders.first().map(|(id, _)| *id);
         if leaders.len() > 1 {
             return Err(Violation::new(
                 Invariant::OneLeaderAtATime,
