@@ -34,6 +34,7 @@ use crate::tasks::{keep_wal, live_settings, own_report, until_removed, watch_rem
 use crate::transport::{NodeReport, Transport};
 use crate::types::{Entry, Peer};
 use crate::upkeep;
+use crate::version::Spoken;
 use crate::views::{self, Views, validity};
 
 /// At most so many entries are told by [`Cluster::info`], the newest.
@@ -65,6 +66,8 @@ pub struct Parts {
     pub database: Option<Arc<dyn Database>>,
     /// The clock for its leases.
     pub clock: Clock,
+    /// What it speaks; the transport tells the others.
+    pub versions: Spoken,
 }
 
 impl Cluster {
@@ -99,14 +102,15 @@ impl Cluster {
 
     /// Starts the node whose identity is in the store.
     pub async fn start(parts: Parts) -> Result<Self, StartError> {
-        let Parts { store, transport, database, clock } = parts;
+        let Parts { store, transport, database, clock, versions } = parts;
         let identity = store.identity()?.ok_or(StartError::NoIdentity)?;
         let removed = watch::Sender::new(store.removed()?);
-        let machine = Machine::new(store.clone())?;
+        let machine = Machine::new(store.clone(), versions.clone())?;
         let context = Context {
             id: identity.node,
             transport,
             clock,
+            versions,
             leases: Default::default(),
             candidate: Default::default(),
             removed: removed.clone(),

@@ -8,11 +8,12 @@ use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, RaftSnapshotBuilder};
 use tokio::sync::watch;
 
-use crate::command::Outcome;
+use crate::command::{Change, Command, Outcome};
 use crate::model::{LogIndex, Term};
 use crate::state::State;
 use crate::store::{Store, StoreError};
-use crate::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::version::{Spoken, UnknownVersion, Version};
 
 /// The state machine of a node. Clones share the state.
 #[derive(Clone)]
@@ -20,6 +21,7 @@ pub struct Machine(Arc<Shared>);
 
 struct Shared {
     store: Store,
+    versions: Spoken,
     applied: RwLock<Applied>,
     /// Follows what was applied, for those who wait.
     progress: watch::Sender<Progress>,
@@ -41,15 +43,18 @@ pub(crate) struct Progress {
 }
 
 impl Machine {
-    /// The state machine over `store`, with the state of its snapshot.
-    pub fn new(store: Store) -> Result<Self, StoreError> {
+    /// The state machine over `store`, with the state of its snapshot. It follows what the log says of `versions`.
+    pub fn new(store: Store, versions: Spoken) -> Result<Self, StoreError> {
         let applied = match store.snapshot()? {
-            Some((meta, data)) => Applied::from_snapshot(meta, &data)
-                .map_err(|source| StoreError::Value { what: "read the state in the snapshot".into(), source })?,
+            Some((meta, data)) => {
+                let failed = |source| StoreError::Value { what: "read the state in the snapshot".into(), source };
+                versions.follow(version_of(&data).map_err(failed)?)?;
+                Applied::from_snapshot(meta, &data).map_err(failed)?
+            }
             None => Applied::default(),
         };
         let progress = watch::Sender::new(applied.progress());
-        Ok(Self(Arc::new(Shared { store, applied: RwLock::new(applied), progress })))
+        Ok(Self(Arc::new(Shared { store, versions, applied: RwLock::new(applied), progress })))
     }
 
     /// Looks at the state as it is now. Not to be held across an await.
@@ -60,6 +65,17 @@ impl Machine {
 
     pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
         self.0.progress.subscribe()
+    }
+
+    /// Fails where the log goes on in a version that this program does not know: it could not apply what follows as
+    /// the others do.
+    fn follow(&self, entry: &Entry) -> Result<(), UnknownVersion> {
+        match &entry.payload {
+            EntryPayload::Normal(Command { change: Change::RaiseVersion { version }, .. }) => {
+                self.0.versions.follow(*version)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn write<T>(&self, change: impl FnOnce(&mut Applied) -> T) -> T {
@@ -85,6 +101,11 @@ impl Applied {
     }
 }
 
+/// The version of a snapshot. Of one that is not known no more can be read.
+fn version_of(data: &[u8]) -> Result<Version, postcard::Error> {
+    Ok(postcard::take_from_bytes(data)?.0)
+}
+
 impl RaftStateMachine<TypeConfig> for Machine {
     type SnapshotData = Vec<u8>;
     type SnapshotBuilder = Self;
@@ -99,6 +120,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     {
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
+            self.follow(&entry).map_err(io::Error::other)?;
             let outcome = self.write(|applied| {
                 // After a rebuild of the Raft core in place, its predecessor may have been ahead.
                 if applied.last.is_some_and(|last| last.index >= entry.log_id.index) {
@@ -128,6 +150,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Vec<u8>) -> Result<(), io::Error> {
+        self.0.versions.follow(version_of(&data).map_err(io::Error::other)?).map_err(io::Error::other)?;
         let installed = Applied::from_snapshot(meta.clone(), &data).map_err(io::Error::other)?;
         self.0.store.set_snapshot(meta, &data).map_err(io::Error::other)?;
         self.write(|applied| *applied = installed);
@@ -153,5 +176,35 @@ impl RaftSnapshotBuilder<TypeConfig> for Machine {
         let snapshot = state.map_err(io::Error::other)?;
         self.0.store.set_snapshot(&meta, &snapshot).map_err(io::Error::other)?;
         Ok(Snapshot { meta, snapshot })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::version::Versions;
+
+    const NEWER: Versions = Versions { newest: Version(2), ..Versions::KNOWN };
+
+    fn store() -> Store {
+        Store::with_backend_in_line(redb::backends::InMemoryBackend::new()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_of_a_version_that_is_not_known_is_refused_from_a_leader_and_from_the_store() {
+        let (theirs, ours) = (store(), store());
+        let mut newer = Machine::new(theirs.clone(), Spoken::new(NEWER)).unwrap();
+        newer.write(|applied| applied.state.version = Version(2));
+        let snapshot = newer.build_snapshot().await.unwrap();
+        let mut older = Machine::new(ours.clone(), Spoken::new(Versions::KNOWN)).unwrap();
+        let refused = older.install_snapshot(&snapshot.meta, snapshot.snapshot.clone()).await.unwrap_err();
+        assert!(refused.to_string().contains("the cluster speaks version 2"), "{refused}");
+        assert!(ours.snapshot().unwrap().is_none());
+        let refused = Machine::new(theirs.clone(), Spoken::new(Versions::KNOWN)).err().unwrap();
+        assert!(matches!(refused, StoreError::Version(_)), "{refused}");
+
+        let spoken = Spoken::new(NEWER);
+        Machine::new(theirs, spoken.clone()).unwrap();
+        assert_eq!(spoken.now().oldest, Version(2));
     }
 }

@@ -35,6 +35,8 @@
 
 mod disk;
 mod error;
+#[cfg(test)]
+mod fixture_test;
 mod raft_log;
 #[cfg(test)]
 mod suite_test;

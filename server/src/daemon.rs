@@ -11,6 +11,7 @@ use qluster_consensus::cluster::{Cluster, Parts, StartError};
 use qluster_consensus::database::Database;
 use qluster_consensus::model::{Node, NodeId, NodeRole, NodeState};
 use qluster_consensus::store::{Identity, Store, StoreError};
+use qluster_consensus::version::{Spoken, Versions};
 use uuid::Uuid;
 
 use crate::api::qluster_api_mod;
@@ -20,7 +21,7 @@ use crate::guard::Lease;
 use crate::handlers::{Api, Context};
 use crate::join::{self, JoinError};
 use crate::peer::WebSocketTransport;
-use crate::report;
+use crate::{report, systemd};
 
 /// A request's body may be so large, in bytes; operations that take one say so themselves.
 const BODY: usize = 1024;
@@ -81,6 +82,18 @@ pub enum DaemonError {
     Start(#[from] StartError),
 }
 
+impl DaemonError {
+    /// Whether starting again does not help: somebody has to change something first.
+    pub fn is_hopeless(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused(_)
+                | Self::Store(StoreError::Newer { .. } | StoreError::Version(_))
+                | Self::Start(StartError::Store(StoreError::Version(_)))
+        )
+    }
+}
+
 /// Runs a node until `stop` is done. PostgreSQL outlives its agent: it goes on as it is, a primary until its lease ends.
 pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
     for path in [&settings.data_dir, &settings.raft_dir] {
@@ -91,6 +104,7 @@ pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()
         cluster: OnceLock::new(),
         database: OnceLock::new(),
         peers: Arc::default(),
+        versions: Spoken::new(known_versions()),
         api_port: settings.api_port,
     });
     // The API is there before the node is a member: whoever adds it can reach it, and learns what it lacks.
@@ -98,15 +112,22 @@ pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()
     tracing::info!(address = %settings.api_address(), "the API is served");
     let ended = {
         let node = node(&settings, start, &context);
-        tokio::pin!(node, stop);
+        let watchdog = systemd::feed_watchdog(|| drop(context.cluster.get().map(Cluster::map)));
+        tokio::pin!(node, stop, watchdog);
         tokio::select! {
             () = &mut stop => Ok(()),
+            () = &mut watchdog => Ok(()),
             started = &mut node => match started {
-                Ok(()) => { stop.await; Ok(()) }
+                Ok(()) => {
+                    systemd::ready(&status(&context));
+                    tokio::select! { () = &mut stop => {}, () = &mut watchdog => {} }
+                    Ok(())
+                }
                 Err(error) => Err(error),
             },
         }
     };
+    systemd::stopping();
     tracing::info!("stops; the database goes on as it is");
     if let Some(guard) = context.database.get().and_then(|postgres| postgres.guard()) {
         // Before the lease is given up: a primary may go on until it ends.
@@ -122,6 +143,14 @@ pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()
         tracing::warn!(reason, "the API did not end in good order");
     }
     ended
+}
+
+/// The node in a line, for systemd.
+fn status(context: &Context) -> String {
+    match context.cluster.get().map(Cluster::identity) {
+        Some(Identity { cluster, node }) => format!("node {node} of cluster {cluster}"),
+        None => "not part of a cluster yet: `bootstrap` one, or `join` one".into(),
+    }
 }
 
 fn serve(settings: &Settings, context: Arc<Context>) -> Result<HttpServer<Arc<Context>>, DaemonError> {
@@ -232,9 +261,10 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
     let kept = database.clone();
     let parts = Parts {
         store,
-        transport: WebSocketTransport::new(identity, context.peers.clone()),
+        transport: WebSocketTransport::new(identity, context.peers.clone(), context.versions.clone()),
         database: database.map(directed),
         clock: Clock::boottime(),
+        versions: context.versions.clone(),
     };
     let db_port = settings.database.as_ref().map(|database| database.port);
     let cluster = match start {
@@ -268,6 +298,14 @@ fn replication_password() -> Option<String> {
     return crate::faults::replication_password();
     #[cfg(not(feature = "faults"))]
     None
+}
+
+/// The versions that this program knows.
+fn known_versions() -> Versions {
+    #[cfg(feature = "faults")]
+    return crate::faults::known_versions();
+    #[cfg(not(feature = "faults"))]
+    Versions::KNOWN
 }
 
 /// Gives the database its guard.

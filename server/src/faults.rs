@@ -10,6 +10,7 @@ use qluster_consensus::database::{
     Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary, Promotion, SyncRule,
 };
 use qluster_consensus::model::{Lsn, NodeId};
+use qluster_consensus::version::{Version, Versions};
 use tokio::sync::watch;
 
 use crate::database::Postgres;
@@ -23,6 +24,16 @@ const PASSWORD: &str = "not-a-secret";
 /// Whether the node serves an address that is not loopback, though it has no credentials.
 pub(crate) fn network() -> bool {
     std::env::var_os(NETWORK).is_some_and(|value| value == "1")
+}
+
+/// Set to a number: the program knows versions up to that one, of which the newer do not differ from the newest real
+/// one. So it stands in for the program of a later release.
+const NEWEST_VERSION: &str = "QLUSTER_FAULT_NEWEST_VERSION";
+
+/// The versions that the program knows.
+pub(crate) fn known_versions() -> Versions {
+    let newest = std::env::var(NEWEST_VERSION).ok().and_then(|newest| newest.parse().ok());
+    Versions { newest: newest.map_or(Versions::KNOWN.newest, Version), ..Versions::KNOWN }
 }
 
 /// The password that lets standbys of other addresses in.

@@ -8,6 +8,7 @@
 //! - [`database`]: PostgreSQL, as consensus directs it. [`guard`]: the process that ends it where the agent cannot.
 //! - [`config`], [`daemon`], [`join`]: the node's settings, its start and end, and how it becomes a member.
 //! - [`report`]: what is told to people.
+//! - `systemd`: what it is told of the daemon.
 //! - `faults`: switches for tests, in a program of their own.
 
 pub mod api;
@@ -24,3 +25,4 @@ pub mod openapi;
 pub mod peer;
 pub mod report;
 pub mod status;
+mod systemd;

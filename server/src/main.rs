@@ -1,9 +1,10 @@
 //! `qluster-server`: the daemon beside every PostgreSQL server of a qluster cluster.
 
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use qluster_consensus::model::NodeRole;
 use qluster_server::config::{Overrides, Settings};
 use qluster_server::daemon::{self, Start};
@@ -11,8 +12,13 @@ use qluster_server::{guard, openapi, report};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+const NAME: &str = "qluster-server";
+
 /// The cores of the host are for its database; the agent mostly waits.
 const WORKERS: usize = 2;
+
+/// How it exits where starting it again does not help: somebody has to change something. sysexits.h calls it EX_CONFIG.
+const HOPELESS: u8 = 78;
 
 /// Makes PostgreSQL highly available: elects a leader among the nodes of a cluster, promotes its database, and has the
 /// others follow it.
@@ -42,6 +48,18 @@ enum Command {
     },
     /// Print the description of the REST API (OpenAPI)
     Openapi,
+    /// Print a script that completes commands: source it, or put it where your shell looks
+    #[command(hide = true)]
+    Completion {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// An existing directory, such as /usr/share/man/man8
+        dir: PathBuf,
+    },
     /// End PostgreSQL when the lease is over; the daemon starts this
     #[command(hide = true)]
     Guard(guard::Arguments),
@@ -60,6 +78,11 @@ pub(crate) fn main() -> ExitCode {
     let Arguments { overrides, command } = Arguments::parse();
     let start = match command {
         Command::Openapi => return print_openapi(),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), NAME, &mut std::io::stdout());
+            return ExitCode::SUCCESS;
+        }
+        Command::Man { dir } => return write_man(&dir),
         Command::Guard(arguments) => return guard::run(arguments),
         Command::Run => Start::Run,
         Command::Bootstrap => Start::Bootstrap,
@@ -68,7 +91,10 @@ pub(crate) fn main() -> ExitCode {
     log();
     let settings = match Settings::load(&overrides) {
         Ok(settings) => settings,
-        Err(error) => return fail(&error),
+        Err(error) => {
+            fail(&error);
+            return HOPELESS.into();
+        }
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build() {
         Ok(runtime) => runtime,
@@ -85,7 +111,20 @@ pub(crate) fn main() -> ExitCode {
     runtime.shutdown_background();
     match ended {
         Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) if error.is_hopeless() => {
+            fail(&error);
+            HOPELESS.into()
+        }
         Ok(Err(error)) => fail(&error),
+        Err(error) => fail(&error),
+    }
+}
+
+/// Writes a manual page for the daemon and one for each of its commands.
+fn write_man(dir: &Path) -> ExitCode {
+    let command = Arguments::command().name(NAME);
+    match clap_mangen::generate_to(command, dir) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }

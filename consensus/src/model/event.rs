@@ -59,6 +59,8 @@ pub enum EventKind {
     CommitsHeld,
     /// The list of statements that do not write was changed.
     ReadonlyStatementsChanged,
+    /// All nodes know a newer version of what nodes say and write, and speak it from now on: older programs are refused.
+    VersionRaised,
 }
 
 impl EventKind {
@@ -84,6 +86,7 @@ impl std::fmt::Display for EventKind {
             EventKind::DatabasePromoted => "database promoted",
             EventKind::CommitsHeld => "commits held",
             EventKind::ReadonlyStatementsChanged => "read-only statements changed",
+            EventKind::VersionRaised => "version raised",
         })
     }
 }

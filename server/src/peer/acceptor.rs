@@ -13,6 +13,7 @@ use futures::{FutureExt, SinkExt, StreamExt};
 use qluster_consensus::model::NodeId;
 use qluster_consensus::store::Identity;
 use qluster_consensus::transport::{PeerRequest, PeerResponse};
+use qluster_consensus::version::Versions;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -35,7 +36,8 @@ const HELD: usize = wire::LARGEST_MESSAGE;
 
 /// Serves the peer at the other end of `upgraded`, which comes from `remote`, until it goes away.
 ///
-/// It has to greet the node `identity`, in its cluster; without an identity it is refused. Requests are given to
+/// It has to greet the node `identity`, in its cluster, and to have one of `versions` in common with it; without an
+/// identity it is refused. Requests are given to
 /// `serve` as they arrive. The future of each is polled once before the next request is read, so that it can take its
 /// place in line in the order of arrival; answers are sent as they come. Futures that are not done when the connection
 /// ends are dropped.
@@ -45,6 +47,7 @@ pub async fn accept<F>(
     upgraded: WebsocketConnection,
     remote: SocketAddr,
     identity: Option<Identity>,
+    versions: Versions,
     serve: F,
     log: Arc<PeerLog>,
 ) -> WebsocketChannelResult
@@ -54,7 +57,7 @@ where
     let host = remote.ip();
     let socket = wire::for_greeting(upgraded.into_inner(), Role::Server).await;
     let late = |_| Err((Subject::Stranger(host), PeerError::Late { awaited: "greeting", within: GREETING }));
-    let greeted = timeout(GREETING, greet(socket, remote, identity)).await.unwrap_or_else(late);
+    let greeted = timeout(GREETING, greet(socket, remote, identity, versions)).await.unwrap_or_else(late);
     let (socket, from) = match greeted {
         Ok(greeted) => greeted,
         Err((subject, error)) => {
@@ -79,13 +82,14 @@ async fn greet<S>(
     mut socket: WebSocketStream<S>,
     remote: SocketAddr,
     identity: Option<Identity>,
+    versions: Versions,
 ) -> Result<(WebSocketStream<S>, NodeId), (Subject, PeerError)>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let stranger = |error| (Subject::Stranger(remote.ip()), error);
     let bytes = wire::receive(&mut socket).await.map_err(stranger)?;
-    let (subject, verdict) = match wire::decode_hello(&bytes) {
+    let (subject, verdict) = match wire::decode_hello(&bytes, versions) {
         Ok(hello) => (Subject::From(hello.from, remote.ip()), judge(&hello, identity).map(|()| hello.from)),
         Err(error) => (Subject::Stranger(remote.ip()), Err(error)),
     };

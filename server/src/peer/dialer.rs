@@ -12,6 +12,7 @@ use futures::{FutureExt, SinkExt, StreamExt};
 use qluster_consensus::model::NodeId;
 use qluster_consensus::store::Identity;
 use qluster_consensus::transport::{PeerRequest, PeerResponse, Transport, TransportError};
+use qluster_consensus::version::Spoken;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
@@ -50,6 +51,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 pub struct WebSocketTransport {
     identity: Identity,
     log: Arc<PeerLog>,
+    versions: Spoken,
     links: Mutex<HashMap<NodeId, Link>>,
 }
 
@@ -82,15 +84,16 @@ impl Claim {
 }
 
 impl WebSocketTransport {
-    /// A transport for the node `identity`, which notes in `log` what becomes of its connections.
-    pub fn new(identity: Identity, log: Arc<PeerLog>) -> Arc<Self> {
-        Arc::new(Self { identity, log, links: Mutex::default() })
+    /// A transport for the node `identity`, which notes in `log` what becomes of its connections, and speaks `versions`.
+    pub fn new(identity: Identity, log: Arc<PeerLog>, versions: Spoken) -> Arc<Self> {
+        Arc::new(Self { identity, log, versions, links: Mutex::default() })
     }
 
     fn link(&self, to: NodeId, address: SocketAddr) -> Link {
         let (line, calls) = mpsc::channel(LINE);
-        let hello = Hello { version: wire::VERSION, cluster: self.identity.cluster, from: self.identity.node, to };
-        let dialer = Dialer { hello, address, log: self.log.clone() };
+        let versions = self.versions.clone();
+        let hello = Hello { versions: versions.now(), cluster: self.identity.cluster, from: self.identity.node, to };
+        let dialer = Dialer { hello, versions, address, log: self.log.clone() };
         let mut task = JoinSet::new();
         task.spawn(dialer.run(calls));
         Link { address, line, _task: task }
@@ -147,6 +150,8 @@ impl Transport for WebSocketTransport {
 /// Keeps the connection to a node.
 struct Dialer {
     hello: Hello,
+    /// What is spoken by the time of the next greeting.
+    versions: Spoken,
     address: SocketAddr,
     log: Arc<PeerLog>,
 }
@@ -192,7 +197,7 @@ impl Dialer {
         let url = format!("ws://{}/peer", self.address);
         let limits = Some(Stage::Greeting.limits());
         let (mut socket, _) = tokio_tungstenite::client_async_with_config(url, stream, limits).await?;
-        socket.send(wire::encode(&self.hello)?).await?;
+        socket.send(wire::encode(&Hello { versions: self.versions.now(), ..self.hello })?).await?;
         match wire::decode(&wire::receive(&mut socket).await?, "greeting")? {
             Greeting::Welcome => Ok(wire::for_frames(socket, Role::Client).await),
             Greeting::Refused { reason } => Err(PeerError::Refused(reason)),
