@@ -23,6 +23,10 @@ pub(crate) enum Task {
         check: bool,
     },
     Deps,
+    Deb,
+    Upgrade {
+        keep: Option<PathBuf>,
+    },
     Bench {
         rounds: u32,
     },
@@ -167,7 +171,8 @@ impl Given {
             "openapi" | "client" => &["check"],
             "bench" => &["rounds"],
             "chaos" => &["seed", "faults", "minutes", "together", "nodes", "sabotage", "keep", "release"],
-            "deps" | "help" => &[],
+            "upgrade" => &["keep"],
+            "deps" | "deb" | "help" => &[],
             _ => bail!("there is no command `{name}`; see `cargo xtask --help`"),
         };
         self.takes(name, takes)?;
@@ -185,6 +190,8 @@ impl Given {
             "bench" => Task::Bench { rounds: rounds.unwrap_or(BENCH_ROUNDS) },
             "chaos" => Task::Chaos(self.chaos()?),
             "deps" => Task::Deps,
+            "deb" => Task::Deb,
+            "upgrade" => Task::Upgrade { keep: self.keep },
             _ => Task::Help,
         })
     }
@@ -256,6 +263,8 @@ mod tests {
             ("openapi --check", Task::Openapi { check: true }),
             ("client", Task::Client { check: false }),
             ("deps", Task::Deps),
+            ("deb", Task::Deb),
+            ("upgrade --keep /tmp/x", Task::Upgrade { keep: Some("/tmp/x".into()) }),
             ("bench", Task::Bench { rounds: 5 }),
             ("bench --rounds 7", Task::Bench { rounds: 7 }),
         ] {

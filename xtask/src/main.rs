@@ -8,6 +8,7 @@ mod bench;
 mod cargo;
 mod chaos;
 mod cluster;
+mod deb;
 mod demo;
 mod deps;
 mod generated;
@@ -33,6 +34,8 @@ cargo xtask test [STEP...]                     everything that CI runs, or only 
 cargo xtask openapi [--check]                  writes openapi.yaml from the server's code, or only compares it
 cargo xtask client [--check]                   writes the generated client from openapi.yaml, or only compares it
 cargo xtask deps                               checks the rules of who may depend on what
+cargo xtask deb                                builds the Debian package; prints where it is
+cargo xtask upgrade [--keep DIR]               a rolling upgrade of packages under load, for root; checks that nothing is lost
 cargo xtask bench [--rounds N]                 failover times and what an idle agent costs; medians of N kills (5)
 cargo xtask chaos [--seed N] [--faults N] [--minutes N] [--together N] [--nodes 3|5] [--sabotage fence|quorum]
                   [--release] [--keep DIR]       faults of all kinds (20) in a cluster under load, for root; checks that
@@ -67,6 +70,8 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Openapi { check } => generated::openapi(check),
         Task::Client { check } => generated::client(check),
         Task::Deps => deps::run(),
+        Task::Deb => deb::run(),
+        Task::Upgrade { keep } => deb::upgrade::run(keep.as_deref()),
         Task::Bench { rounds } => bench::run(rounds),
         Task::Chaos(options) => chaos::run(&options),
     }

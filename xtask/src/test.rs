@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::{cargo, run as run_command, succeeds};
-use crate::{args, chaos, demo, deps, generated, install, interrupt};
+use crate::{args, chaos, deb, demo, deps, generated, install, interrupt};
 
 /// A step: its name on the command line, and what it does.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 14] = [
     ("install", install::all),
     ("fmt", || run_command(cargo(&["fmt", "--all", "--check"])).context("run `cargo fmt --all`")),
     ("deps", deps::run),
@@ -23,6 +23,8 @@ const STEPS: [Step; 12] = [
     ("docs", docs),
     ("package", package),
     ("demo", || demo::run(&args::Demo { release: false, keep: None, check: Some(1) })),
+    ("deb", deb::check::run),
+    ("upgrade", || deb::upgrade::run(None)),
     ("chaos", faults),
 ];
 

@@ -30,6 +30,8 @@ pub(crate) struct Place {
     db_port: u16,
     /// What comes before the agent's command: nothing, or the command that runs it in a network of its own.
     pub(crate) launcher: Vec<String>,
+    /// A program of its own, where it does not run the one that the others run.
+    pub(crate) program: Option<PathBuf>,
     /// More of its environment.
     pub(crate) env: Vec<(&'static str, &'static str)>,
     /// The size in MiB of the file system that it has for itself, where it has one.
@@ -39,7 +41,7 @@ pub(crate) struct Place {
 impl Place {
     /// A place in the network of this process.
     pub(crate) fn new(ip: Ipv4Addr, api_port: u16, db_port: u16) -> Self {
-        Self { ip, api_port, db_port, launcher: Vec::new(), env: Vec::new(), disk: None }
+        Self { ip, api_port, db_port, launcher: Vec::new(), program: None, env: Vec::new(), disk: None }
     }
 }
 
@@ -63,6 +65,7 @@ impl Node {
         std::fs::create_dir(&dir).with_context(|| format!("creating the directory {}", dir.display()))?;
         set_mode(&dir)?;
         let disk = place.disk.map(|size| Disk::mount(&dir.join("disk"), size)).transpose()?;
+        let server = place.program.clone().unwrap_or(server);
         Ok(Self { number, place, dir, disk, server, bin_dir, agent: None })
     }
 
