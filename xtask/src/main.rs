@@ -71,7 +71,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Client { check } => generated::client(check),
         Task::Deps => deps::run(),
         Task::Deb => deb::run(),
-        Task::Upgrade { keep } => deb::upgrade::run(keep.as_deref()),
+        Task::Upgrade { keep } => deb::upgrade(keep.as_deref()),
         Task::Bench { rounds } => bench::run(rounds),
         Task::Chaos(options) => chaos::run(&options),
     }

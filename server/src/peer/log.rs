@@ -49,7 +49,8 @@ pub(super) enum State {
 impl PeerLog {
     /// Notes a line, with the time that it is now.
     pub fn note(&self, text: String) {
-        self.lock().note(text);
+        tracing::info!(target: "qluster::peer", "{text}");
+        self.lock().keep(text);
     }
 
     /// The lines, oldest first, each with the time when it was noted.
@@ -66,8 +67,15 @@ impl PeerLog {
         if inner.states.len() >= SUBJECTS {
             inner.states.clear();
         }
+        let refused = matches!(state, State::Refused(_));
         inner.states.insert(subject, state);
-        inner.note(text());
+        let text = text();
+        // Nodes that come and go are told of by what follows from that. A refusal is for somebody to mend.
+        match refused {
+            true => tracing::warn!(target: "qluster::peer", "{text}"),
+            false => tracing::info!(target: "qluster::peer", "{text}"),
+        }
+        inner.keep(text);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -77,8 +85,7 @@ impl PeerLog {
 }
 
 impl Inner {
-    fn note(&mut self, text: String) {
-        tracing::info!(target: "qluster::peer", "{text}");
+    fn keep(&mut self, text: String) {
         if self.lines.len() >= LINES {
             self.lines.pop_front();
         }

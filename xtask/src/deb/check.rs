@@ -19,19 +19,14 @@ const STORE: &str = "/var/lib/qluster/raft.redb";
 const EXPOSURE: &str = "--threshold=40";
 
 /// Runs it, or says in a sentence why it cannot be run here.
-pub(crate) fn run() -> Result<()> {
-    if let Some(missing) = super::missing() {
-        println!("deb is skipped: {missing}");
-        return Ok(());
-    }
-    let [before, after] = super::before_and_after()?;
+pub(super) fn run(before: &Path, after: &Path) -> Result<()> {
     interrupt::watch()?;
     let dir = Directory::create("deb", None)?;
     let Some(root) = Root::create(&dir.path().join("root"))? else {
-        println!("deb is skipped: overlay file systems are not permitted here");
+        println!("the package is not installed: overlay file systems are not permitted here");
         return Ok(());
     };
-    check(&root, &before, &after)
+    check(&root, before, after)
 }
 
 fn check(root: &Root, before: &Path, after: &Path) -> Result<()> {

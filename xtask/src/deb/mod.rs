@@ -3,9 +3,9 @@
 //! Programs, manual pages and completions are put where `cargo deb` takes a build to be, so that what it packs need not
 //! be an optimised build, nor have the name that it was built under.
 
-pub(crate) mod check;
+mod check;
 mod root;
-pub(crate) mod upgrade;
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cargo::{self, cargo, output, root as workspace, run as run_command};
 use crate::install;
-pub(crate) use root::Root;
+use root::Root;
 
 /// Another version may take other options.
 const TOOL: &str = "cargo-deb";
@@ -32,6 +32,19 @@ pub(crate) fn run() -> Result<()> {
     let package = pack(&server, "release", None)?;
     println!("{}", package.display());
     Ok(())
+}
+
+/// Upgrades a cluster, package by package, or says in a sentence why that cannot be done here.
+pub(crate) fn upgrade(keep: Option<&Path>) -> Result<()> {
+    let Some([before, after]) = before_and_after()? else { return Ok(()) };
+    upgrade::run(&before, &after, keep)
+}
+
+/// The same, after the package was installed, upgraded and removed.
+pub(crate) fn test() -> Result<()> {
+    let Some([before, after]) = before_and_after()? else { return Ok(()) };
+    check::run(&before, &after)?;
+    upgrade::run(&before, &after, None)
 }
 
 /// Packs programs that were built. `server` is the daemon, beside which the others are; `name` is one that no other
@@ -107,10 +120,16 @@ fn tool(tools: &Path) -> Result<Command> {
 
 /// The packages before and after an upgrade. The one after is of a daemon that can be told to know a newer version of
 /// what nodes say, as that of a later release does: [`NEWER`].
-fn before_and_after() -> Result<[PathBuf; 2]> {
+///
+/// None where they cannot be installed, which is told then.
+fn before_and_after() -> Result<Option<[PathBuf; 2]>> {
+    if let Some(missing) = missing() {
+        println!("the package is not tried: {missing}");
+        return Ok(None);
+    }
     let after = pack(&cargo::build_server_with_faults(false)?, "after", Some(AFTER))?;
     let before = pack(&cargo::build_server(false)?, "before", Some(BEFORE))?;
-    Ok([before, after])
+    Ok(Some([before, after]))
 }
 
 const BEFORE: &str = "0.0.1-1";

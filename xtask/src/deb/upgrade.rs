@@ -19,22 +19,19 @@ const INTERVAL: Duration = Duration::from_millis(50);
 const ROWS: usize = 50;
 
 /// Runs it, or says in a sentence why it cannot be run here.
-pub(crate) fn run(keep: Option<&Path>) -> Result<()> {
-    if let Some(missing) = super::missing() {
-        println!("upgrade is skipped: {missing}");
-        return Ok(());
-    }
+pub(super) fn run(before: &Path, after: &Path, keep: Option<&Path>) -> Result<()> {
     let bin_dir = install::postgresql()?;
-    let [before, after] = super::before_and_after()?;
     interrupt::watch()?;
     let dir = Directory::create("upgrade", keep)?;
+    // Not below that: they go when the cluster's directory is gone.
+    let installed = Directory::create("roots", None)?;
     let mut roots = Vec::new();
     for number in 1..=NODES {
-        let Some(root) = Root::create(&dir.path().join(format!("root{number}")))? else {
-            println!("upgrade is skipped: overlay file systems are not permitted here");
+        let Some(root) = Root::create(&installed.path().join(number.to_string()))? else {
+            println!("no cluster is upgraded: overlay file systems are not permitted here");
             return Ok(());
         };
-        root.install(&before)?;
+        root.install(before)?;
         roots.push(root);
     }
     let free = ports::free(2 * NODES)?;
@@ -52,7 +49,7 @@ pub(crate) fn run(keep: Option<&Path>) -> Result<()> {
     cluster.attend(|cluster| {
         cluster.bootstrap()?;
         (1..NODES).try_for_each(|index| cluster.join(index))?;
-        roll(cluster, &roots, &before, &after)
+        roll(cluster, &roots, before, after)
     })
 }
 
@@ -136,25 +133,22 @@ fn restart(cluster: &mut Cluster, index: usize) -> Result<()> {
     node.start(&["run"])
 }
 
-/// A node that goes back to the package before does not take part any more, and says why.
+/// A node that goes back to the package before takes no part any more, and says why: it is refused by the others, or
+/// refuses the log where it has it already.
 fn refuse_the_older(cluster: &mut Cluster, root: &Root, index: usize, before: &Path) -> Result<()> {
-    const WHY: &str = "the cluster speaks version 2";
+    const WHY: [&str; 2] = ["knows version 1 at most", "the cluster speaks version 2"];
     root.install(before)?;
     restart(cluster, index)?;
     let node = cluster.node_mut(index);
-    until(&format!("node {} refuses the log", node.number), LIMIT, INTERVAL, || {
-        if node.ended().is_some() {
-            let log = std::fs::read_to_string(node.log()).context("reading its log")?;
-            return match log.contains(WHY) {
-                true => Ok(Look::Done(())),
-                false => bail!("it ended without a word on versions"),
-            };
+    until(&format!("node {} says that it is too old", node.number), LIMIT, INTERVAL, || {
+        let log = std::fs::read_to_string(node.log()).context("reading its log")?;
+        if WHY.iter().any(|why| log.contains(why)) {
+            return Ok(Look::Done(()));
         }
-        Ok(match http::get(node.api(), "/map") {
-            Ok(answer) if answer.body.contains(WHY) => Look::Done(()),
-            Ok(answer) => Look::NotYet(answer.body),
-            Err(error) => Look::NotYet(format!("{error:#}")),
-        })
+        match node.ended() {
+            Some(status) => bail!("it ended without a word on versions: {status}"),
+            None => Ok(Look::NotYet("its log says nothing of it".into())),
+        }
     })
 }
 
