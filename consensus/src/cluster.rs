@@ -110,14 +110,18 @@ impl Cluster {
             id: identity.node,
             transport,
             clock,
-            versions,
+            versions: versions.clone(),
             leases: Default::default(),
             candidate: Default::default(),
             removed: removed.clone(),
             stand: Arc::default(),
         };
         let stand = context.stand.clone();
-        let core = Core::start(store, machine, context).await?;
+        let started = Core::start(store, machine, context).await;
+        let core = started.map_err(|error| match versions.unknown() {
+            Some(unknown) => StartError::Store(unknown.into()),
+            None => error.into(),
+        })?;
         let views = Views::default();
         let duty = Duty::new(core.clone(), database, views.clone(), removed.subscribe())?;
         let (orders, ordered) = mpsc::channel(16);

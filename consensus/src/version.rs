@@ -1,8 +1,8 @@
 //! The version of what nodes say to each other, of the commands in the cluster's log, and of the state in snapshots: one
 //! number for all of it. ARCHITECTURE.md, "Versions", has the rules.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -110,12 +110,14 @@ struct Inner {
     known: Versions,
     /// What the cluster was raised to, as far as this node knows.
     cluster: AtomicU16,
+    /// The first that it met and does not know.
+    unknown: OnceLock<UnknownVersion>,
 }
 
 impl Spoken {
     /// Those of a node whose program knows `known` and that knows nothing of its cluster yet.
     pub fn new(known: Versions) -> Self {
-        Self(Arc::new(Inner { known, cluster: AtomicU16::new(0) }))
+        Self(Arc::new(Inner { known, cluster: AtomicU16::new(0), unknown: OnceLock::new() }))
     }
 
     /// What is spoken now.
@@ -126,9 +128,16 @@ impl Spoken {
 
     /// Takes note that the cluster speaks `version`; fails, and does not, where the program does not know that one.
     pub(crate) fn follow(&self, version: Version) -> Result<(), UnknownVersion> {
-        self.0.known.check(version)?;
+        self.0.known.check(version).inspect_err(|&unknown| {
+            self.0.unknown.get_or_init(|| unknown);
+        })?;
         self.0.cluster.fetch_max(version.0, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// The version at which this node had to stop, where that is so. openraft keeps only the words of an error.
+    pub(crate) fn unknown(&self) -> Option<UnknownVersion> {
+        self.0.unknown.get().copied()
     }
 }
 

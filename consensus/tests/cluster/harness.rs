@@ -19,7 +19,7 @@ use qluster_consensus::version::{Spoken, Versions};
 use tokio::sync::watch;
 
 /// Long for what takes a fraction of a second, so that only a hang runs into it.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub fn port(number: u16) -> Port {
     Port::new(number).unwrap()

@@ -1,11 +1,13 @@
 //! Clusters whose nodes run programs of different versions.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use qluster_consensus::model::{EventKind, NodeId};
+use qluster_consensus::cluster::StartError;
+use qluster_consensus::model::{EventKind, NodeId, NodeState};
+use qluster_consensus::store::StoreError;
 use qluster_consensus::version::{Version, Versions};
 
-use crate::harness::{Harness, eventually};
+use crate::harness::{Harness, PATIENCE, eventually};
 
 const OLD: Versions = Versions::KNOWN;
 const NEW: Versions = Versions { newest: Version(2), ..OLD };
@@ -28,20 +30,19 @@ async fn a_cluster_is_raised_with_its_last_member_and_takes_no_older_program_fro
         cluster.replace(id, NEW).await.unwrap();
     }
     for id in ids {
-        let node = cluster.node(id);
-        let events = || {
-            tokio::task::block_in_place(|| {
-                tokio::runtime::Handle::current().block_on(node.events(None, 1000, Duration::ZERO))
-            })
-        };
-        eventually("it knows of it", || events().iter().any(|event| event.kind == EventKind::VersionRaised)).await;
+        let begun = Instant::now();
+        while !is_raised(&cluster, id).await {
+            assert!(begun.elapsed() < PATIENCE, "node {id} does not learn of it");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
     cluster.settled(3).await;
 
     // It cannot apply what follows as the others do, so it stops; they go on.
-    let old = ids.into_iter().find(|&id| id != ids[2]).unwrap();
+    let old = ids[0];
     let reason = match cluster.replace(old, OLD).await {
-        Err(error) => format!("{error:?}"),
+        Err(StartError::Store(StoreError::Version(unknown))) => unknown.to_string(),
+        Err(error) => panic!("{error:?}"),
         Ok(()) => {
             let node = cluster.node(old);
             eventually("it stops", || node.map().is_err()).await;
@@ -63,7 +64,7 @@ async fn a_cluster_is_not_raised_beyond_a_member_that_is_away() {
     cluster.replace(leader, NEW).await.unwrap();
     eventually("it is noticed", || {
         let map = cluster.node(other).map();
-        map.is_ok_and(|map| map.nodes[&away].state == qluster_consensus::model::NodeState::Unreachable)
+        map.is_ok_and(|map| map.nodes[&away].state == NodeState::Unreachable)
     })
     .await;
     assert!(!is_raised(&cluster, other).await);
