@@ -11,11 +11,12 @@ use openraft::{Membership, RaftLogReader};
 use uuid::Uuid;
 
 use crate::clock::time_of_day;
-use crate::machine::Applied;
+use crate::machine::{Applied, follow};
 use crate::model::{Event, EventKind, LogIndex, Node, NodeId, NodeRole, NodeState, Term, WalHistory};
 use crate::state::State;
 use crate::store::{Identity, Repair, Store, StoreError};
 use crate::types::{LogId, Peer, SnapshotMeta, StoredMembership, Vote};
+use crate::version::{Spoken, Versions};
 
 /// A node that could go on alone, and what that would cost.
 pub struct Survivor {
@@ -130,17 +131,14 @@ impl Survivor {
     }
 }
 
-/// The state at the end of the log in `store`.
+/// The state at the end of the log in `store`, of versions that this program knows.
 fn everything(store: &Store) -> Result<Applied, RecoverError> {
-    let mut applied = match store.snapshot()? {
-        Some((meta, data)) => {
-            Applied::from_snapshot(meta, &data).map_err(|error| RecoverError::State(Box::new(error)))?
-        }
-        None => Applied::default(),
-    };
+    let versions = Spoken::new(Versions::KNOWN);
+    let mut applied = Applied::stored(store, &versions)?;
     let entries =
         block_on(store.clone().try_get_log_entries(..)).map_err(|error| RecoverError::State(Box::new(error)))?;
     for entry in entries {
+        follow(&versions, &entry).map_err(StoreError::from)?;
         applied.apply(entry);
     }
     Ok(applied)

@@ -16,6 +16,7 @@ use qluster_consensus::cluster::{Cluster, ClusterError, Parts};
 use qluster_consensus::model::{ConfigUpdate, Node, NodeId, NodeRole, NodeState, Port};
 use qluster_consensus::store::Store;
 use qluster_consensus::transport::{PeerRequest, PeerResponse, Transport, TransportError};
+use qluster_consensus::version::{Spoken, Versions};
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
 
@@ -103,7 +104,8 @@ async fn a_node_whose_disk_is_full_says_so_leads_no_more_and_does_not_try_again(
         state: NodeState::Up,
         reason: None,
     };
-    let parts = Parts { store, transport: Arc::new(Alone), database: None, clock: Clock::boottime() };
+    let versions = Spoken::new(Versions::KNOWN);
+    let parts = Parts { store, transport: Arc::new(Alone), database: None, clock: Clock::boottime(), versions };
     let cluster = Cluster::create(parts, node).await.unwrap();
     eventually("it leads", || cluster.is_leader().is_ok()).await;
     let update = |minimum| ConfigUpdate { autoremove_minimum: Some(minimum), ..Default::default() };

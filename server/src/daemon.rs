@@ -11,6 +11,7 @@ use qluster_consensus::cluster::{Cluster, Parts, StartError, known_address};
 use qluster_consensus::database::Database;
 use qluster_consensus::model::{Node, NodeId, NodeRole, NodeState};
 use qluster_consensus::store::{Identity, Store, StoreError};
+use qluster_consensus::version::{Spoken, Versions};
 use uuid::Uuid;
 
 use crate::api::qluster_api_mod;
@@ -21,7 +22,7 @@ use crate::handlers::{Api, Context};
 use crate::join::{self, JoinError};
 use crate::peer::WebSocketTransport;
 use crate::security::{Security, SecurityError};
-use crate::{limits, report};
+use crate::{limits, report, systemd};
 
 /// A request's body may be so large, in bytes; operations that take one say so themselves.
 const BODY: usize = 1024;
@@ -88,6 +89,19 @@ pub enum DaemonError {
     Start(#[from] StartError),
 }
 
+impl DaemonError {
+    /// Whether starting again does not help: somebody has to change something first.
+    pub fn is_hopeless(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused(_)
+                | Self::Security(_)
+                | Self::Store(StoreError::Newer { .. } | StoreError::Version(_))
+                | Self::Start(StartError::Store(StoreError::Version(_)))
+        )
+    }
+}
+
 /// Runs a node until `stop` is done. PostgreSQL outlives its agent: it goes on as it is, a primary until its lease ends.
 pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
     limits::raise_open_files();
@@ -100,6 +114,7 @@ pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()
         cluster: OnceLock::new(),
         database: OnceLock::new(),
         peers: Arc::default(),
+        versions: Spoken::new(known_versions()),
         api_port: settings.api_port,
         security: security.clone(),
     });
@@ -108,12 +123,18 @@ pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()
     tracing::info!(address = %settings.api_address(), "the API is served");
     let ended = {
         let node = node(&settings, start, &context);
-        tokio::pin!(node, stop);
+        let watchdog = systemd::feed_watchdog(|| drop(context.cluster.get().map(Cluster::map)));
+        tokio::pin!(node, stop, watchdog);
         let life = async {
             tokio::select! {
                 () = &mut stop => Ok(()),
+                () = &mut watchdog => Ok(()),
                 started = &mut node => match started {
-                    Ok(()) => { stop.await; Ok(()) }
+                    Ok(()) => {
+                        systemd::ready(&status(&context));
+                        tokio::select! { () = &mut stop => {}, () = &mut watchdog => {} }
+                        Ok(())
+                    }
                     Err(error) => Err(error),
                 },
             }
@@ -129,6 +150,7 @@ pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()
             never = security.follow_changes(refresh) => match never {},
         }
     };
+    systemd::stopping();
     tracing::info!("stops; the database goes on as it is");
     if let Some(guard) = context.database.get().and_then(|postgres| postgres.guard()) {
         // Before the lease is given up: a primary may go on until it ends.
@@ -144,6 +166,14 @@ pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()
         tracing::warn!(reason, "the API did not end in good order");
     }
     ended
+}
+
+/// The node in a line, for systemd.
+fn status(context: &Context) -> String {
+    match context.cluster.get().map(Cluster::identity) {
+        Some(Identity { cluster, node }) => format!("node {node} of cluster {cluster}"),
+        None => "not part of a cluster yet: `bootstrap` one, or `join` one".into(),
+    }
 }
 
 fn serve(settings: &Settings, context: Arc<Context>) -> Result<HttpServer<Arc<Context>>, DaemonError> {
@@ -238,7 +268,9 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
         }
     };
     // A copy of another node's store would vote, and lead, beside that node.
-    if let Some(address) = known_address(&store)?.filter(|address| *address != settings.api_address()) {
+    if let Some(address) =
+        known_address(&store, &context.versions)?.filter(|address| *address != settings.api_address())
+    {
         return Err(DaemonError::Refused(format!(
             "the store {} is that of node {} at {address} of cluster {}, and not of a node at {}: give each node its own \
              `data-dir`, and the address that it was added with",
@@ -284,9 +316,15 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
     let kept = database.clone();
     let parts = Parts {
         store,
-        transport: WebSocketTransport::new(identity, context.security.clone(), context.peers.clone()),
+        transport: WebSocketTransport::new(
+            identity,
+            context.security.clone(),
+            context.peers.clone(),
+            context.versions.clone(),
+        ),
         database: database.map(directed),
         clock: Clock::boottime(),
+        versions: context.versions.clone(),
     };
     let db_port = settings.database.as_ref().map(|database| database.port);
     let cluster = match start {
@@ -318,6 +356,14 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
 fn replication_passwords(security: &Arc<Security>, cluster: Uuid) -> Option<Passwords> {
     let security = security.clone();
     security.has_secret().then(|| Passwords::new(move || security.replication_passwords(cluster)))
+}
+
+/// The versions that this program knows.
+fn known_versions() -> Versions {
+    #[cfg(feature = "faults")]
+    return crate::faults::known_versions();
+    #[cfg(not(feature = "faults"))]
+    Versions::KNOWN
 }
 
 /// Gives the database its guard.

@@ -11,6 +11,7 @@
 //! - [`security`]: who may do what: tokens, the cluster's secret, TLS.
 //! - [`recover`]: how a node goes on alone where the others are gone for good.
 //! - [`report`], [`site`]: what is told to people; the documentation, served at `/docs`.
+//! - `systemd`: what it is told of the daemon.
 //! - `faults`: switches for tests, in a program of their own.
 
 pub mod api;
@@ -31,3 +32,4 @@ pub mod report;
 pub mod security;
 pub mod site;
 pub mod status;
+mod systemd;

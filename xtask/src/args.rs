@@ -31,6 +31,10 @@ pub(crate) enum Task {
         pages: Vec<String>,
     },
     Deps,
+    Deb,
+    Upgrade {
+        keep: Option<PathBuf>,
+    },
     Bench {
         rounds: u32,
     },
@@ -177,7 +181,8 @@ impl Given {
             "openapi" | "client" => &["check"],
             "bench" => &["rounds"],
             "chaos" => &["seed", "faults", "minutes", "together", "nodes", "sabotage", "keep", "release"],
-            "deps" | "help" => &[],
+            "upgrade" => &["keep"],
+            "deps" | "deb" | "help" => &[],
             _ => bail!("there is no command `{name}`; see `cargo xtask --help`"),
         };
         self.takes(name, takes)?;
@@ -198,6 +203,8 @@ impl Given {
             "docs" => Task::Docs { dir: self.words.into_iter().next() },
             "guide" => Task::Guide { pages: self.words },
             "deps" => Task::Deps,
+            "deb" => Task::Deb,
+            "upgrade" => Task::Upgrade { keep: self.keep },
             _ => Task::Help,
         })
     }
@@ -272,6 +279,8 @@ mod tests {
             ("docs /tmp/x", Task::Docs { dir: Some("/tmp/x".into()) }),
             ("guide docs/start.md", Task::Guide { pages: vec!["docs/start.md".into()] }),
             ("deps", Task::Deps),
+            ("deb", Task::Deb),
+            ("upgrade --keep /tmp/x", Task::Upgrade { keep: Some("/tmp/x".into()) }),
             ("bench", Task::Bench { rounds: 5 }),
             ("bench --rounds 7", Task::Bench { rounds: 7 }),
         ] {

@@ -16,8 +16,33 @@ struct Need {
     is_there: fn() -> bool,
 }
 
-const NEEDS: [Need; 1] =
-    [Need { what: "the PostgreSQL server", package: "postgresql", is_there: || postgres::bin_dir().is_some() }];
+const POSTGRESQL: Need =
+    Need { what: "the PostgreSQL server", package: "postgresql", is_there: || postgres::bin_dir().is_some() };
+
+/// What making a package takes, and checking one.
+const PACKAGING: [Need; 2] = [
+    Need { what: "dpkg-shlibdeps", package: "dpkg-dev", is_there: || runs("dpkg-shlibdeps") },
+    Need { what: "systemd-analyze", package: "systemd", is_there: || runs("systemd-analyze") },
+];
+
+/// Whether a program is there.
+pub(crate) fn runs(program: &str) -> bool {
+    let mut version = Command::new(program);
+    version.arg("--version");
+    succeeds(version)
+}
+
+/// Installs all that tests need, where it is missing; or names the command.
+pub(crate) fn all() -> Result<()> {
+    postgresql()?;
+    // Where there are no such packages, none are made.
+    if runs("dpkg") { packaging() } else { Ok(()) }
+}
+
+/// The same of what making a package takes.
+pub(crate) fn packaging() -> Result<()> {
+    install(&PACKAGING)
+}
 
 /// Installs what the tests need.
 pub(crate) fn for_tests() -> Result<()> {
@@ -30,8 +55,8 @@ pub(crate) fn for_tests() -> Result<()> {
 }
 
 /// Installs what is missing, where this user may; otherwise names the command.
-pub(crate) fn all() -> Result<()> {
-    let missing: Vec<_> = NEEDS.iter().filter(|need| !(need.is_there)()).collect();
+fn install(needs: &[Need]) -> Result<()> {
+    let missing: Vec<_> = needs.iter().filter(|need| !(need.is_there)()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -52,7 +77,7 @@ pub(crate) fn all() -> Result<()> {
 
 /// PostgreSQL's programs, installed where they were missing.
 pub(crate) fn postgresql() -> Result<PathBuf> {
-    all()?;
+    install(&[POSTGRESQL])?;
     match postgres::bin_dir() {
         Some(dir) => Ok(dir),
         None => bail!("PostgreSQL's programs are not found below /usr/lib/postgresql, nor on the PATH"),

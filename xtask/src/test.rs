@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::{FEATURES, FEATURES_WITH_FAULTS, cargo, run as run_command, succeeds};
-use crate::{args, chaos, cli, demo, deny, deps, generated, guide, install, interrupt};
+use crate::{args, chaos, cli, deb, demo, deny, deps, generated, guide, install, interrupt};
 
 /// A step: its name on the command line, and what it does.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 16] = [
     ("install", install::for_tests),
     ("fmt", || run_command(cargo(&["fmt", "--all", "--check"])).context("run `cargo fmt --all`")),
     ("deps", deps::run),
@@ -26,6 +26,7 @@ const STEPS: [Step; 15] = [
     ("cli", cli::run),
     ("demo", || demo::run(&args::Demo { release: false, keep: None, check: Some(1) })),
     ("guide", || guide::run(&[])),
+    ("deb", deb::test),
     ("chaos", faults),
 ];
 

@@ -5,7 +5,7 @@ mod disk;
 pub(crate) mod failover;
 mod map;
 mod node;
-mod ports;
+pub(crate) mod ports;
 pub(crate) mod writer;
 
 use std::net::Ipv4Addr;
