@@ -181,6 +181,7 @@ mod tests {
     use crate::model::{Lsn, Port, WalStart};
     use crate::store::Duty;
     use crate::types::Entry;
+    use crate::version::Version;
 
     const CLUSTER: Uuid = Uuid::from_u128(7);
 
@@ -266,6 +267,18 @@ mod tests {
             assert_eq!((state.cluster, state.next_node, state.map_index), (Some(now.cluster), 7, LogIndex(11)));
             assert_eq!(state.events.back().unwrap().kind, EventKind::Recovered);
         }
+    }
+
+    #[test]
+    fn a_log_that_goes_on_in_a_version_that_is_not_known_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path(), 2);
+        let change = Change::RaiseVersion { version: Version(Versions::KNOWN.newest.0 + 1) };
+        let (id, time, by) = (Uuid::from_u128(11), time_of_day(), "test".to_owned());
+        let command = Command { id, time, actor: by.clone(), cause: by, change };
+        block_on(store.clone().blocking_append([Entry::new_normal(log_id(11), command)])).unwrap();
+        let refused = Survivor::find(store).err().unwrap();
+        assert!(matches!(refused, RecoverError::Store(StoreError::Version(_))), "{refused}");
     }
 
     #[test]

@@ -262,8 +262,8 @@ mod tests {
             _ => line,
         });
         let all = settings(&lines.collect::<Vec<_>>().join("\n"), &Overrides::default()).unwrap();
-        assert!(all.database.is_some());
-        assert_eq!(Settings { database: None, ..all }, nothing);
+        assert!(all.database.is_some() && all.security.peer_secret_file.is_some() && all.security.tls.is_some());
+        assert_eq!(Settings { database: None, security: SecuritySettings::default(), ..all }, nothing);
     }
 
     #[test]
