@@ -73,7 +73,7 @@ enum Command {
     /// Write the manual pages into a directory
     #[command(hide = true)]
     Man {
-        /// An existing directory, such as /usr/share/man/man8
+        /// An existing directory, such as /usr/share/man/man1
         dir: PathBuf,
     },
     /// End PostgreSQL when the lease is over; the daemon starts this
