@@ -1,22 +1,36 @@
-//! A cluster as a whole: which node to ask, and what to do when it does not answer.
+//! A cluster as a whole.
+//!
+//! # Layout
+//!
+//! - `builder`: what a client is told before it asks.
+//! - `nodes`: the nodes that it knows, and whom it asks first.
+//! - `asking`: what it does when a node does not answer, or is not the one to ask.
+//! - `watch`: streams of what changes.
+
+mod asking;
+mod builder;
+mod nodes;
+mod watch;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::{Stream, TryStreamExt, stream};
-use reqwest::header::{AUTHORIZATION, ETAG, HeaderMap, HeaderValue};
-use reqwest::{StatusCode, Url};
-use tokio::time::Instant;
+use futures::TryStreamExt;
+use reqwest::StatusCode;
+use reqwest::header::ETAG;
 
-use crate::error::{AfterChange, AfterRead};
+use crate::error::AfterChange;
 use crate::generated::{self, types::DbConfig};
 use crate::model::{
     self, ClusterInfo, ClusterMap, ClusterStatus, Config, ConfigUpdate, Event, Leader, LogIndex, Node, NodeId,
     NodeRole, Port, ReadonlyStatements,
 };
 use crate::{Cause, Error};
+use asking::{Backoff, attempt};
+pub use builder::ClusterClientBuilder;
+use nodes::{Nodes, address_of, beside, parse};
 
 /// A cluster, known by the addresses of some of its nodes.
 ///
@@ -45,135 +59,6 @@ struct Inner {
     nodes: Mutex<Nodes>,
 }
 
-type Configure = Box<dyn Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync>;
-
-/// Settings of a [`ClusterClient`]; see [`ClusterClient::builder`].
-pub struct ClusterClientBuilder {
-    addresses: Vec<String>,
-    token: Option<String>,
-    deadline: Duration,
-    attempt: Duration,
-    connect: Duration,
-    wait: model::Duration,
-    backoff: Backoff,
-    configure: Option<Configure>,
-    #[cfg(feature = "tls")]
-    tls: crate::tls::Tls,
-}
-
-impl ClusterClientBuilder {
-    /// The credential: a token that the nodes accept, `read` or `admin`.
-    pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.token = Some(token.into());
-        self
-    }
-
-    /// How long an operation is tried, all attempts together. A change is sent only while there is time left for an
-    /// answer: that for an attempt, or a quarter of this where that is less. Default 10 s.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
-        self
-    }
-
-    /// How long a node may take to answer a read before another is asked. A change may take until the deadline, since
-    /// giving up would leave its outcome unknown. Default 3 s.
-    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
-        self.attempt = timeout;
-        self
-    }
-
-    /// How long a node may take to accept a connection. Default 1 s.
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect = timeout;
-        self
-    }
-
-    /// How long to pause before what failed at every node is tried again: at random between a half and the whole of
-    /// `first`, and twice that each time, up to `longest`. Default 50 ms and 1 s.
-    pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
-        self.backoff = Backoff { next: first, longest };
-        self
-    }
-
-    /// How long a node is asked to wait for news, when watching. A node that froze is given up after this and the time
-    /// for an attempt. Default 5 s; nodes take at most 5 m.
-    pub fn wait(mut self, wait: model::Duration) -> Self {
-        self.wait = wait;
-        self
-    }
-
-    /// Trusts nodes whose certificate is from one of these authorities, in PEM, and no others. Without it, those are
-    /// trusted that the platform trusts.
-    #[cfg(feature = "tls")]
-    pub fn ca_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.tls.authorities = Some(pem.into());
-        self
-    }
-
-    /// The caller's own certificate, for nodes that want one, and its key: both in PEM, one after the other.
-    #[cfg(feature = "tls")]
-    pub fn identity(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.tls.identity = Some(pem.into());
-        self
-    }
-
-    /// Changes the HTTP clients: a proxy, for instance. It is called for each of the
-    /// two: one for reads and one for changes.
-    pub fn http(
-        mut self,
-        configure: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync + 'static,
-    ) -> Self {
-        self.configure = Some(Box::new(configure));
-        self
-    }
-
-    /// The client. Nothing is asked yet.
-    pub fn build(self) -> Result<ClusterClient, Error> {
-        let seeds = self.addresses.iter().map(|address| parse(address)).collect::<Result<Vec<_>, _>>()?;
-        if seeds.is_empty() {
-            return Err(Error::NoAddress);
-        }
-        let mut headers = HeaderMap::new();
-        if let Some(token) = &self.token {
-            let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| Error::Token)?;
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
-        }
-        let http = || -> Result<reqwest::ClientBuilder, Error> {
-            let builder = reqwest::Client::builder()
-                .default_headers(headers.clone())
-                .connect_timeout(self.connect)
-                // Nodes do not redirect; whoever does is no node, and gets no credential passed on.
-                .redirect(reqwest::redirect::Policy::none())
-                // What may be repeated is decided here alone.
-                .retry(reqwest::retry::never())
-                // Finds out about a host that is gone while it is waited for: within four seconds.
-                .tcp_keepalive(Duration::from_secs(1))
-                .tcp_keepalive_interval(Duration::from_secs(1))
-                .tcp_keepalive_retries(3)
-                // Nodes are near; a proxy in between would hide whether a request was sent.
-                .no_proxy();
-            #[cfg(feature = "tls")]
-            let builder = self.tls.apply(builder)?;
-            Ok(match &self.configure {
-                Some(configure) => configure(builder),
-                None => builder,
-            })
-        };
-        let reads = http()?.build().map_err(Error::Setup)?;
-        let changes = http()?.pool_max_idle_per_host(0).build().map_err(Error::Setup)?;
-        let nodes = Mutex::new(Nodes { seeds, ..Nodes::default() });
-        let Self { deadline, attempt, wait, backoff, .. } = self;
-        Ok(ClusterClient { inner: Arc::new(Inner { deadline, attempt, wait, backoff, reads, changes, nodes }) })
-    }
-}
-
-impl fmt::Debug for ClusterClientBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClusterClientBuilder").field("addresses", &self.addresses).finish_non_exhaustive()
-    }
-}
-
 impl fmt::Debug for ClusterClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClusterClient").field("nodes", &*self.nodes()).finish_non_exhaustive()
@@ -188,18 +73,7 @@ impl ClusterClient {
 
     /// The same, with settings.
     pub fn builder<A: Into<String>>(addresses: impl IntoIterator<Item = A>) -> ClusterClientBuilder {
-        ClusterClientBuilder {
-            addresses: addresses.into_iter().map(Into::into).collect(),
-            token: None,
-            deadline: Duration::from_secs(10),
-            attempt: Duration::from_secs(3),
-            connect: Duration::from_secs(1),
-            wait: model::Duration::from_millis(5_000),
-            backoff: Backoff { next: Duration::from_millis(50), longest: Duration::from_secs(1) },
-            configure: None,
-            #[cfg(feature = "tls")]
-            tls: crate::tls::Tls::default(),
-        }
+        ClusterClientBuilder::new(addresses.into_iter().map(Into::into).collect())
     }
 
     /// All addresses that are known now, in the order in which they would be asked.
@@ -433,85 +307,6 @@ impl ClusterClient {
         self.ask_events(after, limit, None).await
     }
 
-    /// The cluster's map, now and whenever it changes: each newer than the one before it.
-    ///
-    /// It goes on at another node when one fails, and after an error: an `Err` says that no node had an answer. It ends
-    /// only where the credential is refused, or something else that does not change by itself.
-    pub fn watch_map(&self) -> impl Stream<Item = Result<ClusterMap, Error>> + Send + Unpin + use<> {
-        let client = self.clone();
-        let wait = client.inner.wait;
-        self.watch(
-            None,
-            move |after| {
-                let client = client.clone();
-                async move { client.ask_map(after.map(|index| (index, wait))).await }
-            },
-            |map| Some(map.index),
-        )
-    }
-
-    /// The cluster's events after the log index `after`, oldest first: those that there are, and each as it happens.
-    /// Errors are as in [`watch_map`](Self::watch_map).
-    pub fn watch_events(&self, after: LogIndex) -> impl Stream<Item = Result<Event, Error>> + Send + Unpin + use<> {
-        let client = self.clone();
-        let wait = client.inner.wait;
-        let batches = self.watch(
-            Some(after),
-            move |after| {
-                let client = client.clone();
-                async move { client.ask_events(after, None, Some(wait)).await }
-            },
-            |events: &Vec<Event>| events.last().map(|event| event.index),
-        );
-        batches.map_ok(|events| stream::iter(events.into_iter().map(Ok))).try_flatten()
-    }
-
-    /// Asks again and again, each time for what is newer than the newest so far.
-    fn watch<T, F, Fut>(
-        &self,
-        after: Option<LogIndex>,
-        ask: F,
-        newest: fn(&T) -> Option<LogIndex>,
-    ) -> impl Stream<Item = Result<T, Error>> + Send + Unpin + use<T, F, Fut>
-    where
-        T: Send + 'static,
-        F: Fn(Option<LogIndex>) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<T, Error>> + Send + 'static,
-    {
-        let client = self.clone();
-        let state = Some((after, client.inner.backoff, ask));
-        Box::pin(stream::unfold(state, move |state| {
-            let client = client.clone();
-            async move {
-                let (mut after, mut backoff, ask) = state?;
-                loop {
-                    let asked = Instant::now();
-                    match ask(after).await {
-                        Ok(answer) if newest(&answer).is_some_and(|index| after.is_none_or(|after| index > after)) => {
-                            after = newest(&answer);
-                            return Some((Ok(answer), Some((after, client.inner.backoff, ask))));
-                        }
-                        Ok(_) => {
-                            // Nothing new: or a node that is cut off from the cluster, and will never say more.
-                            client.nodes().ask_another_first();
-                            if asked.elapsed() < client.inner.wait.get() / 2 {
-                                // It did not wait. Do not turn that into a storm of requests.
-                                tokio::time::sleep(backoff.next()).await;
-                            }
-                        }
-                        Err(error) => {
-                            if error.cause().is_none_or(|cause| cause.after_read() == AfterRead::Refused) {
-                                return Some((Err(error), None));
-                            }
-                            tokio::time::sleep(backoff.next()).await;
-                            return Some((Err(error), Some((after, backoff, ask))));
-                        }
-                    }
-                }
-            }
-        }))
-    }
-
     async fn ask_map(&self, after: Option<(LogIndex, model::Duration)>) -> Result<ClusterMap, Error> {
         let wait = after.map_or(Duration::ZERO, |(_, wait)| wait.get());
         let answer = self.read("GET /map", wait, |node| async move {
@@ -548,324 +343,8 @@ impl ClusterClient {
         Ok(answer.await?.0)
     }
 
-    /// A read that one node is asked, once.
-    async fn read_at<T, F, Fut>(&self, operation: &'static str, address: &str, send: F) -> Result<T, Error>
-    where
-        F: Fn(generated::Client) -> Fut,
-        Fut: Future<Output = Answer<T>>,
-    {
-        let address = parse(address)?;
-        let within = self.inner.attempt;
-        attempt(&self.inner.reads, &address, within, &send).await.map_err(|cause| match cause {
-            Cause::Answer { .. } | Cause::Request(_) => Error::Refused { operation, address, cause: cause.into() },
-            _ => Error::Deadline { operation, address, within, attempts: 1, cause: cause.into() },
-        })
-    }
-
-    /// A read that any node may answer, with the address of the node that did. `wait` is for how long the node is
-    /// asked to wait.
-    async fn read<T, F, Fut>(&self, operation: &'static str, wait: Duration, send: F) -> Result<(T, String), Error>
-    where
-        F: Fn(generated::Client) -> Fut,
-        Fut: Future<Output = Answer<T>>,
-    {
-        let mut tries = Tries::new(operation, self.inner.deadline + wait, self.inner.backoff);
-        self.read_within(&mut tries, self.inner.attempt + wait, send).await
-    }
-
-    async fn read_within<T, F, Fut>(&self, tries: &mut Tries, within: Duration, send: F) -> Result<(T, String), Error>
-    where
-        F: Fn(generated::Client) -> Fut,
-        Fut: Future<Output = Answer<T>>,
-    {
-        loop {
-            let candidates = self.nodes().candidates();
-            let mut worth_it = false;
-            let mut last = None;
-            for address in candidates {
-                if last.is_some() && tries.left().is_zero() {
-                    // Those that were not asked may have answered.
-                    worth_it = true;
-                    break;
-                }
-                tries.attempts += 1;
-                match attempt(&self.inner.reads, &address, within.min(tries.left()), &send).await {
-                    Ok(answer) => {
-                        self.nodes().good = Some(address.clone());
-                        return Ok((answer, address));
-                    }
-                    Err(cause) => {
-                        let after = cause.after_read();
-                        if after == AfterRead::Refused {
-                            return Err(tries.refused(address, cause));
-                        }
-                        worth_it |= after == AfterRead::Elsewhere;
-                        last = Some((address, cause));
-                    }
-                }
-            }
-            let Some((address, cause)) = last else { return Err(Error::NoAddress) };
-            if !worth_it {
-                return Err(tries.refused(address, cause));
-            }
-            if !tries.pause().await {
-                return Err(tries.exhausted(address, cause));
-            }
-        }
-    }
-
-    /// A change, which the leader makes. Only a node that is said to lead is asked: asking any node would leave the
-    /// outcome unknown where that node does not answer.
-    async fn change<T, F, Fut>(&self, operation: &'static str, send: F) -> Result<T, Error>
-    where
-        F: Fn(generated::Client) -> Fut,
-        Fut: Future<Output = Answer<T>>,
-    {
-        // A change that is sent as the time runs out would have an outcome that nobody knows.
-        let reserve = self.inner.attempt.min(self.inner.deadline / 4);
-        let mut tries = Tries::new(operation, self.inner.deadline, self.inner.backoff);
-        tries.deadline -= reserve;
-        let mut followed = false;
-        loop {
-            let known = self.nodes().leader.clone();
-            let address = match known {
-                Some(address) => address,
-                None => {
-                    let find = |node: generated::Client| async move { node.leader_get().send().await };
-                    let (leader, teller) = self.read_within(&mut tries, self.inner.attempt, find).await?;
-                    address_of(&leader, &teller)
-                }
-            };
-            tries.attempts += 1;
-            let cause = match attempt(&self.inner.changes, &address, tries.left() + reserve, &send).await {
-                Ok(answer) => {
-                    let mut nodes = self.nodes();
-                    nodes.good = Some(address.clone());
-                    nodes.leader = Some(address);
-                    return Ok(answer);
-                }
-                Err(cause) => cause,
-            };
-            let next = match cause.after_change() {
-                AfterChange::Refused => return Err(tries.refused(address, cause)),
-                AfterChange::Unconfirmed => {
-                    return Err(Error::Unconfirmed { operation, address, cause: cause.into() });
-                }
-                AfterChange::Follow(Some(leader)) => {
-                    let next = address_of(leader, &address);
-                    if next == address && matches!(cause, Cause::Answer { status: 412, .. }) {
-                        return Err(tries.refused(address, cause));
-                    }
-                    Some(next)
-                }
-                AfterChange::Follow(None) | AfterChange::Wait | AfterChange::Elsewhere => None,
-            };
-            // During an election nodes may name each other, or one that is gone: a hint is followed at once only
-            // where the one before was not.
-            let pause = followed || next.as_ref().is_none_or(|next| *next == address);
-            followed = !pause;
-            self.nodes().leader = next;
-            let in_time = if pause { tries.pause().await } else { !tries.left().is_zero() };
-            if !in_time {
-                return Err(tries.exhausted(address, cause));
-            }
-        }
-    }
-
     fn nodes(&self) -> MutexGuard<'_, Nodes> {
         // What it holds is whole after each statement.
         self.inner.nodes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The attempts at one operation.
-struct Tries {
-    operation: &'static str,
-    within: Duration,
-    /// After this, none is begun.
-    deadline: Instant,
-    backoff: Backoff,
-    attempts: u32,
-}
-
-impl Tries {
-    fn new(operation: &'static str, within: Duration, backoff: Backoff) -> Self {
-        Self { operation, within, deadline: Instant::now() + within, backoff, attempts: 0 }
-    }
-
-    fn left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
-    }
-
-    /// Pauses, unless that would take until the deadline.
-    async fn pause(&mut self) -> bool {
-        let pause = self.backoff.next();
-        let in_time = pause < self.left();
-        if in_time {
-            tokio::time::sleep(pause).await;
-        }
-        in_time
-    }
-
-    fn refused(&self, address: String, cause: Cause) -> Error {
-        Error::Refused { operation: self.operation, address, cause: cause.into() }
-    }
-
-    fn exhausted(&self, address: String, cause: Cause) -> Error {
-        let Self { operation, within, attempts, .. } = *self;
-        Error::Deadline { operation, address, within, attempts, cause: cause.into() }
-    }
-}
-
-type Answer<T> = Result<generated::ResponseValue<T>, generated::Error<model::Error>>;
-
-async fn attempt<T, F, Fut>(http: &reqwest::Client, address: &str, within: Duration, send: &F) -> Result<T, Cause>
-where
-    F: Fn(generated::Client) -> Fut,
-    Fut: Future<Output = Answer<T>>,
-{
-    let node = generated::Client::new_with_client(address, http.clone());
-    match tokio::time::timeout(within, send(node)).await {
-        Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(Cause::Timeout(within)),
-    }
-}
-
-/// The nodes that are known, by the addresses of their APIs.
-#[derive(Debug, Default)]
-struct Nodes {
-    /// Those that the client was given.
-    seeds: Vec<String>,
-    /// Those of the last map.
-    learned: Vec<String>,
-    /// The one that answered last.
-    good: Option<String>,
-    /// The one that led when last heard of.
-    leader: Option<String>,
-}
-
-impl Nodes {
-    /// Whom to ask, in this order.
-    fn candidates(&self) -> Vec<String> {
-        let mut all: Vec<String> = Vec::new();
-        for address in self.good.iter().chain(&self.leader).chain(&self.seeds).chain(&self.learned) {
-            if !all.contains(address) {
-                all.push(address.clone());
-            }
-        }
-        all
-    }
-
-    /// Another node than the one that answered last is to be asked first; every node gets its turn.
-    fn ask_another_first(&mut self) {
-        let mut all: Vec<&String> = self.seeds.iter().collect();
-        all.extend(self.learned.iter().filter(|address| !self.seeds.contains(address)));
-        let last = all.iter().position(|known| Some(*known) == self.good.as_ref());
-        let next = last.map_or(0, |last| (last + 1) % all.len());
-        self.good = all.get(next).map(|address| (*address).clone());
-    }
-
-    /// Takes over the nodes of a map that the node at `teller` answered with.
-    fn learn(&mut self, map: &ClusterMap, teller: &str) {
-        self.learned = map.nodes.values().map(|node| beside(node.api_address(), teller)).collect();
-        let leader = map.leader.and_then(|leader| map.nodes.get(&leader));
-        self.leader = leader.map(|leader| beside(leader.api_address(), teller));
-    }
-}
-
-/// Where the leader that `teller` named is.
-fn address_of(leader: &Leader, teller: &str) -> String {
-    beside(SocketAddr::new(leader.ip, leader.api_port.get()), teller)
-}
-
-/// The address of a node that the node at `teller` told of: nodes of a cluster agree on whether they speak TLS.
-fn beside(address: SocketAddr, teller: &str) -> String {
-    let scheme = teller.split_once("://").map_or("http", |(scheme, _)| scheme);
-    format!("{scheme}://{address}")
-}
-
-/// An address as it is compared and as the generated client takes it: with a scheme, without a slash at its end.
-fn parse(address: &str) -> Result<String, Error> {
-    let wrong = |reason: String| Error::Address { address: address.into(), reason };
-    let text = if address.contains("://") { address.into() } else { format!("http://{address}") };
-    let url = Url::parse(&text).map_err(|error| wrong(error.to_string()))?;
-    match url.scheme() {
-        "http" => {}
-        "https" if cfg!(feature = "tls") => {}
-        "https" => return Err(wrong("`https` needs the feature `tls`".into())),
-        other => return Err(wrong(format!("expected `http` or `https`, got `{other}`"))),
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong("expected nothing after the path".into()));
-    }
-    Ok(url.as_str().trim_end_matches('/').into())
-}
-
-/// Pauses that grow, at random so that clients which failed together do not come back together.
-#[derive(Clone, Copy, Debug)]
-struct Backoff {
-    next: Duration,
-    longest: Duration,
-}
-
-impl Backoff {
-    fn next(&mut self) -> Duration {
-        let pause = self.next.min(self.longest);
-        self.next = pause.saturating_mul(2);
-        pause.mul_f64(0.5 + fastrand::f64() / 2.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_brought_to_one_form() {
-        for (given, expected) in [
-            ("10.0.0.1:8080", "http://10.0.0.1:8080"),
-            ("http://10.0.0.1:8080/", "http://10.0.0.1:8080"),
-            ("http://[2001:DB8::1]:8080", "http://[2001:db8::1]:8080"),
-            ("http://node-1:8080/qluster/", "http://node-1:8080/qluster"),
-        ] {
-            assert_eq!(parse(given).unwrap(), expected);
-        }
-        for given in ["", "http://", "ftp://10.0.0.1", "http://10.0.0.1:port", "http://10.0.0.1/?node=1"] {
-            assert!(matches!(parse(given), Err(Error::Address { .. })), "{given}");
-        }
-        assert_eq!(parse("https://10.0.0.1:8080").is_ok(), cfg!(feature = "tls"));
-    }
-
-    #[test]
-    fn a_node_told_of_is_reached_as_its_teller_was() {
-        let address: SocketAddr = "[2001:db8::1]:8080".parse().unwrap();
-        assert_eq!(beside(address, "https://node-1:8080"), "https://[2001:db8::1]:8080");
-    }
-
-    #[test]
-    fn every_node_has_its_turn_and_the_last_that_answered_goes_first() {
-        let node = |name: &str| name.to_owned();
-        let (seeds, learned) = (vec![node("a"), node("b")], vec![node("b"), node("c")]);
-        let mut nodes = Nodes { seeds, learned, ..Nodes::default() };
-        assert_eq!(nodes.candidates(), ["a", "b", "c"]);
-        nodes.good = Some(node("b"));
-        assert_eq!(nodes.candidates(), ["b", "a", "c"]);
-        for expected in ["c", "a", "b"] {
-            nodes.ask_another_first();
-            assert_eq!(nodes.candidates()[0], expected);
-        }
-        nodes.good = Some(node("gone"));
-        nodes.ask_another_first();
-        assert_eq!(nodes.candidates(), ["a", "b", "c"]);
-    }
-
-    #[test]
-    fn pauses_grow_up_to_the_longest_and_differ() {
-        let mut backoff = Backoff { next: Duration::from_millis(100), longest: Duration::from_millis(350) };
-        for expected in [100, 200, 350, 350] {
-            let pause = backoff.next();
-            assert!((expected / 2..=expected).contains(&pause.as_millis()), "{pause:?}");
-        }
     }
 }

@@ -212,6 +212,21 @@ async fn every_operation_takes_the_tokens_that_its_description_names() {
 }
 
 #[tokio::test]
+async fn without_tokens_a_page_of_another_site_is_refused_and_the_nodes_own_is_not() {
+    let ground = Ground::new();
+    let node = ground.node("1", &["bootstrap"]);
+    node.until_get("/is-leader", 200).await;
+    let http = Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+    let own = node.url("");
+    for (method, path) in [(Method::POST, "/node-down/9"), (Method::GET, "/map")] {
+        for (origin, refused) in [("https://example.org", true), ("null", true), (own.trim_end_matches('/'), false)] {
+            let answer = http.request(method.clone(), node.url(path)).header("origin", origin).send().await.unwrap();
+            assert_eq!(answer.status() == 403, refused, "{method} {path} from {origin}: {}", answer.status());
+        }
+    }
+}
+
+#[tokio::test]
 async fn tokens_are_replaced_while_the_node_runs() {
     let (ground, files) = (Ground::new(), Files::new());
     let admin = files.put("admin", ADMIN);

@@ -5,6 +5,7 @@
 //! - `settings`: where the files are, and what must be given where the node serves more than loopback.
 //! - `file`: reading secrets, and who else may read them.
 //! - `needs`: [`Needs`], the one table of what each operation needs, and [`Allowed`], which asks for it.
+//! - `origin`: pages of other sites, which have nothing to ask where no token is needed.
 //! - `tokens`, `limit`: whose token it is; what is done about many wrong ones.
 //! - `proof`: how nodes show each other that they know the cluster's secret, and what is derived from it.
 //! - `tls`: certificates.
@@ -16,6 +17,7 @@ mod error;
 mod file;
 mod limit;
 mod needs;
+mod origin;
 mod proof;
 mod settings;
 mod tls;
@@ -75,6 +77,8 @@ pub(crate) enum Refusal {
     Unauthenticated(&'static str),
     /// The token is not of the kind that this needs.
     Forbidden,
+    /// It is sent by a page of another site, and no token shows that this is meant.
+    Foreign,
     /// Too many wrong ones came from there.
     TooMany,
     /// A defect: nobody said what this operation needs.
@@ -172,7 +176,7 @@ impl Security {
         };
         let keys = self.keys();
         if keys.tokens.is_empty() {
-            return Ok(());
+            return if origin::is_foreign(headers) { Err(Refusal::Foreign) } else { Ok(()) };
         }
         let token = tokens::bearer(headers).map_err(Refusal::Unauthenticated)?;
         let now = Instant::now();

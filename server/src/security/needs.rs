@@ -92,6 +92,11 @@ impl From<Refusal> for HttpError {
             Refusal::Forbidden => {
                 refused(ClientErrorStatusCode::FORBIDDEN, "a read token changes nothing: this needs an admin token")
             }
+            Refusal::Foreign => refused(
+                ClientErrorStatusCode::FORBIDDEN,
+                "a page of another site asked for this: where there are no tokens, only this node's own page may, by the \
+                 node's address (expected `Origin` to be that address)",
+            ),
             Refusal::TooMany => refused(
                 ClientErrorStatusCode::TOO_MANY_REQUESTS,
                 "too many wrong tokens came from this address: try again in a second",

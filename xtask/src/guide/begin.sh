@@ -9,6 +9,7 @@ PATIENCE=60
 ended() {
     [ -z "$DONE" ] || exit 0
     echo "  FAILED: $WHERE"
+    echo "$WHERE" >"$WORK/failed"
     sed 's/^/    | /' "$FILE"
     tail -n 40 "$OUT" | sed 's/^/    > /'
     for log in "$WORK"/*.terminal; do

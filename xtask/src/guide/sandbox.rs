@@ -46,10 +46,11 @@ pub(super) fn run(blocks: &[Block], server: &Path) -> Result<()> {
     }
     let status = command.stdin(Stdio::null()).status().context("starting `unshare`")?;
     interrupt::check()?;
-    match status.success() {
-        true => Ok(()),
-        false => bail!("a command of the guide does not do what the guide says; see above"),
+    if status.success() {
+        return Ok(());
     }
+    let failed = std::fs::read_to_string(work.0.join("failed")).unwrap_or_else(|_| "the sandbox".into());
+    bail!("{}: what is there does not do what the guide says; see above", failed.trim_end())
 }
 
 /// The script that runs the blocks, whose texts are in files beside it.

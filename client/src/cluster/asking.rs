@@ -1,0 +1,229 @@
+//! Which node is asked, how often, and what an answer that does not come means.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::ClusterClient;
+use super::nodes::{address_of, parse};
+use crate::error::{AfterChange, AfterRead};
+use crate::{Cause, Error, generated, model};
+
+impl ClusterClient {
+    /// A read that one node is asked, once.
+    pub(super) async fn read_at<T, F, Fut>(&self, operation: &'static str, address: &str, send: F) -> Result<T, Error>
+    where
+        F: Fn(generated::Client) -> Fut,
+        Fut: Future<Output = Answer<T>>,
+    {
+        let address = parse(address)?;
+        let within = self.inner.attempt;
+        attempt(&self.inner.reads, &address, within, &send).await.map_err(|cause| match cause {
+            Cause::Answer { .. } | Cause::Request(_) => Error::Refused { operation, address, cause: cause.into() },
+            _ => Error::Deadline { operation, address, within, attempts: 1, cause: cause.into() },
+        })
+    }
+
+    /// A read that any node may answer, with the address of the node that did. `wait` is for how long the node is
+    /// asked to wait.
+    pub(super) async fn read<T, F, Fut>(
+        &self,
+        operation: &'static str,
+        wait: Duration,
+        send: F,
+    ) -> Result<(T, String), Error>
+    where
+        F: Fn(generated::Client) -> Fut,
+        Fut: Future<Output = Answer<T>>,
+    {
+        let mut tries = Tries::new(operation, self.inner.deadline + wait, self.inner.backoff);
+        self.read_within(&mut tries, self.inner.attempt + wait, send).await
+    }
+
+    async fn read_within<T, F, Fut>(&self, tries: &mut Tries, within: Duration, send: F) -> Result<(T, String), Error>
+    where
+        F: Fn(generated::Client) -> Fut,
+        Fut: Future<Output = Answer<T>>,
+    {
+        loop {
+            let candidates = self.nodes().candidates();
+            let mut worth_it = false;
+            let mut last = None;
+            for address in candidates {
+                if last.is_some() && tries.left().is_zero() {
+                    // Those that were not asked may have answered.
+                    worth_it = true;
+                    break;
+                }
+                tries.attempts += 1;
+                match attempt(&self.inner.reads, &address, within.min(tries.left()), &send).await {
+                    Ok(answer) => {
+                        self.nodes().good = Some(address.clone());
+                        return Ok((answer, address));
+                    }
+                    Err(cause) => {
+                        let after = cause.after_read();
+                        if after == AfterRead::Refused {
+                            return Err(tries.refused(address, cause));
+                        }
+                        worth_it |= after == AfterRead::Elsewhere;
+                        last = Some((address, cause));
+                    }
+                }
+            }
+            let Some((address, cause)) = last else { return Err(Error::NoAddress) };
+            if !worth_it {
+                return Err(tries.refused(address, cause));
+            }
+            if !tries.pause().await {
+                return Err(tries.exhausted(address, cause));
+            }
+        }
+    }
+
+    /// A change, which the leader makes. Only a node that is said to lead is asked: asking any node would leave the
+    /// outcome unknown where that node does not answer.
+    pub(super) async fn change<T, F, Fut>(&self, operation: &'static str, send: F) -> Result<T, Error>
+    where
+        F: Fn(generated::Client) -> Fut,
+        Fut: Future<Output = Answer<T>>,
+    {
+        // A change that is sent as the time runs out would have an outcome that nobody knows.
+        let reserve = self.inner.attempt.min(self.inner.deadline / 4);
+        let mut tries = Tries::new(operation, self.inner.deadline, self.inner.backoff);
+        tries.deadline -= reserve;
+        let mut followed = false;
+        loop {
+            let known = self.nodes().leader.clone();
+            let address = match known {
+                Some(address) => address,
+                None => {
+                    let find = |node: generated::Client| async move { node.leader_get().send().await };
+                    let (leader, teller) = self.read_within(&mut tries, self.inner.attempt, find).await?;
+                    address_of(&leader, &teller)
+                }
+            };
+            tries.attempts += 1;
+            let cause = match attempt(&self.inner.changes, &address, tries.left() + reserve, &send).await {
+                Ok(answer) => {
+                    let mut nodes = self.nodes();
+                    nodes.good = Some(address.clone());
+                    nodes.leader = Some(address);
+                    return Ok(answer);
+                }
+                Err(cause) => cause,
+            };
+            let next = match cause.after_change() {
+                AfterChange::Refused => return Err(tries.refused(address, cause)),
+                AfterChange::Unconfirmed => {
+                    return Err(Error::Unconfirmed { operation, address, cause: cause.into() });
+                }
+                AfterChange::Follow(Some(leader)) => {
+                    let next = address_of(leader, &address);
+                    if next == address && matches!(cause, Cause::Answer { status: 412, .. }) {
+                        return Err(tries.refused(address, cause));
+                    }
+                    Some(next)
+                }
+                AfterChange::Follow(None) | AfterChange::Wait | AfterChange::Elsewhere => None,
+            };
+            // During an election nodes may name each other, or one that is gone: a hint is followed at once only
+            // where the one before was not.
+            let pause = followed || next.as_ref().is_none_or(|next| *next == address);
+            followed = !pause;
+            self.nodes().leader = next;
+            let in_time = if pause { tries.pause().await } else { !tries.left().is_zero() };
+            if !in_time {
+                return Err(tries.exhausted(address, cause));
+            }
+        }
+    }
+}
+
+/// The attempts at one operation.
+struct Tries {
+    operation: &'static str,
+    within: Duration,
+    /// After this, none is begun.
+    deadline: Instant,
+    backoff: Backoff,
+    attempts: u32,
+}
+
+impl Tries {
+    fn new(operation: &'static str, within: Duration, backoff: Backoff) -> Self {
+        Self { operation, within, deadline: Instant::now() + within, backoff, attempts: 0 }
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Pauses, unless that would take until the deadline.
+    async fn pause(&mut self) -> bool {
+        let pause = self.backoff.next();
+        let in_time = pause < self.left();
+        if in_time {
+            tokio::time::sleep(pause).await;
+        }
+        in_time
+    }
+
+    fn refused(&self, address: String, cause: Cause) -> Error {
+        Error::Refused { operation: self.operation, address, cause: cause.into() }
+    }
+
+    fn exhausted(&self, address: String, cause: Cause) -> Error {
+        let Self { operation, within, attempts, .. } = *self;
+        Error::Deadline { operation, address, within, attempts, cause: cause.into() }
+    }
+}
+
+pub(super) type Answer<T> = Result<generated::ResponseValue<T>, generated::Error<model::Error>>;
+
+pub(super) async fn attempt<T, F, Fut>(
+    http: &reqwest::Client,
+    address: &str,
+    within: Duration,
+    send: &F,
+) -> Result<T, Cause>
+where
+    F: Fn(generated::Client) -> Fut,
+    Fut: Future<Output = Answer<T>>,
+{
+    let node = generated::Client::new_with_client(address, http.clone());
+    match tokio::time::timeout(within, send(node)).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(Cause::Timeout(within)),
+    }
+}
+
+/// Pauses that grow, at random so that clients which failed together do not come back together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Backoff {
+    pub(super) next: Duration,
+    pub(super) longest: Duration,
+}
+
+impl Backoff {
+    pub(super) fn next(&mut self) -> Duration {
+        let pause = self.next.min(self.longest);
+        self.next = pause.saturating_mul(2);
+        pause.mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_the_longest_and_differ() {
+        let mut backoff = Backoff { next: Duration::from_millis(100), longest: Duration::from_millis(350) };
+        for expected in [100, 200, 350, 350] {
+            let pause = backoff.next();
+            assert!((expected / 2..=expected).contains(&pause.as_millis()), "{pause:?}");
+        }
+    }
+}
