@@ -42,6 +42,17 @@ pub(crate) struct Progress {
     pub(crate) term: Term,
 }
 
+/// What a peer sent is no snapshot that can be read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unreadable {
+    /// What follows its version cannot be known.
+    #[error(transparent)]
+    Version(#[from] UnknownVersion),
+    /// It is none.
+    #[error(transparent)]
+    Bytes(#[from] postcard::Error),
+}
+
 impl Machine {
     /// The state machine over `store`, with the state of its snapshot. It follows what the log says of `versions`.
     pub fn new(store: Store, versions: Spoken) -> Result<Self, StoreError> {
@@ -63,13 +74,11 @@ impl Machine {
         Ok(state)
     }
 
-    /// Whether `data`, which a peer sent, is a snapshot of the state. One of a version that is not known is passed over:
-    /// it is refused when it is installed, and then the node stops and says why.
-    pub(crate) fn check(&self, data: &[u8]) -> Result<(), postcard::Error> {
-        match self.0.versions.knows(version_of(data)?) {
-            true => postcard::from_bytes::<State>(data).map(drop),
-            false => Ok(()),
-        }
+    /// Whether `data`, which a peer sent, is a snapshot of the state, of a version that this program knows.
+    pub(crate) fn check(&self, data: &[u8]) -> Result<(), Unreadable> {
+        self.0.versions.check(version_of(data)?)?;
+        postcard::from_bytes::<State>(data)?;
+        Ok(())
     }
 
     /// Looks at the state as it is now. Not to be held across an await.
@@ -237,8 +246,10 @@ mod tests {
         let data = postcard::to_stdvec(&state()).unwrap();
         assert_eq!(machine.check(&data), Ok(()));
         assert!(machine.check(&data[..data.len() - 1]).is_err());
-        // What is refused when it is installed, which is told.
-        assert_eq!(machine.check(&postcard::to_stdvec(&(NEWER.newest, "of the future")).unwrap()), Ok(()));
+        for version in [Version(0), NEWER.newest] {
+            let other = machine.check(&postcard::to_stdvec(&(version, state())).unwrap());
+            assert!(matches!(other, Err(Unreadable::Version(_))), "{other:?}");
+        }
     }
 
     proptest! {

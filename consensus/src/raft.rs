@@ -540,6 +540,7 @@ impl Core {
         };
         // openraft stops for good when a snapshot cannot be installed, as it does when a disk fails.
         if let Err(error) = self.machine().check(&data) {
+            tracing::warn!(%error, "a snapshot that a peer sent is refused");
             return PeerResponse::Failed(format!("the snapshot cannot be read: {error}"));
         }
         let installed = self

@@ -126,9 +126,9 @@ impl Spoken {
         Versions { oldest: oldest.max(Version(self.0.cluster.load(Ordering::Acquire))), newest }
     }
 
-    /// Whether the program knows `version`.
-    pub(crate) fn knows(&self, version: Version) -> bool {
-        self.0.known.check(version).is_ok()
+    /// Fails where the program does not know `version`.
+    pub(crate) fn check(&self, version: Version) -> Result<(), UnknownVersion> {
+        self.0.known.check(version)
     }
 
     /// Takes note that the cluster speaks `version`; fails, and does not, where the program does not know that one.
