@@ -25,11 +25,12 @@ pub(crate) struct Candidacy {
 /// `now` makes the node stand at once: it has just given a leadership up that nobody could take over, or it was asked
 /// for a pre-vote by a node with a worse database.
 pub(crate) async fn run(core: Core, candidacy: impl Fn() -> Candidacy, now: Arc<Notify>) {
-    // A leader that was only restarted is elected again at once: the others may vote for it, and for no other yet.
+    // A leader that was only restarted is elected again at once: the others may vote for it, and for no other yet. Where
+    // another was elected meanwhile, the pre-vote tells so, and does not unseat it.
     while core.led_before() && core.votes_for_itself() && may_stand(&core) {
         let config = core.config();
         // Where the core has ended, there is nothing to stand for.
-        let stands = core.ready().await.trigger().elect(false).await.is_ok();
+        let stands = core.ready().await.trigger().elect(true).await.is_ok();
         // The core may have been rebuilt meanwhile, for settings that only the log has told.
         let elected = reached(&core, |_, leader, _| leader.is_some().then_some(()));
         let elected = tokio::time::timeout(config.heartbeat_interval.get(), elected).await.is_ok();

@@ -15,6 +15,7 @@ use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
+use openraft::storage::RaftLogStorage;
 use openraft::{RaftLogReader, ServerState, Snapshot, SnapshotPolicy};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
@@ -216,8 +217,10 @@ impl Core {
         let _one_at_a_time = shared.rebuilds.lock().await;
         shared.rebuilding.send_replace(true);
         // A rebuild for other settings may follow the one by which the term was given up: resumed, it would be led
-        // without a lease, and its heartbeats would keep everybody from standing.
-        let keep_leading = keep_leading && !self.is_given_up(self.seat().term);
+        // without a lease, and its heartbeats would keep everybody from standing. It may also follow a restart, after
+        // which the term that is in the store is not led any more.
+        let seat = self.seat();
+        let keep_leading = keep_leading && seat.leader == Some(self.id()) && !self.is_given_up(seat.term);
         let rebuilt = async {
             self.raft().shutdown().await.map_err(|error| self.failed("being stopped", error))?;
             let config = shared.machine.read(|applied| applied.state.config.clone());
@@ -476,10 +479,8 @@ impl Core {
     /// that leader itself may be voted for, since the promise is to vote for no other: it has just restarted.
     pub(crate) async fn vote(&self, mut request: VoteRequest<TypeConfig>) -> PeerResponse {
         let raft = self.ready().await;
-        let own = self.raft().server_metrics().borrow_watched().vote;
-        request.leadership_transfer |= own.leader_id().voted_for == request.vote.leader_id().voted_for;
-        let promised = self.promised_to_a_leader() && !sabotage::is(Sabotage::VoteInSpiteOfPromise);
-        if promised && !request.leadership_transfer {
+        request.leadership_transfer |= self.voted_for_the_same(&request);
+        if self.must_wait() && !request.leadership_transfer {
             return self.reject();
         }
         raft.vote(request).await.map_or_else(failed, PeerResponse::Vote)
@@ -488,10 +489,32 @@ impl Core {
     /// Serves a pre-vote of a peer.
     pub(crate) async fn pre_vote(&self, request: VoteRequest<TypeConfig>) -> PeerResponse {
         let raft = self.ready().await;
-        if self.promised_to_a_leader() && !sabotage::is(Sabotage::VoteInSpiteOfPromise) {
+        if !self.must_wait() {
+            return raft.pre_vote(request).await.map_or_else(failed, PeerResponse::Vote);
+        }
+        if !self.voted_for_the_same(&request) {
             return self.reject();
         }
-        raft.pre_vote(request).await.map_or_else(failed, PeerResponse::Vote)
+        // As openraft answers, but for its own lease, from which it exempts nobody.
+        let own = raft.server_metrics().borrow_watched().vote;
+        match self.0.store.clone().get_log_state().await {
+            Ok(log) => {
+                let granted = request.last_log_id >= log.last_log_id && request.vote >= own;
+                PeerResponse::Vote(VoteResponse::new(own, log.last_log_id, granted))
+            }
+            Err(error) => failed(error),
+        }
+    }
+
+    /// Whether it is promised to a leader that this node votes for nobody else.
+    fn must_wait(&self) -> bool {
+        self.promised_to_a_leader() && !sabotage::is(Sabotage::VoteInSpiteOfPromise)
+    }
+
+    /// Whether it is the candidate that this node voted for, or follows.
+    fn voted_for_the_same(&self, request: &VoteRequest<TypeConfig>) -> bool {
+        let own = self.raft().server_metrics().borrow_watched().vote;
+        own.leader_id().voted_for == request.vote.leader_id().voted_for
     }
 
     /// A vote for nobody. It carries this node's own vote: given the candidate's back, the candidate would adopt the

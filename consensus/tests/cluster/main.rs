@@ -49,6 +49,23 @@ async fn an_agent_that_restarts_within_its_lease_is_elected_again_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_old_leader_that_comes_back_does_not_unseat_the_new_one() {
+    let mut cluster = Harness::without_databases(3).await;
+    let old = cluster.leader().await;
+    cluster.kill(old.id).await;
+    let new = cluster.leader().await;
+    // It stands, and nobody tells it that it cannot win.
+    cluster.isolate(old.id);
+    let asked = |cluster: &Harness| cluster.sent(Kind::PreVote) + cluster.sent(Kind::Vote);
+    let before = asked(&cluster);
+    cluster.restart(old.id).await;
+    eventually("it has stood several times", || asked(&cluster) >= before + 6).await;
+    cluster.heal();
+    cluster.settled(3).await;
+    assert_eq!(cluster.leader().await, new);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_cut_off_stops_telling_that_it_leads_before_another_does() {
     let cluster = Harness::without_databases(3).await;
     let leader = cluster.leader().await;

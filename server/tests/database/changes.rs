@@ -1,0 +1,282 @@
+//! Who is the primary changes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use qluster_consensus::database::{Database, DatabaseError, DatabaseRole, Primary, SyncRule};
+use qluster_consensus::model::{NodeId, Term};
+use tokio_postgres::NoTls;
+
+use crate::node::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_fails_over_and_takes_the_old_primary_back() {
+    let ground = Ground::new();
+
+    // The first node is created, led, and written to.
+    let (one, promotion) = Node::primary(&ground, 1, 1).await;
+    assert_eq!(promotion.timeline, 2);
+    assert_eq!(one.promote(1).await, promotion, "a promotion is repeated");
+    one.execute("CREATE TABLE t (id bigint PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 1000)").await;
+    let status = one.until("primary", |status| status.role == DatabaseRole::Primary).await;
+    assert_eq!((status.timeline, status.follows, status.streaming), (Some(2), None, false));
+
+    // The second clones it, and streams what is written.
+    let two = Node::new(&ground, 2).await;
+    assert_eq!(two.postgres.status().borrow().role, DatabaseRole::Absent);
+    let two = two.watched();
+    let begun = Instant::now();
+    two.copy_from(one.as_primary(1, promotion)).await.unwrap();
+    timed("clone", begun, ());
+    let status = two.streaming().await;
+    assert_eq!((status.follows, status.timeline, status.progress), (Some((NodeId(1), Term(1))), Some(2), None));
+    one.execute("INSERT INTO t SELECT generate_series(1001, 2000)").await;
+    two.has_rows(2000).await;
+    assert_eq!(one.postgres.system_identifier().await.unwrap(), two.postgres.system_identifier().await.unwrap());
+
+    // The first primary is killed, comes back as a standby by itself, and is told to wait.
+    kill(one.postgres.pid().unwrap());
+    let end_of_one = one.postgres.fence(DEADLINE).await.unwrap();
+    one.until("standby", |status| status.role == DatabaseRole::Standby && status.follows.is_none()).await;
+
+    // The second is fenced at the end of what it has received, and promoted there.
+    let received = two.postgres.status().borrow().lsn.unwrap();
+    let begun = Instant::now();
+    let end_of_two = timed("fence of a standby", begun, two.postgres.fence(DEADLINE).await.unwrap());
+    assert!(received <= end_of_two && end_of_two <= end_of_one, "{received} {end_of_two} {end_of_one}");
+    let begun = Instant::now();
+    let second = timed("promote", begun, two.promote(2).await);
+    assert_eq!((second.timeline, second.start), (3, end_of_two));
+    two.execute("INSERT INTO t SELECT generate_series(2001, 3000)").await;
+
+    // The first, told to follow, does.
+    one.postgres.follow(two.as_primary(2, second)).await.unwrap();
+    one.streaming().await;
+    one.has_rows(3000).await;
+
+    // It is led although the second still leads: what both write parts them.
+    let begun = Instant::now();
+    timed("fence of a streaming standby", begun, one.postgres.fence(DEADLINE).await.unwrap());
+    let third = one.promote(3).await;
+    one.execute("INSERT INTO t SELECT generate_series(3001, 4000)").await;
+    two.execute("INSERT INTO t SELECT generate_series(5001, 5500)").await;
+
+    // A primary that cannot be reached is no reason to clone, a rewind that was interrupted is.
+    let away = Primary { port: Node::config(&ground, 9).port, ..one.as_primary(3, third) };
+    let error = two.postgres.rewind(away).await.unwrap_err();
+    assert!(!matches!(error, DatabaseError::Hopeless { .. }), "{error:?}");
+    let mark = two.config.run_dir.join("rewinding");
+    std::fs::write(&mark, "").unwrap();
+    let error = two.postgres.rewind(one.as_primary(3, third)).await.unwrap_err();
+    assert!(matches!(error, DatabaseError::Hopeless { .. }), "{error:?}");
+    std::fs::remove_file(&mark).unwrap();
+
+    // The second, a primary still, is rewound.
+    let begun = Instant::now();
+    two.postgres.rewind(one.as_primary(3, third)).await.unwrap();
+    timed("rewind", begun, ());
+    let status = two.streaming().await;
+    assert_eq!(status.follows, Some((NodeId(1), Term(3))));
+    two.has_rows(4000).await;
+
+    // A standby that is killed comes back and follows on.
+    let killed = two.postgres.pid().unwrap();
+    let begun = Instant::now();
+    kill(killed);
+    two.until("noticed as ended", |status| !status.streaming).await;
+    timed("crash noticed", begun, ());
+    two.streaming().await;
+    timed("crashed standby streams", begun, ());
+    assert_ne!(two.postgres.pid(), Some(killed));
+    assert_eq!(two.postgres.status().borrow().follows, Some((NodeId(1), Term(3))));
+
+    // Both outlive their agents.
+    for (node, role) in [(one, DatabaseRole::Primary), (two, DatabaseRole::Standby)] {
+        let pid = node.postgres.pid();
+        let node = node.reopened().await.watched();
+        let status = node.until("taken over", |status| status.role == role).await;
+        assert_eq!((node.postgres.pid(), status.role), (pid, role));
+        let follows = (role == DatabaseRole::Standby).then_some((NodeId(1), Term(3)));
+        assert_eq!(status.follows, follows);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demoted_primary_acknowledges_nothing_more() {
+    let ground = Ground::new();
+    let (node, _) = Node::primary(&ground, 1, 1).await;
+    node.execute("CREATE TABLE t (id bigint PRIMARY KEY)").await;
+
+    let acknowledged = Arc::new(AtomicI64::new(0));
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let (acknowledged, ip, port) = (acknowledged.clone(), node.config.ip, node.config.port);
+            tokio::spawn(async move {
+                let client = connect(ip, port).await;
+                for row in 0.. {
+                    let id: i64 = row * 4 + writer;
+                    if client.execute("INSERT INTO t VALUES ($1)", &[&id]).await.is_err() {
+                        return;
+                    }
+                    acknowledged.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    while acknowledged.load(Ordering::SeqCst) < 100 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let begun = Instant::now();
+    node.postgres.demote(DEADLINE).await.unwrap();
+    timed("demote under load", begun, ());
+    assert!(begun.elapsed() < DEADLINE);
+    assert_eq!(node.postgres.status().borrow().role, DatabaseRole::Stopped);
+    assert_eq!(node.postgres.pid(), None);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+
+    // It stays stopped until it is fenced, and then has all that was acknowledged.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(node.postgres.pid(), None);
+    node.postgres.demote(DEADLINE).await.unwrap();
+    let begun = Instant::now();
+    timed("fence of a stopped one", begun, node.postgres.fence(DEADLINE).await.unwrap());
+    assert!(node.rows().await >= acknowledged.load(Ordering::SeqCst));
+    // A standby is not touched by it.
+    let pid = node.postgres.pid();
+    node.postgres.demote(DEADLINE).await.unwrap();
+    assert_eq!(node.postgres.pid(), pid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_primary_is_ended_by_the_deadline() {
+    let ground = Ground::new();
+    let (node, _) = Node::primary(&ground, 1, 1).await;
+    let client = node.connect().await;
+    for pid in ground.processes() {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    }
+    let begun = Instant::now();
+    node.postgres.demote(Duration::from_millis(800)).await.unwrap();
+    timed("demote of a frozen one", begun, ());
+    assert!(begun.elapsed() < Duration::from_millis(800), "{:?}", begun.elapsed());
+    assert!(client.batch_execute("SELECT 1").await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_that_are_dropped_can_be_repeated() {
+    let ground = Ground::new();
+    let (one, promotion) = Node::primary(&ground, 1, 1).await;
+    one.execute("CREATE TABLE t AS SELECT generate_series(1, 200000) AS id").await;
+    let two = Node::new(&ground, 2).await.watched();
+    let primary = one.as_primary(1, promotion);
+    for wait in [1, 20, 80, 200, 400] {
+        let cloned = tokio::time::timeout(Duration::from_millis(wait), two.copy_from(primary.clone()));
+        let _ = cloned.await;
+    }
+    two.copy_from(primary.clone()).await.unwrap();
+    two.has_rows(200_000).await;
+    for wait in [1, 5, 10, 20, 40] {
+        let _ = tokio::time::timeout(Duration::from_millis(wait), two.postgres.fence(DEADLINE)).await;
+        let _ = tokio::time::timeout(Duration::from_millis(wait), two.postgres.follow(primary.clone())).await;
+    }
+    let end = two.postgres.fence(DEADLINE).await.unwrap();
+    for wait in [1, 5, 10] {
+        let rule = SyncRule { term: Term(2), ..Default::default() };
+        let _ = tokio::time::timeout(Duration::from_millis(wait), two.postgres.promote(rule)).await;
+    }
+    assert_eq!(two.promote(2).await.start, end);
+    // What was begun to be promoted is a primary to whoever fences it.
+    let pid = two.postgres.pid();
+    two.postgres.fence(DEADLINE).await.unwrap();
+    assert_ne!(two.postgres.pid(), pid);
+    let left = entries_of(&two.config.data_dir);
+    assert!(left.iter().all(|name| !name.starts_with("qluster.new")), "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_are_shut_out_from_before_a_promotion_until_they_are_let_in() {
+    let ground = Ground::new();
+    let (one, promotion) = Node::primary(&ground, 1, 1).await;
+    one.execute("CREATE TABLE t AS SELECT 1 AS id").await;
+    let two = Node::new(&ground, 2).await.watched();
+    two.copy_from(one.as_primary(1, promotion)).await.unwrap();
+    two.postgres.fence(DEADLINE).await.unwrap();
+
+    // A reader; one that is let in by the rules of before and has not said who it is; and one that comes after that one
+    // was accepted.
+    let reader = two.connect().await;
+    let (ip, port) = (two.config.ip, two.config.port);
+    let slow = tokio::net::TcpStream::connect((ip, port.get())).await.unwrap();
+    let after = two.connect().await;
+    let begun = Instant::now();
+    let second = timed("promote with clients", begun, two.postgres.promote(rule(2, &[], 0)).await.unwrap());
+    assert!(reader.batch_execute("SELECT 1").await.is_err());
+    assert!(after.batch_execute("SELECT 1").await.is_err());
+    let mut config = tokio_postgres::Config::new();
+    config.user("postgres").dbname("postgres");
+    assert!(config.connect_raw(slow, NoTls).await.is_err());
+    let refused = |error: tokio_postgres::Error| {
+        assert!(error.as_db_error().unwrap().message().contains("pg_hba.conf"), "{error:?}");
+    };
+    refused(try_connect(ip, port).await.err().unwrap());
+
+    // So it stays under another agent, and when the user changes who may connect.
+    let two = two.reopened().await.watched();
+    two.until("primary", |status| status.role == DatabaseRole::Primary).await;
+    std::fs::write(two.config.data_dir.join("pg_ident.conf"), "mine a b\n").unwrap();
+    let taken_over = || std::fs::read_to_string(two.config.data_dir.join("qluster_ident.conf")).unwrap();
+    while !taken_over().contains("mine a b") {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    refused(try_connect(ip, port).await.err().unwrap());
+
+    // Standbys get in. Clients do, once they are let in, and by rules that hold.
+    one.postgres.fence(DEADLINE).await.unwrap();
+    assert_eq!(one.rows().await, 1, "a fenced standby has readers");
+    one.postgres.rewind(two.as_primary(2, second)).await.unwrap();
+    one.streaming().await;
+    let access = two.config.data_dir.join("pg_hba.conf");
+    let text = std::fs::read_to_string(&access).unwrap();
+    std::fs::write(&access, "host everything\n").unwrap();
+    std::fs::remove_file(two.config.data_dir.join("qluster_hba.good")).unwrap();
+    let error = two.postgres.admit().await.unwrap_err().to_string();
+    assert!(error.contains("pg_hba.conf has an error"), "{error}");
+    refused(try_connect(ip, port).await.err().unwrap());
+    std::fs::write(&access, text).unwrap();
+    two.postgres.admit().await.unwrap();
+    two.execute("INSERT INTO t VALUES (2)").await;
+    one.has_rows(2).await;
+    let kept = two.connect().await;
+    two.postgres.admit().await.unwrap();
+    kept.batch_execute("SELECT 1").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_whose_programs_have_moved_is_ended() {
+    let ground = Ground::new();
+    let versions = std::fs::read_dir("/usr/lib/postgresql").unwrap().flatten();
+    let installed =
+        versions.map(|version| version.path().join("bin")).find(|bin| bin.join("postgres").exists()).unwrap();
+    let (copy, link) = (ground.0.path().join("copy"), ground.0.path().join("bin"));
+    std::fs::create_dir(&copy).unwrap();
+    std::fs::copy(installed.join("postgres"), copy.join("postgres")).unwrap();
+    for name in ["initdb", "pg_controldata"] {
+        std::os::unix::fs::symlink(installed.join(name), copy.join(name)).unwrap();
+    }
+    std::os::unix::fs::symlink(&copy, &link).unwrap();
+    let mut config = Node::config(&ground, 1);
+    config.bin_dir = Some(link.clone());
+    let node = Node::open(config).await;
+    node.postgres.initialize().await.unwrap();
+    node.postgres.fence(DEADLINE).await.unwrap();
+    node.promote(1).await;
+
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&installed, &link).unwrap();
+    node.postgres.demote(DEADLINE).await.unwrap();
+    assert_eq!((node.postgres.pid(), ground.processes()), (None, vec![]));
+}

@@ -1,0 +1,229 @@
+//! A database under direction, and what is asked of it.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use qluster_consensus::database::{
+    Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary, Promotion, SyncRule,
+};
+use qluster_consensus::model::{NodeId, Port, Term};
+use qluster_server::database::{DatabaseConfig, Postgres};
+use rustix::process::Signal;
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, NoTls};
+
+pub(super) const DEADLINE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A directory for databases. Whatever runs in it is killed when this is dropped.
+pub(super) struct Ground(pub(super) tempfile::TempDir);
+
+impl Ground {
+    pub(super) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // The account of PostgreSQL has to get through it.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        Self(dir)
+    }
+
+    pub(super) fn processes(&self) -> Vec<i32> {
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let works_here =
+            |pid: &i32| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(self.0.path()));
+        pids.filter(works_here).collect()
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        while let pids = self.processes()
+            && !pids.is_empty()
+        {
+            pids.into_iter().for_each(kill);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+pub(super) fn kill(pid: i32) {
+    signal(pid, Signal::KILL);
+}
+
+pub(super) fn signal(pid: i32, signal: Signal) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+/// An agent's database part, and the loop that watches it.
+pub(super) struct Node {
+    pub(super) config: DatabaseConfig,
+    pub(super) postgres: Arc<Postgres>,
+    pub(super) run: Option<JoinHandle<()>>,
+}
+
+impl Node {
+    /// A node whose database is not there yet.
+    pub(super) async fn new(ground: &Ground, id: u64) -> Self {
+        Self::open(Self::config(ground, id)).await
+    }
+
+    pub(super) fn config(ground: &Ground, id: u64) -> DatabaseConfig {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        DatabaseConfig {
+            node: NodeId(id),
+            ip: Ipv4Addr::LOCALHOST.into(),
+            port: Port::new(port).unwrap(),
+            data_dir: ground.0.path().join(format!("node-{id}/data")),
+            bin_dir: None,
+            os_user: None,
+            programs: Default::default(),
+            run_dir: ground.0.path().join(format!("node-{id}/run")),
+            replication_passwords: None,
+        }
+    }
+
+    pub(super) async fn open(config: DatabaseConfig) -> Self {
+        let postgres = Postgres::open(config.clone()).await.expect("apt-get install postgresql-15 provides PostgreSQL");
+        Self { config, postgres, run: None }
+    }
+
+    /// The same database under another agent, the first being gone.
+    pub(super) async fn reopened(mut self) -> Self {
+        if let Some(run) = self.run.take() {
+            run.abort();
+        }
+        Self::open(self.config.clone()).await
+    }
+
+    pub(super) fn watched(mut self) -> Self {
+        self.run = Some(tokio::spawn(self.postgres.clone().run()));
+        self
+    }
+
+    /// A node with a database that is led in `term`.
+    pub(super) async fn primary(ground: &Ground, id: u64, term: u64) -> (Self, Promotion) {
+        let node = Self::new(ground, id).await;
+        node.postgres.initialize().await.unwrap();
+        let node = node.watched();
+        let end = node.postgres.fence(DEADLINE).await.unwrap();
+        let promotion = node.promote(term).await;
+        assert_eq!(promotion.start, end);
+        (node, promotion)
+    }
+
+    /// Promotes it, and lets clients in.
+    pub(super) async fn promote(&self, term: u64) -> Promotion {
+        let promotion = self.postgres.promote(rule(term, &[], 0)).await.unwrap();
+        let begun = Instant::now();
+        self.postgres.admit().await.unwrap();
+        timed("admit", begun, promotion)
+    }
+
+    pub(super) fn as_primary(&self, term: u64, promotion: Promotion) -> Primary {
+        let DatabaseConfig { node, ip, port, .. } = self.config;
+        Primary { node, term: Term(term), ip, port, timeline: promotion.timeline }
+    }
+
+    /// `Arc` has a method of the same name.
+    pub(super) async fn copy_from(&self, primary: Primary) -> Result<(), DatabaseError> {
+        Database::copy_from(self.postgres.as_ref(), primary).await
+    }
+
+    /// Waits for a status.
+    pub(super) async fn until(&self, what: &str, wanted: impl Fn(&DatabaseStatus) -> bool) -> DatabaseStatus {
+        let mut status = self.postgres.status();
+        let found = tokio::time::timeout(PATIENCE, status.wait_for(|status| wanted(status))).await;
+        match found {
+            Ok(found) => found.unwrap().clone(),
+            Err(_) => {
+                let log = std::fs::read_to_string(self.config.run_dir.join("postgresql.log")).unwrap_or_default();
+                panic!(
+                    "node {} does not become {what}: {:?}\n{log}",
+                    self.config.node,
+                    *self.postgres.status().borrow()
+                )
+            }
+        }
+    }
+
+    pub(super) async fn streaming(&self) -> DatabaseStatus {
+        self.until("streaming", |status| status.role == DatabaseRole::Standby && status.streaming).await
+    }
+
+    pub(super) async fn connect(&self) -> Client {
+        connect(self.config.ip, self.config.port).await
+    }
+
+    pub(super) async fn execute(&self, sql: &str) {
+        self.connect().await.batch_execute(sql).await.unwrap();
+    }
+
+    pub(super) async fn rows(&self) -> i64 {
+        self.connect().await.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get(0)
+    }
+
+    /// Waits until the table has so many rows here.
+    pub(super) async fn has_rows(&self, count: i64) {
+        let begun = Instant::now();
+        while self.rows().await != count {
+            assert!(begun.elapsed() < PATIENCE, "node {} has {} rows", self.config.node, self.rows().await);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(run) = &self.run {
+            run.abort();
+        }
+    }
+}
+
+pub(super) async fn connect(ip: IpAddr, port: Port) -> Client {
+    try_connect(ip, port).await.unwrap()
+}
+
+pub(super) async fn try_connect(ip: IpAddr, port: Port) -> Result<Client, tokio_postgres::Error> {
+    let config = format!("host={ip} port={port} user=postgres dbname=postgres");
+    let (client, connection) = tokio_postgres::connect(&config, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+pub(super) fn rule(term: u64, nodes: &[u64], count: usize) -> SyncRule {
+    let standbys = nodes.iter().map(|&node| NodeId(node)).collect::<BTreeSet<_>>();
+    SyncRule { term: Term(term), standbys, count }
+}
+
+/// The number that a query answers with.
+pub(super) async fn number(client: &Client, sql: &str) -> i64 {
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+/// Asks until a query answers with this number.
+pub(super) async fn until_number(client: &Client, sql: &str, wanted: i64) {
+    let begun = Instant::now();
+    while number(client, sql).await != wanted {
+        assert!(begun.elapsed() < PATIENCE, "{sql} is {} and not {wanted}", number(client, sql).await);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub(super) const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+
+pub(super) fn timed<T>(what: &str, begun: Instant, value: T) -> T {
+    println!("{what}: {:?}", begun.elapsed());
+    value
+}
+
+/// The names in a directory.
+pub(super) fn entries_of(dir: &Path) -> Vec<String> {
+    std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
