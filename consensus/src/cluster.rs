@@ -43,6 +43,7 @@ use crate::tasks::{keep_wal, live_settings, own_report, until_removed, watch_rem
 use crate::transport::{NodeReport, Transport};
 use crate::types::{Entry, Peer};
 use crate::upkeep;
+use crate::version::Spoken;
 use crate::views::{self, Views, validity};
 
 /// At most so many entries are told by [`Cluster::info`], the newest.
@@ -76,12 +77,15 @@ pub struct Parts {
     pub clock: Clock,
     /// The chance that its elections and the ids of its commands come from.
     pub random: Random,
+    /// What it speaks; the transport tells the others.
+    pub versions: Spoken,
 }
 
-/// Where the cluster has the node that `store` belongs to, by what is committed in it; none where that is not known.
-pub fn known_address(store: &Store) -> Result<Option<SocketAddr>, StartError> {
+/// Where the cluster has the node that `store` belongs to, by what is committed in it; none where that is not known. It follows what
+/// that says of `versions`.
+pub fn known_address(store: &Store, versions: &Spoken) -> Result<Option<SocketAddr>, StartError> {
     let Some(identity) = store.identity()? else { return Ok(None) };
-    let state = Machine::committed(store)?;
+    let state = Machine::committed(store, versions)?;
     Ok(state.nodes.get(&identity.node).map(Node::api_address))
 }
 
@@ -120,22 +124,27 @@ impl Cluster {
 
     /// Starts the node whose identity is in the store.
     pub async fn start(parts: Parts) -> Result<Self, StartError> {
-        let Parts { store, transport, database, clock, random } = parts;
+        let Parts { store, transport, database, clock, random, versions } = parts;
         let identity = store.identity()?.ok_or(StartError::NoIdentity)?;
         let removed = watch::Sender::new(store.removed()?);
-        let machine = Machine::new(store.clone())?;
+        let machine = Machine::new(store.clone(), versions.clone())?;
         let context = Context {
             id: identity.node,
             transport,
             clock,
             random,
+            versions: versions.clone(),
             leases: Default::default(),
             candidate: Default::default(),
             removed: removed.clone(),
             stand: Arc::default(),
         };
         let stand = context.stand.clone();
-        let core = Core::start(store, machine, context).await?;
+        let started = Core::start(store, machine, context).await;
+        let core = started.map_err(|error| match versions.unknown() {
+            Some(unknown) => StartError::Store(unknown.into()),
+            None => error.into(),
+        })?;
         let views = Views::default();
         let duty = Duty::new(core.clone(), database, views.clone(), removed.subscribe())?;
         let (orders, ordered) = mpsc::channel(16);

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::model::{ConfigUpdate, Node, NodeId, NodeRole, Port, Term, WalHistory};
 use crate::readonly::ReadonlyChange;
+use crate::version::Version;
 
 /// A change of the replicated state, with who wants it and why.
 ///
@@ -26,7 +27,8 @@ pub struct Command {
     pub change: Change,
 }
 
-/// What a command changes.
+/// What a command changes. The log keeps them by their place in this list: new ones go to its end, and none changes
+/// once it is part of a release.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// The first entry: the cluster and its first node.
@@ -107,6 +109,11 @@ pub enum Change {
     },
     /// The statements that do not write have changed.
     Readonly(ReadonlyChange),
+    /// All members know this version: from now on it is spoken.
+    RaiseVersion {
+        /// Newer than the one before.
+        version: Version,
+    },
 }
 
 /// What became of a command.

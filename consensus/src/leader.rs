@@ -18,6 +18,7 @@ use crate::rule::{self, Proof};
 use crate::sabotage::{self, Sabotage};
 use crate::state::Lead;
 use crate::types::Peer;
+use crate::version;
 use crate::views::{Views, validity};
 
 /// A node that lags so many entries behind is caught up: what it lacks is on its way.
@@ -72,6 +73,7 @@ pub(crate) async fn run(core: Core, local: Local, views: Views, orders: mpsc::Se
         reach(&core, &views, now, due.map(|(_, node)| node).collect()).await;
         autoremove(&core, &views, now, &mut lost).await;
         release_commits(&core, &local, &views, now, &mut missing).await;
+        raise_version(&core, &views, now).await;
     }
 }
 
@@ -226,6 +228,21 @@ async fn autoremove(core: &Core, views: &Views, now: Instant, lost: &mut BTreeMa
             (false, true) => {}
             (false, false) => write(core, Change::RemoveNode { node }, Reason::new("autoremove", cause)).await,
         }
+    }
+}
+
+/// Has the cluster speak a newer version once all members know it.
+async fn raise_version(core: &Core, views: &Views, now: Instant) {
+    let (spoken, nodes) = core
+        .machine()
+        .read(|applied| (applied.state.version, applied.state.nodes.keys().copied().collect::<Vec<NodeId>>()));
+    let known = |node: &NodeId| match *node == core.id() {
+        true => Some(core.newest_version()),
+        false => views.fresh(*node, now, validity(core)).map(|report| report.version),
+    };
+    if let Some(version) = version::next(spoken, nodes.iter().map(known)) {
+        let cause = format!("all {} nodes know version {version}", nodes.len());
+        write(core, Change::RaiseVersion { version }, Reason::own(core, cause)).await;
     }
 }
 

@@ -8,6 +8,7 @@
 //! - [`model`]: the vocabulary and the API's schemas; all there is without the feature `raft`.
 //! - [`command`], `state`, `machine`: what can be replicated, the pure function that applies it, openraft's view of it.
 //! - [`store`]: the durable log, vote, snapshot and promises.
+//! - [`version`]: versions of what is said and written, and who understands whom.
 //! - `raft`, `network`, [`transport`], `types`: openraft, wired. Its names stay in these, `machine` and `store`.
 //! - `election`, [`clock`], [`random`]: the three time-outs; time that counts suspends; chance.
 //! - `plan`, `duty`, `recruit`, [`database`]: what the database of this node has to do, doing it, and the trait for it.
@@ -80,6 +81,8 @@ pub mod transport;
 pub mod types;
 #[cfg(feature = "raft")]
 mod upkeep;
+#[cfg(feature = "raft")]
+pub mod version;
 #[cfg(feature = "raft")]
 mod views;
 

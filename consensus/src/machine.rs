@@ -8,11 +8,12 @@ use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, RaftSnapshotBuilder};
 use tokio::sync::watch;
 
-use crate::command::Outcome;
+use crate::command::{Change, Command, Outcome};
 use crate::model::{LogIndex, Term};
 use crate::state::State;
 use crate::store::{Store, StoreError};
 use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::version::{Spoken, UnknownVersion, Version};
 
 /// The state machine of a node. Clones share the state.
 #[derive(Clone)]
@@ -20,6 +21,7 @@ pub struct Machine(Arc<Shared>);
 
 struct Shared {
     store: Store,
+    versions: Spoken,
     applied: RwLock<Applied>,
     /// Follows what was applied, for those who wait.
     progress: watch::Sender<Progress>,
@@ -40,22 +42,30 @@ pub(crate) struct Progress {
     pub(crate) term: Term,
 }
 
+/// What a peer sent is no snapshot that can be read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unreadable {
+    /// What follows its version cannot be known.
+    #[error(transparent)]
+    Version(#[from] UnknownVersion),
+    /// It is none.
+    #[error(transparent)]
+    Bytes(#[from] postcard::Error),
+}
+
 impl Machine {
-    /// The state machine over `store`, with the state of its snapshot.
-    pub fn new(store: Store) -> Result<Self, StoreError> {
-        let applied = match store.snapshot()? {
-            Some((meta, data)) => Applied::from_snapshot(meta, &data)
-                .map_err(|source| StoreError::Value { what: "read the state in the snapshot".into(), source })?,
-            None => Applied::default(),
-        };
+    /// The state machine over `store`, with the state of its snapshot. It follows what the log says of `versions`.
+    pub fn new(store: Store, versions: Spoken) -> Result<Self, StoreError> {
+        let applied = Applied::stored(&store, &versions)?;
         let progress = watch::Sender::new(applied.progress());
-        Ok(Self(Arc::new(Shared { store, applied: RwLock::new(applied), progress })))
+        Ok(Self(Arc::new(Shared { store, versions, applied: RwLock::new(applied), progress })))
     }
 
-    /// The state that is committed in `store`.
-    pub(crate) fn committed(store: &Store) -> Result<State, StoreError> {
-        let Applied { mut state, last, .. } = Self::new(store.clone())?.read(Applied::clone);
+    /// The state that is committed in `store`. It follows what the log says of `versions`.
+    pub(crate) fn committed(store: &Store, versions: &Spoken) -> Result<State, StoreError> {
+        let Applied { mut state, last, .. } = Applied::stored(store, versions)?;
         for entry in store.committed_entries(last.map_or(0, |last| last.index.saturating_add(1)))? {
+            follow(versions, &entry)?;
             if let EntryPayload::Normal(command) = entry.payload {
                 let term = Term(entry.log_id.committed_leader_id().term);
                 state.apply(LogIndex(entry.log_id.index), term, command);
@@ -64,9 +74,11 @@ impl Machine {
         Ok(state)
     }
 
-    /// Whether `data`, which a peer sent, is a snapshot of the state.
-    pub(crate) fn check(data: &[u8]) -> Result<(), postcard::Error> {
-        postcard::from_bytes::<State>(data).map(drop)
+    /// Whether `data`, which a peer sent, is a snapshot of the state, of a version that this program knows.
+    pub(crate) fn check(&self, data: &[u8]) -> Result<(), Unreadable> {
+        self.0.versions.check(version_of(data)?)?;
+        postcard::from_bytes::<State>(data)?;
+        Ok(())
     }
 
     /// Looks at the state as it is now. Not to be held across an await.
@@ -90,6 +102,14 @@ impl Machine {
 }
 
 impl Applied {
+    /// What is in the snapshot of `store`, or nothing. It follows what that says of `versions`.
+    pub(crate) fn stored(store: &Store, versions: &Spoken) -> Result<Self, StoreError> {
+        let Some((meta, data)) = store.snapshot()? else { return Ok(Self::default()) };
+        let failed = |source| StoreError::Value { what: "read the state in the snapshot".into(), source };
+        versions.follow(version_of(&data).map_err(failed)?)?;
+        Self::from_snapshot(meta, &data).map_err(failed)
+    }
+
     /// Applies the entry that is next, or does nothing where it was applied before.
     pub(crate) fn apply(&mut self, entry: Entry) -> Outcome {
         // After a rebuild of the Raft core in place, its predecessor may have been ahead.
@@ -121,6 +141,20 @@ impl Applied {
     }
 }
 
+/// Fails where the log goes on in a version that this program does not know: it could not apply what follows as the
+/// others do.
+pub(crate) fn follow(versions: &Spoken, entry: &Entry) -> Result<(), UnknownVersion> {
+    match &entry.payload {
+        EntryPayload::Normal(Command { change: Change::RaiseVersion { version }, .. }) => versions.follow(*version),
+        _ => Ok(()),
+    }
+}
+
+/// The version of a snapshot. Of one that is not known no more can be read.
+fn version_of(data: &[u8]) -> Result<Version, postcard::Error> {
+    Ok(postcard::take_from_bytes(data)?.0)
+}
+
 impl RaftStateMachine<TypeConfig> for Machine {
     type SnapshotData = Vec<u8>;
     type SnapshotBuilder = Self;
@@ -135,6 +169,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     {
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
+            follow(&self.0.versions, &entry).map_err(io::Error::other)?;
             let outcome = self.write(|applied| applied.apply(entry));
             if let Some(responder) = responder {
                 responder.send(outcome);
@@ -148,6 +183,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Vec<u8>) -> Result<(), io::Error> {
+        self.0.versions.follow(version_of(&data).map_err(io::Error::other)?).map_err(io::Error::other)?;
         let installed = Applied::from_snapshot(meta.clone(), &data).map_err(io::Error::other)?;
         self.0.store.set_snapshot(meta, &data).map_err(io::Error::other)?;
         self.write(|applied| *applied = installed);
@@ -184,6 +220,9 @@ mod tests {
     use super::*;
     use crate::command::{Change, Command};
     use crate::model::{ConfigUpdate, NodeRole, Port};
+    use crate::version::Versions;
+
+    const NEWER: Versions = Versions { newest: Version(2), ..Versions::KNOWN };
 
     /// A state with a node, settings and events in it.
     fn state() -> State {
@@ -203,7 +242,14 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_one() {
-        assert_eq!(Machine::check(&postcard::to_stdvec(&state()).unwrap()), Ok(()));
+        let machine = Machine::new(store(), Spoken::new(Versions::KNOWN)).unwrap();
+        let data = postcard::to_stdvec(&state()).unwrap();
+        assert_eq!(machine.check(&data), Ok(()));
+        assert!(machine.check(&data[..data.len() - 1]).is_err());
+        for version in [Version(0), NEWER.newest] {
+            let other = machine.check(&postcard::to_stdvec(&(version, state())).unwrap());
+            assert!(matches!(other, Err(Unreadable::Version(_))), "{other:?}");
+        }
     }
 
     proptest! {
@@ -224,5 +270,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    fn store() -> Store {
+        Store::with_backend_in_line(redb::backends::InMemoryBackend::new()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_of_a_version_that_is_not_known_is_refused_from_a_leader_and_from_the_store() {
+        let (theirs, ours) = (store(), store());
+        let mut newer = Machine::new(theirs.clone(), Spoken::new(NEWER)).unwrap();
+        newer.write(|applied| applied.state.version = Version(2));
+        let snapshot = newer.build_snapshot().await.unwrap();
+        let mut older = Machine::new(ours.clone(), Spoken::new(Versions::KNOWN)).unwrap();
+        let refused = older.install_snapshot(&snapshot.meta, snapshot.snapshot.clone()).await.unwrap_err();
+        assert!(refused.to_string().contains("the cluster speaks version 2"), "{refused}");
+        assert!(ours.snapshot().unwrap().is_none());
+        let refused = Machine::new(theirs.clone(), Spoken::new(Versions::KNOWN)).err().unwrap();
+        assert!(matches!(refused, StoreError::Version(_)), "{refused}");
+
+        let spoken = Spoken::new(NEWER);
+        Machine::new(theirs, spoken.clone()).unwrap();
+        assert_eq!(spoken.now().oldest, Version(2));
     }
 }

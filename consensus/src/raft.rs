@@ -31,6 +31,7 @@ use crate::sabotage::{self, Sabotage};
 use crate::store::Store;
 use crate::transport::{PeerResponse, SnapshotChunk, Transport};
 use crate::types::{Peer, Raft, TypeConfig};
+use crate::version::{Spoken, Version};
 
 /// A snapshot is made after so many entries, and as many are kept behind it for nodes that lag a little.
 const LOGS_PER_SNAPSHOT: u64 = 1000;
@@ -79,6 +80,8 @@ pub(crate) struct Context {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) clock: Clock,
     pub(crate) random: Random,
+    /// What this node speaks.
+    pub(crate) versions: Spoken,
     pub(crate) leases: Mutex<Leases>,
     /// The position of the local database, which goes along with pre-votes; none after the first round.
     pub(crate) candidate: Mutex<Option<WalPosition>>,
@@ -278,6 +281,11 @@ impl Core {
 
     pub(crate) fn store(&self) -> &Store {
         &self.0.store
+    }
+
+    /// The newest version that this program knows.
+    pub(crate) fn newest_version(&self) -> Version {
+        self.0.context.versions.now().newest
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -554,7 +562,8 @@ impl Core {
             receiving.take().map(|(_, data)| data).unwrap_or_default()
         };
         // openraft stops for good when a snapshot cannot be installed, as it does when a disk fails.
-        if let Err(error) = Machine::check(&data) {
+        if let Err(error) = self.machine().check(&data) {
+            tracing::warn!(%error, "a snapshot that a peer sent is refused");
             return PeerResponse::Failed(format!("the snapshot cannot be read: {error}"));
         }
         let installed = self

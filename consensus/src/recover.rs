@@ -10,12 +10,13 @@ use futures::executor::block_on;
 use openraft::{Membership, RaftLogReader};
 
 use crate::clock::Clock;
-use crate::machine::Applied;
+use crate::machine::{Applied, follow};
 use crate::model::{Event, EventKind, LogIndex, Node, NodeId, NodeRole, NodeState, Term, WalHistory};
 use crate::random::Random;
 use crate::state::State;
 use crate::store::{Identity, Repair, Store, StoreError};
 use crate::types::{LogId, Peer, SnapshotMeta, StoredMembership, Vote};
+use crate::version::{Spoken, Versions};
 
 /// A node that could go on alone, and what that would cost.
 pub struct Survivor {
@@ -130,17 +131,14 @@ impl Survivor {
     }
 }
 
-/// The state at the end of the log in `store`.
+/// The state at the end of the log in `store`, of versions that this program knows.
 fn everything(store: &Store) -> Result<Applied, RecoverError> {
-    let mut applied = match store.snapshot()? {
-        Some((meta, data)) => {
-            Applied::from_snapshot(meta, &data).map_err(|error| RecoverError::State(Box::new(error)))?
-        }
-        None => Applied::default(),
-    };
+    let versions = Spoken::new(Versions::KNOWN);
+    let mut applied = Applied::stored(store, &versions)?;
     let entries =
         block_on(store.clone().try_get_log_entries(..)).map_err(|error| RecoverError::State(Box::new(error)))?;
     for entry in entries {
+        follow(&versions, &entry).map_err(StoreError::from)?;
         applied.apply(entry);
     }
     Ok(applied)
@@ -185,6 +183,7 @@ mod tests {
     use crate::model::{Lsn, Port, WalStart};
     use crate::store::Duty;
     use crate::types::Entry;
+    use crate::version::Version;
 
     const CLUSTER: Uuid = Uuid::from_u128(7);
 
@@ -276,6 +275,18 @@ mod tests {
             assert_eq!((state.cluster, state.next_node, state.map_index), (Some(now.cluster), 7, LogIndex(11)));
             assert_eq!(state.events.back().unwrap().kind, EventKind::Recovered);
         }
+    }
+
+    #[test]
+    fn a_log_that_goes_on_in_a_version_that_is_not_known_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path(), 2);
+        let change = Change::RaiseVersion { version: Version(Versions::KNOWN.newest.0 + 1) };
+        let (id, time, by) = (Uuid::from_u128(11), Clock::boottime().time_of_day(), "test".to_owned());
+        let command = Command { id, time, actor: by.clone(), cause: by, change };
+        block_on(store.clone().blocking_append([Entry::new_normal(log_id(11), command)])).unwrap();
+        let refused = Survivor::find(store).err().unwrap();
+        assert!(matches!(refused, RecoverError::Store(StoreError::Version(_))), "{refused}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::command::{Change, Command, Outcome};
 use crate::model::{Config, Event, EventKind, LogIndex, Node, NodeId, NodeRole, NodeState, Term, WalHistory};
 use crate::readonly::Readonly;
 use crate::sabotage::{self, Sabotage};
+use crate::version::Version;
 
 /// So many events are kept, the newest.
 const EVENTS: usize = 1000;
@@ -22,6 +23,9 @@ const RECENT: usize = 1000;
 /// What the cluster has agreed on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
+    /// What the log is written in from here on, and this state, where it is a snapshot. It stays the first field in all
+    /// versions.
+    pub version: Version,
     /// Identifies the cluster; none before its first entry.
     pub cluster: Option<Uuid>,
     /// The settings.
@@ -89,6 +93,7 @@ impl State {
                         | EventKind::ReadonlyStatementsChanged
                         | EventKind::CommitsHeld
                         | EventKind::NobodyLeads
+                        | EventKind::VersionRaised
                 );
                 if of_map {
                     self.map_index = index;
@@ -254,6 +259,13 @@ impl State {
             Change::Readonly(change) => {
                 self.readonly.apply(term, change).map_err(Outcome::Refused)?;
                 Ok((Outcome::Done, EventKind::ReadonlyStatementsChanged, None))
+            }
+            Change::RaiseVersion { version } => {
+                if *version <= self.version {
+                    return refused(format!("version {} is spoken already", self.version));
+                }
+                self.version = *version;
+                Ok((Outcome::Done, EventKind::VersionRaised, None))
             }
         }
     }

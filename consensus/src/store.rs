@@ -38,6 +38,8 @@ mod anew;
 mod disk;
 mod error;
 #[cfg(test)]
+mod fixture_test;
+#[cfg(test)]
 mod power_test;
 mod raft_log;
 #[cfg(test)]

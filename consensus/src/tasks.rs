@@ -29,6 +29,7 @@ pub(crate) fn own_report(core: &Core, local: &Local, views: &Views) -> NodeRepor
         database: local.status().map(|status| DatabaseStatus { unfit: local.unfit(), ..status }),
         position: local.position(),
         note: local.note.borrow().clone(),
+        version: core.newest_version(),
     }
 }
 
@@ -151,6 +152,7 @@ mod tests {
             database: Some(status),
             position: None::<WalPosition>,
             note: None,
+            version: Default::default(),
         }
     }
 

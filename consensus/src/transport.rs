@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::database::DatabaseStatus;
 use crate::model::{Duration as Interval, LogIndex, Node, NodeId, Term, WalPosition};
 use crate::types::{SnapshotMeta, TypeConfig, Vote};
+use crate::version::Version;
 
 /// Carries requests to other nodes.
 pub trait Transport: Send + Sync + 'static {
@@ -60,7 +61,8 @@ pub enum TransportError {
     },
 }
 
-/// What a node asks of another.
+/// What a node asks of another. As for [`Change`](crate::command::Change), new ones go to the end, and none changes once
+/// it is part of a release; the same is true of the answers, and of all that they consist of.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum PeerRequest {
     /// Raft's AppendEntries; without entries, a heartbeat.
@@ -188,4 +190,6 @@ pub struct NodeReport {
     pub position: Option<WalPosition>,
     /// What hinders it in doing what it has to, in a sentence.
     pub note: Option<String>,
+    /// The newest version that it knows.
+    pub version: Version,
 }

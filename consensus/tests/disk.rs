@@ -17,6 +17,7 @@ use qluster_consensus::model::{ConfigUpdate, Node, NodeId, NodeRole, NodeState, 
 use qluster_consensus::random::Random;
 use qluster_consensus::store::Store;
 use qluster_consensus::transport::{PeerRequest, PeerResponse, Transport, TransportError};
+use qluster_consensus::version::{Spoken, Versions};
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
 
@@ -110,6 +111,7 @@ async fn a_node_whose_disk_is_full_says_so_leads_no_more_and_does_not_try_again(
         database: None,
         clock: Clock::boottime(),
         random: Random::from_os(),
+        versions: Spoken::new(Versions::KNOWN),
     };
     let cluster = Cluster::create(parts, node).await.unwrap();
     eventually("it leads", || cluster.is_leader().is_ok()).await;

@@ -225,10 +225,12 @@ impl Settings {
 
 fn read(path: &Path) -> Result<File, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    if text.trim().is_empty() {
-        return Ok(File::default());
-    }
-    serde_norway::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
+    parse(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
+}
+
+/// A file of nothing but comments is one that says nothing.
+fn parse(text: &str) -> Result<File, serde_norway::Error> {
+    Ok(serde_norway::from_str::<Option<File>>(text)?.unwrap_or_default())
 }
 
 /// PostgreSQL runs in another working directory, so paths must not depend on ours.
@@ -243,9 +245,25 @@ mod tests {
     use super::*;
 
     fn settings(yaml: &str, overrides: &Overrides) -> Result<Settings, String> {
-        let file = if yaml.is_empty() { Ok(File::default()) } else { serde_norway::from_str(yaml) };
-        file.map_err(|error| error.to_string())
+        parse(yaml)
+            .map_err(|error| error.to_string())
             .and_then(|file| Settings::combine(file, overrides).map_err(|error| error.to_string()))
+    }
+
+    /// The file in the package is all comments, with the defaults where there are any.
+    #[test]
+    fn the_packaged_file_says_nothing_and_would_be_understood_without_its_comment_signs() {
+        let packaged = include_str!("../../packaging/config.yaml");
+        let flags = Overrides { ip: Some([127, 0, 0, 1].into()), ..Overrides::default() };
+        let nothing = settings("", &flags).unwrap();
+        assert_eq!(settings(packaged, &flags).unwrap(), nothing);
+        let lines = packaged.lines().map(|line| match line.strip_prefix('#') {
+            Some(setting) if !setting.starts_with(' ') || setting.starts_with("  ") => setting,
+            _ => line,
+        });
+        let all = settings(&lines.collect::<Vec<_>>().join("\n"), &Overrides::default()).unwrap();
+        assert!(all.database.is_some() && all.security.peer_secret_file.is_some() && all.security.tls.is_some());
+        assert_eq!(Settings { database: None, security: SecuritySettings::default(), ..all }, nothing);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use qluster_consensus::database::Database;
 use qluster_consensus::model::{Node, NodeId, NodeRole, NodeState};
 use qluster_consensus::random::Random;
 use qluster_consensus::store::{Identity, Store, StoreError};
+use qluster_consensus::version::{Spoken, Versions};
 use slog::Drain;
 use uuid::Uuid;
 
@@ -25,7 +26,7 @@ use crate::join::{self, JoinError};
 use crate::metrics::{Counted, Measured, Metrics};
 use crate::peer::WebSocketTransport;
 use crate::security::{Security, SecurityError};
-use crate::{limits, report, statements};
+use crate::{limits, report, statements, systemd};
 
 /// A request's body may be so large, in bytes; operations that take one say so themselves.
 const BODY: usize = 1024;
@@ -95,6 +96,19 @@ pub enum DaemonError {
     Start(#[from] StartError),
 }
 
+impl DaemonError {
+    /// Whether starting again does not help: somebody has to change something first.
+    pub fn is_hopeless(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused(_)
+                | Self::Security(_)
+                | Self::Store(StoreError::Newer { .. } | StoreError::Version(_))
+                | Self::Start(StartError::Store(StoreError::Version(_)))
+        )
+    }
+}
+
 /// Runs a node until `stop` is done. PostgreSQL outlives its agent: it goes on as it is, a primary until its lease ends.
 pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
     limits::raise_open_files();
@@ -108,6 +122,7 @@ pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()
         database: OnceLock::new(),
         peers: Arc::default(),
         metrics: Metrics::new()?,
+        versions: Spoken::new(known_versions()),
         api_port: settings.api_port,
         security: security.clone(),
     });
@@ -116,12 +131,18 @@ pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()
     tracing::info!(address = %settings.api_address(), "the API is served");
     let ended = {
         let node = node(&settings, start, &context);
-        tokio::pin!(node, stop);
+        let watchdog = systemd::feed_watchdog(|| drop(context.cluster.get().map(Cluster::map)));
+        tokio::pin!(node, stop, watchdog);
         let life = async {
             tokio::select! {
                 () = &mut stop => Ok(()),
+                () = &mut watchdog => Ok(()),
                 started = &mut node => match started {
-                    Ok(()) => { stop.await; Ok(()) }
+                    Ok(()) => {
+                        systemd::ready(&status(&context));
+                        tokio::select! { () = &mut stop => {}, () = &mut watchdog => {} }
+                        Ok(())
+                    }
                     Err(error) => Err(error),
                 },
             }
@@ -137,6 +158,7 @@ pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()
             never = security.follow_changes(refresh) => match never {},
         }
     };
+    systemd::stopping();
     tracing::info!("stops; the database goes on as it is");
     if let Some(guard) = context.database.get().and_then(|postgres| postgres.guard()) {
         // Before the lease is given up: a primary may go on until it ends.
@@ -152,6 +174,14 @@ pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()
         tracing::warn!(reason, "the API did not end in good order");
     }
     ended
+}
+
+/// The node in a line, for systemd.
+fn status(context: &Context) -> String {
+    match context.cluster.get().map(Cluster::identity) {
+        Some(Identity { cluster, node }) => format!("node {node} of cluster {cluster}"),
+        None => "not part of a cluster yet: `bootstrap` one, or `join` one".into(),
+    }
 }
 
 fn serve(settings: &Settings, context: Arc<Context>) -> Result<HttpServer<Arc<Context>>, DaemonError> {
@@ -257,7 +287,9 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
         }
     };
     // A copy of another node's store would vote, and lead, beside that node.
-    if let Some(address) = known_address(&store)?.filter(|address| *address != settings.api_address()) {
+    if let Some(address) =
+        known_address(&store, &context.versions)?.filter(|address| *address != settings.api_address())
+    {
         return Err(DaemonError::Refused(format!(
             "the store {} is that of node {} at {address} of cluster {}, and not of a node at {}: give each node its own \
              `data-dir`, and the address that it was added with",
@@ -301,7 +333,8 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
         let _ = context.database.set(postgres.clone());
     }
     let kept = database.clone();
-    let transport = WebSocketTransport::new(identity, context.security.clone(), context.peers.clone());
+    let transport =
+        WebSocketTransport::new(identity, context.security.clone(), context.peers.clone(), context.versions.clone());
     context.metrics.watch_store(&store);
     let parts = Parts {
         store,
@@ -309,6 +342,7 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
         database: database.map(directed),
         clock: Clock::boottime(),
         random: Random::from_os(),
+        versions: context.versions.clone(),
     };
     let db_port = settings.database.as_ref().map(|database| database.port);
     let cluster = match start {
@@ -342,6 +376,14 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
 fn replication_passwords(security: &Arc<Security>, cluster: Uuid) -> Option<Passwords> {
     let security = security.clone();
     security.has_secret().then(|| Passwords::new(move || security.replication_passwords(cluster)))
+}
+
+/// The versions that this program knows.
+fn known_versions() -> Versions {
+    #[cfg(feature = "faults")]
+    return crate::faults::known_versions();
+    #[cfg(not(feature = "faults"))]
+    Versions::KNOWN
 }
 
 /// Gives the database its guard.

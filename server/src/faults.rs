@@ -10,9 +10,20 @@ use qluster_consensus::database::{
     Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary, Promotion, SyncRule,
 };
 use qluster_consensus::model::{Lsn, NodeId};
+use qluster_consensus::version::{Version, Versions};
 use tokio::sync::watch;
 
 use crate::database::Postgres;
+
+/// Set to a number: the program knows versions up to that one, of which the newer do not differ from the newest real
+/// one. So it stands in for the program of a later release.
+const NEWEST_VERSION: &str = "QLUSTER_FAULT_NEWEST_VERSION";
+
+/// The versions that the program knows.
+pub(crate) fn known_versions() -> Versions {
+    let newest = std::env::var(NEWEST_VERSION).ok().and_then(|newest| newest.parse().ok());
+    Versions { newest: newest.map_or(Versions::KNOWN.newest, Version), ..Versions::KNOWN }
+}
 
 /// Set to `1`: nobody is fenced. What the cluster loses by that, a test has to find.
 const NO_FENCE: &str = "QLUSTER_FAULT_NO_FENCE";

@@ -12,6 +12,7 @@ use qluster_consensus::model::{
     Bytes, ClusterInfo, ClusterMap, ClusterStatus, Config, ConfigUpdate, Error, ErrorCode, Event, Leader, Node,
     NodeStatus, Port,
 };
+use qluster_consensus::version::Spoken;
 use tracing::Instrument;
 
 use crate::api::{
@@ -50,6 +51,8 @@ pub struct Context {
     pub peers: Arc<PeerLog>,
     /// What is measured.
     pub metrics: Arc<Metrics>,
+    /// What is spoken with them.
+    pub versions: Spoken,
     /// The own port, which is the port of others where none is given.
     pub api_port: Port,
     /// Who may do what.
@@ -289,7 +292,7 @@ impl QlusterApi for Api {
         let context = ctx.context().clone();
         let identity = context.cluster.get().map(Cluster::identity);
         let remote = ctx.request.remote_addr();
-        let log = context.peers.clone();
+        let (log, versions) = (context.peers.clone(), context.versions.now());
         let security = context.security.clone();
         let serve = move |from, request| match context.cluster.get() {
             Some(cluster) => cluster.serve(from, request),
@@ -298,7 +301,7 @@ impl QlusterApi for Api {
                 Box::pin(std::future::ready(qluster_consensus::transport::PeerResponse::Failed(reason.into())))
             }
         };
-        peer::accept(upgraded, remote, identity, security, serve, log).await
+        peer::accept(upgraded, remote, identity, versions, security, serve, log).await
     }
 }
 

@@ -13,6 +13,7 @@
 //! - [`recover`]: how a node goes on alone where the others are gone for good.
 //! - [`report`], [`metrics`], [`page`], [`site`]: what is told to people, and to Prometheus; the status page, served at
 //!   `/`; the documentation, served at `/docs`.
+//! - `systemd`: what it is told of the daemon.
 //! - `faults`: switches for tests, in a program of their own.
 
 pub mod api;
@@ -38,3 +39,4 @@ pub mod security;
 pub mod site;
 mod statements;
 pub mod status;
+mod systemd;

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use qluster_consensus::model::NodeRole;
 use qluster_server::config::{Overrides, Settings};
 use qluster_server::daemon::{self, Start};
@@ -13,8 +13,13 @@ use qluster_server::{guard, openapi, recover, report};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+const NAME: &str = "qluster-server";
+
 /// The cores of the host are for its database; the agent mostly waits.
 const WORKERS: usize = 2;
+
+/// How it exits where starting it again does not help: somebody has to change something. sysexits.h calls it EX_CONFIG.
+const HOPELESS: u8 = 78;
 
 /// Makes PostgreSQL highly available: elects a leader among the nodes of a cluster, promotes its database, and has the
 /// others follow it.
@@ -59,6 +64,18 @@ enum Command {
         /// Where to; it is made where it is missing
         dir: PathBuf,
     },
+    /// Print a script that completes commands: source it, or put it where your shell looks
+    #[command(hide = true)]
+    Completion {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// An existing directory, such as /usr/share/man/man1
+        dir: PathBuf,
+    },
     /// End PostgreSQL when the lease is over; the daemon starts this
     #[command(hide = true)]
     Guard(guard::Arguments),
@@ -78,6 +95,11 @@ pub(crate) fn main() -> ExitCode {
     let start = match command {
         Command::Openapi => return print_openapi(),
         Command::Docs { dir } => return write_docs(&dir),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), NAME, &mut std::io::stdout());
+            return ExitCode::SUCCESS;
+        }
+        Command::Man { dir } => return write_man(&dir),
         Command::Guard(arguments) => return guard::run(arguments),
         Command::Recover { others_are_gone_for_good } => return recover(&overrides, others_are_gone_for_good),
         Command::Run => Start::Run,
@@ -87,7 +109,10 @@ pub(crate) fn main() -> ExitCode {
     log();
     let settings = match Settings::load(&overrides) {
         Ok(settings) => settings,
-        Err(error) => return fail(&error),
+        Err(error) => {
+            fail(&error);
+            return HOPELESS.into();
+        }
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build() {
         Ok(runtime) => runtime,
@@ -104,7 +129,20 @@ pub(crate) fn main() -> ExitCode {
     runtime.shutdown_background();
     match ended {
         Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) if error.is_hopeless() => {
+            fail(&error);
+            HOPELESS.into()
+        }
         Ok(Err(error)) => fail(&error),
+        Err(error) => fail(&error),
+    }
+}
+
+/// Writes a manual page for the daemon and one for each of its commands.
+fn write_man(dir: &Path) -> ExitCode {
+    let command = Arguments::command().name(NAME);
+    match clap_mangen::generate_to(command, dir) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }

@@ -10,6 +10,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use qluster_consensus::model::{Leader, NodeId};
+use qluster_consensus::version::{Version, Versions};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use support::raw::{answer, connect, eventually, exchange, head};
@@ -227,21 +228,22 @@ fn frame(length: u64, payload: &[u8]) -> Vec<u8> {
 async fn peers_of_elsewhere_and_frames_without_end_cost_nothing() {
     let target = Target::new().await;
     let port = target.node.port;
-    let hello = |version: u16, cluster| {
-        let hello = postcard::to_stdvec(&(version, cluster, NodeId(2), NodeId(1))).unwrap();
+    let hello = |versions: Versions, cluster| {
+        let hello = postcard::to_stdvec(&(versions, cluster, NodeId(2), NodeId(1))).unwrap();
         frame(hello.len() as u64, &hello)
     };
     let own: Uuid =
         target.node.get("/info").await.json::<serde_json::Value>()["cluster-id"].as_str().unwrap().parse().unwrap();
-    let stranger = hello(qluster_server::peer::VERSION, Uuid::from_u128(1));
+    let future = Versions { oldest: Version(999), newest: Version(999) };
+    let stranger = hello(Versions::KNOWN, Uuid::from_u128(1));
     let mut crowd = Vec::new();
     for _ in 0..200 {
         crowd.push(peer(port, &stranger));
-        crowd.push(peer(port, &hello(999, own)));
+        crowd.push(peer(port, &hello(future, own)));
         // Declared before it is known who is there, and afterwards.
         crowd.push(peer(port, &frame(4 << 30, &[0; 1000])));
         for length in [4 << 30, u64::MAX >> 1] {
-            let mut greeted = peer(port, &hello(qluster_server::peer::VERSION, own));
+            let mut greeted = peer(port, &hello(Versions::KNOWN, own));
             let mut welcome = [0; 2];
             greeted.read_exact(&mut welcome).unwrap();
             greeted.write_all(&frame(length, &[0; 1000])).unwrap();

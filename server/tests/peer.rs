@@ -13,7 +13,8 @@ use futures::{FutureExt, SinkExt, StreamExt};
 use qluster_consensus::model::{NodeId, Term};
 use qluster_consensus::store::Identity;
 use qluster_consensus::transport::{PeerRequest, PeerResponse, Transport, TransportError};
-use qluster_server::peer::{PeerLog, VERSION, WebSocketTransport, accept};
+use qluster_consensus::version::{Spoken, Version, Versions};
+use qluster_server::peer::{PeerLog, WebSocketTransport, accept};
 use qluster_server::security::{Security, SecuritySettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,6 +24,7 @@ use uuid::Uuid;
 /// Long for what takes a fraction of a second, so that only a hang runs into it.
 const PATIENCE: Duration = Duration::from_secs(20);
 const CLUSTER: Uuid = Uuid::from_u128(7);
+const VERSIONS: Versions = Versions::KNOWN;
 const ME: NodeId = NodeId(1);
 const THEM: NodeId = NodeId(2);
 
@@ -52,7 +54,7 @@ impl PeerApi for Accepting {
         let serve = this.serve.clone();
         let serve = move |from, request| serve(from, request);
         let (remote, security) = (rqctx.request.remote_addr(), this.security.clone());
-        accept(upgraded, remote, this.identity, security, serve, this.log.clone()).await
+        accept(upgraded, remote, this.identity, VERSIONS, security, serve, this.log.clone()).await
     }
 }
 
@@ -120,7 +122,7 @@ fn notes(log: &PeerLog) -> Vec<String> {
 /// A client, and its log.
 fn dialer() -> (Arc<WebSocketTransport>, Arc<PeerLog>) {
     let log = Arc::new(PeerLog::default());
-    (WebSocketTransport::new(identity(ME), Security::none(), log.clone()), log)
+    (WebSocketTransport::new(identity(ME), Security::none(), log.clone(), Spoken::new(VERSIONS)), log)
 }
 
 /// A small request that carries a number.
@@ -297,6 +299,7 @@ fn report() -> qluster_consensus::transport::NodeReport {
         database,
         position: None,
         note: None,
+        version: Version::FIRST,
     }
 }
 
@@ -350,7 +353,7 @@ async fn nodes_talk_where_each_proves_a_secret_that_the_other_knows() {
         let serve = Arc::new(|_, request| echo(request));
         let server = Server::protected(anywhere(), Some(identity(THEM)), accepting, serve);
         let log = Arc::new(PeerLog::default());
-        let transport = WebSocketTransport::new(identity(ME), dialing, log.clone());
+        let transport = WebSocketTransport::new(identity(ME), dialing, log.clone(), Spoken::new(VERSIONS));
         let answer = transport.call(THEM, server.address, number(3), PATIENCE).await;
         match expected {
             None => assert_eq!(answered(answer), 3),
@@ -378,12 +381,12 @@ async fn greet_with(address: SocketAddr, greeting: Message) -> Option<Vec<u8>> {
 #[tokio::test]
 async fn another_version_is_refused_whatever_follows_it() {
     let server = Server::echo();
-    let mut hello = postcard::to_stdvec(&(VERSION + 1)).unwrap();
+    let mut hello = postcard::to_stdvec(&Versions { oldest: Version(2), newest: Version(2) }).unwrap();
     hello.extend(b"in a format of the future");
     for _ in 0..3 {
         let answer = greet_with(server.address, Message::binary(hello.clone())).await.unwrap();
         let answer = String::from_utf8_lossy(&answer).into_owned();
-        assert!(answer.contains("version 2 of the peer protocol was offered, and this node speaks 1"), "{answer}");
+        assert!(answer.contains("upgrade qluster on the one that is dialed"), "{answer}");
     }
     assert_eq!(server.notes().len(), 1, "{:?}", server.notes());
 }
@@ -414,7 +417,7 @@ async fn bytes_that_are_no_frame_close_the_connection() {
     let stream = TcpStream::connect(server.address).await.unwrap();
     let url = format!("ws://{}/peer", server.address);
     let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
-    let hello = postcard::to_stdvec(&(VERSION, CLUSTER, ME, THEM)).unwrap();
+    let hello = postcard::to_stdvec(&(VERSIONS, CLUSTER, ME, THEM)).unwrap();
     socket.send(Message::binary(hello)).await.unwrap();
     socket.next().await.unwrap().unwrap();
     socket.send(Message::binary(vec![0xff; 100])).await.unwrap();
@@ -439,7 +442,7 @@ async fn a_huge_declared_frame_costs_nothing() {
         let url = format!("ws://{}/peer", server.address);
         let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
         if greeted {
-            let hello = postcard::to_stdvec(&(VERSION, CLUSTER, ME, THEM)).unwrap();
+            let hello = postcard::to_stdvec(&(VERSIONS, CLUSTER, ME, THEM)).unwrap();
             socket.send(Message::binary(hello)).await.unwrap();
             socket.next().await.unwrap().unwrap();
         }

@@ -31,6 +31,10 @@ pub(crate) enum Task {
         pages: Vec<String>,
     },
     Deps,
+    Deb,
+    Upgrade {
+        keep: Option<PathBuf>,
+    },
     Bench {
         rounds: u32,
     },
@@ -193,7 +197,8 @@ impl Given {
             "bench" => &["rounds"],
             "chaos" => &["seed", "faults", "minutes", "together", "nodes", "sabotage", "keep", "release"],
             "sim" => &["seeds", "seed", "sabotages"],
-            "deps" | "help" => &[],
+            "upgrade" => &["keep"],
+            "deps" | "deb" | "help" => &[],
             _ => bail!("there is no command `{name}`; see `cargo xtask --help`"),
         };
         self.takes(name, takes)?;
@@ -220,6 +225,8 @@ impl Given {
                 sabotages: self.sabotages,
             }),
             "deps" => Task::Deps,
+            "deb" => Task::Deb,
+            "upgrade" => Task::Upgrade { keep: self.keep },
             _ => Task::Help,
         })
     }
@@ -294,6 +301,8 @@ mod tests {
             ("docs /tmp/x", Task::Docs { dir: Some("/tmp/x".into()) }),
             ("guide docs/start.md", Task::Guide { pages: vec!["docs/start.md".into()] }),
             ("deps", Task::Deps),
+            ("deb", Task::Deb),
+            ("upgrade --keep /tmp/x", Task::Upgrade { keep: Some("/tmp/x".into()) }),
             ("bench", Task::Bench { rounds: 5 }),
             ("bench --rounds 7", Task::Bench { rounds: 7 }),
             ("sim", Task::Sim(Sim { seeds: 200, seed: 1, sabotages: false })),

@@ -16,11 +16,20 @@ struct Need {
     is_there: fn() -> bool,
 }
 
-const NEEDS: [Need; 4] = [
-    Need { what: "the PostgreSQL server", package: "postgresql", is_there: || postgres::bin_dir().is_some() },
+const POSTGRESQL: Need =
+    Need { what: "the PostgreSQL server", package: "postgresql", is_there: || postgres::bin_dir().is_some() };
+
+/// What building and testing takes besides.
+const TESTS: [Need; 3] = [
     Need { what: "libclang", package: "libclang-dev", is_there: has_libclang },
     Need { what: "the browser Chromium", package: "chromium", is_there: || on_path("chromium").is_some() },
     Need { what: "Chromium's driver", package: "chromium-driver", is_there: || on_path("chromedriver").is_some() },
+];
+
+/// What making a package takes, and checking one.
+const PACKAGING: [Need; 2] = [
+    Need { what: "dpkg-shlibdeps", package: "dpkg-dev", is_there: || runs("dpkg-shlibdeps") },
+    Need { what: "systemd-analyze", package: "systemd", is_there: || runs("systemd-analyze") },
 ];
 
 /// Whether there is libclang, and the headers of its own that it needs: the build of `pg_query` looks into C headers
@@ -52,6 +61,13 @@ fn name(path: &Path) -> String {
 /// Where programs are unpacked that only a test uses.
 const TOOLS: &str = "target/tools";
 
+/// Whether a program is there.
+pub(crate) fn runs(program: &str) -> bool {
+    let mut version = Command::new(program);
+    version.arg("--version");
+    succeeds(version)
+}
+
 /// Installs what the tests need.
 pub(crate) fn for_tests() -> Result<()> {
     all()?;
@@ -62,13 +78,24 @@ pub(crate) fn for_tests() -> Result<()> {
     Ok(())
 }
 
-/// Installs what is missing, where this user may; otherwise names the command.
+/// Installs all of that, where it is missing; or names the command.
 pub(crate) fn all() -> Result<()> {
-    missing(&NEEDS)
+    let mut needs = vec![&POSTGRESQL];
+    needs.extend(&TESTS);
+    // Where there are no such packages, none are made.
+    if runs("dpkg") {
+        needs.extend(&PACKAGING);
+    }
+    missing(&needs)
 }
 
-/// The same of some.
-fn missing(needs: &[Need]) -> Result<()> {
+/// The same of what making a package takes.
+pub(crate) fn packaging() -> Result<()> {
+    missing(&PACKAGING.each_ref())
+}
+
+/// Installs what is missing, where this user may; otherwise names the command.
+fn missing(needs: &[&Need]) -> Result<()> {
     let missing: Vec<_> = needs.iter().filter(|need| !(need.is_there)()).collect();
     if missing.is_empty() {
         return Ok(());
@@ -90,7 +117,7 @@ fn missing(needs: &[Need]) -> Result<()> {
 
 /// PostgreSQL's programs, installed where they were missing.
 pub(crate) fn postgresql() -> Result<PathBuf> {
-    missing(&NEEDS[..1])?;
+    missing(&[&POSTGRESQL])?;
     match postgres::bin_dir() {
         Some(dir) => Ok(dir),
         None => bail!("PostgreSQL's programs are not found below /usr/lib/postgresql, nor on the PATH"),

@@ -10,6 +10,7 @@ mod chaos;
 mod cli;
 mod cluster;
 mod contrib;
+mod deb;
 mod demo;
 mod deny;
 mod deps;
@@ -40,6 +41,8 @@ cargo xtask client [--check]                   writes the generated client from 
 cargo xtask docs [DIR]                         writes the documentation as a site (to target/site)
 cargo xtask guide [PAGE...]                    runs the commands of the guide and of the README, or of some pages; for root
 cargo xtask deps                               checks the rules of who may depend on what
+cargo xtask deb                                builds the Debian package; prints where it is
+cargo xtask upgrade [--keep DIR]               a rolling upgrade of packages under load, for root; checks that nothing is lost
 cargo xtask bench [--rounds N]                 failover times and what an idle agent costs; medians of N kills (5)
 cargo xtask chaos [--seed N] [--faults N] [--minutes N] [--together N] [--nodes 3|5] [--sabotage fence|quorum]
                   [--release] [--keep DIR]       faults of all kinds (20) in a cluster under load, for root; checks that
@@ -79,6 +82,8 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Docs { dir } => guide::site(dir.as_deref()),
         Task::Guide { pages } => guide::run(&pages),
         Task::Deps => deps::run(),
+        Task::Deb => deb::run(),
+        Task::Upgrade { keep } => deb::upgrade(keep.as_deref()),
         Task::Bench { rounds } => bench::run(rounds),
         Task::Chaos(options) => chaos::run(&options),
         Task::Sim(options) => sim::run(&options),

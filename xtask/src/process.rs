@@ -106,6 +106,13 @@ pub(crate) fn usage(pid: u32) -> Result<Usage> {
     Ok(Usage { rss, pss, cpu: cpu(&read("stat")?)? })
 }
 
+/// The niceness of a process.
+pub(crate) fn niceness(pid: u32) -> Result<i32> {
+    let stat = stat(pid).with_context(|| format!("there is no process {pid}"))?;
+    let nice = fields(&stat).nth(16).and_then(|field| field.parse().ok());
+    nice.with_context(|| format!("expected the fields of /proc/PID/stat (man 5 proc), got {stat:?}"))
+}
+
 /// The fields of `/proc/PID/stat` from the state on. The name before it may hold anything, spaces and brackets too.
 fn fields(stat: &str) -> impl Iterator<Item = &str> {
     stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace()

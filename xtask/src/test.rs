@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::{ALL_FEATURES, FEATURES, cargo, run as run_command, succeeds};
-use crate::{args, chaos, cli, contrib, demo, deny, deps, generated, guide, install, interrupt, sim};
+use crate::{args, chaos, cli, contrib, deb, demo, deny, deps, generated, guide, install, interrupt, sim};
 
 /// A step: its name on the command line, and what it does.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 17] = [
+const STEPS: [Step; 18] = [
     ("install", install::for_tests),
     ("fmt", || run_command(cargo(&["fmt", "--all", "--check"])).context("run `cargo fmt --all`")),
     ("deps", deps::run),
@@ -28,6 +28,7 @@ const STEPS: [Step; 17] = [
     ("demo", || demo::run(&args::Demo { release: false, keep: None, check: Some(1) })),
     ("guide", || guide::run(&[])),
     ("contrib", contrib::run),
+    ("deb", deb::test),
     ("chaos", faults),
 ];
 

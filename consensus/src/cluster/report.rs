@@ -8,7 +8,7 @@ use crate::transport::NodeReport;
 pub(super) fn status(node: NodeId, leader: Option<(NodeId, Term)>, reports: Vec<NodeReport>) -> ClusterStatus {
     let primary = reports.iter().find_map(|report| primary_position(report, leader?));
     let told = |report: NodeReport| {
-        let NodeReport { node: id, applied, sees, database, position, note } = report;
+        let NodeReport { node: id, applied, sees, database, position, note, version: _ } = report;
         let database = database.map(|database| tell(database, position, primary));
         (id, NodeStatus { id, applied_index: applied, sees, database, note })
     };
@@ -41,6 +41,7 @@ mod tests {
 
     use super::*;
     use crate::model::LogIndex;
+    use crate::version::Version;
 
     fn report(node: u64, role: DatabaseRole, term: u64, lsn: u64) -> NodeReport {
         NodeReport {
@@ -50,6 +51,7 @@ mod tests {
             database: Some(DatabaseStatus { lsn: Some(Lsn(lsn)), ..DatabaseStatus::unknown(role) }),
             position: Some(WalPosition { term: Term(term), lsn: Lsn(lsn) }),
             note: None,
+            version: Version::FIRST,
         }
     }
 

@@ -61,6 +61,8 @@ pub enum EventKind {
     ReadonlyStatementsChanged,
     /// A node goes on alone, as another cluster: an operator has given up the others.
     Recovered,
+    /// All nodes know a newer version of what nodes say and write, and speak it from now on: older programs are refused.
+    VersionRaised,
 }
 
 impl EventKind {
@@ -87,6 +89,7 @@ impl std::fmt::Display for EventKind {
             EventKind::CommitsHeld => "commits held",
             EventKind::ReadonlyStatementsChanged => "read-only statements changed",
             EventKind::Recovered => "recovered",
+            EventKind::VersionRaised => "version raised",
         })
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::Identity;
+use crate::version::UnknownVersion;
 
 /// What went wrong with the store.
 #[derive(Debug, Error)]
@@ -46,6 +47,9 @@ pub enum StoreError {
         /// The newest format that is known.
         known: u32,
     },
+    /// What is in it is of a version that is not known.
+    #[error("the store is of a newer qluster, or of one that is too old")]
+    Version(#[from] UnknownVersion),
     /// The file is damaged.
     #[error("the store {store} is damaged: {reason}")]
     Damaged {

@@ -6,6 +6,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use super::Store;
 use crate::machine::Machine;
 use crate::types::TypeConfig;
+use crate::version::{Spoken, Versions};
 
 struct OnFile;
 struct InLine;
@@ -14,14 +15,14 @@ impl StoreBuilder<TypeConfig, Store, Machine, tempfile::TempDir> for OnFile {
     async fn build(&self) -> Result<(tempfile::TempDir, Store, Machine), StorageError<TypeConfig>> {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::create(&directory.path().join("store")).unwrap();
-        Ok((directory, store.clone(), Machine::new(store).unwrap()))
+        Ok((directory, store.clone(), Machine::new(store, Spoken::new(Versions::KNOWN)).unwrap()))
     }
 }
 
 impl StoreBuilder<TypeConfig, Store, Machine, ()> for InLine {
     async fn build(&self) -> Result<((), Store, Machine), StorageError<TypeConfig>> {
         let store = Store::with_backend_in_line(redb::backends::InMemoryBackend::new()).unwrap();
-        Ok(((), store.clone(), Machine::new(store).unwrap()))
+        Ok(((), store.clone(), Machine::new(store, Spoken::new(Versions::KNOWN)).unwrap()))
     }
 }
 

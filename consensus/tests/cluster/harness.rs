@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use qluster_consensus::clock::Clock;
-use qluster_consensus::cluster::{Cluster, Parts};
+use qluster_consensus::cluster::{Cluster, Parts, StartError};
 use qluster_consensus::database::{
     Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary, Promotion, SyncRule,
 };
@@ -16,10 +16,11 @@ use qluster_consensus::model::{ConfigUpdate, Leader, Lsn, Node, NodeId, NodeRole
 use qluster_consensus::random::Random;
 use qluster_consensus::store::{Identity, Store};
 use qluster_consensus::transport::{PeerRequest, PeerResponse, Transport, TransportError};
+use qluster_consensus::version::{Spoken, Versions};
 use tokio::sync::watch;
 
 /// Long for what takes a fraction of a second, so that only a hang runs into it.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub fn port(number: u16) -> Port {
     Port::new(number).unwrap()
@@ -39,6 +40,8 @@ pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 struct Net {
     nodes: RwLock<BTreeMap<NodeId, Cluster>>,
     isolated: Mutex<BTreeSet<NodeId>>,
+    /// What those speak that were started.
+    speak: Mutex<BTreeMap<NodeId, Spoken>>,
     /// Kinds of requests that get lost.
     lost: Mutex<BTreeSet<Kind>>,
     /// What was sent.
@@ -87,6 +90,14 @@ impl Transport for Line {
             let late = TransportError::Timeout { node: to, address, timeout };
             return tokio::time::sleep(timeout).map(|()| Err(late)).boxed();
         }
+        // As the greeting does.
+        let speaks = |id| self.net.speak.lock().unwrap().get(&id).map(Spoken::now);
+        if let (Some(mine), Some(theirs)) = (speaks(self.me), speaks(to))
+            && let Err(unmet) = mine.meet(theirs)
+        {
+            let reason = unmet.to_string();
+            return futures::future::ready(Err(TransportError::Unreachable { node: to, address, reason })).boxed();
+        }
         // Not held any longer: what is served may call others before this returns.
         let isolated = self.net.isolated.lock().unwrap().clone();
         let cut = isolated.contains(&self.me) || isolated.contains(&to);
@@ -120,6 +131,8 @@ pub struct Harness {
     net: Arc<Net>,
     stores: BTreeMap<NodeId, tempfile::TempDir>,
     databases: Option<Databases>,
+    /// What nodes know whose program is not the usual one.
+    known: BTreeMap<NodeId, Versions>,
 }
 
 impl Harness {
@@ -136,7 +149,7 @@ impl Harness {
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .with_test_writer()
             .try_init();
-        let mut harness = Self { net: Arc::default(), stores: BTreeMap::new(), databases };
+        let mut harness = Self { net: Arc::default(), stores: BTreeMap::new(), databases, known: BTreeMap::new() };
         let id = NodeId(1);
         let node = Node {
             id,
@@ -172,7 +185,9 @@ impl Harness {
         let store = if create { Store::create(&path) } else { Store::open(&path) }.unwrap();
         let database = self.databases.as_ref().map(|databases| databases.of(id) as Arc<dyn Database>);
         let transport = Arc::new(Line { me: id, net: self.net.clone() });
-        Parts { store, transport, database, clock: Clock::boottime(), random: Random::from_os() }
+        let versions = Spoken::new(self.known.get(&id).copied().unwrap_or(Versions::KNOWN));
+        self.net.speak.lock().unwrap().insert(id, versions.clone());
+        Parts { store, transport, database, clock: Clock::boottime(), random: Random::from_os(), versions }
     }
 
     pub fn node(&self, id: NodeId) -> Cluster {
@@ -231,6 +246,17 @@ impl Harness {
         eventually("the store is released", || Store::open(&path).is_ok()).await;
         let cluster = Cluster::start(self.parts(id, false)).await.unwrap();
         self.net.nodes.write().unwrap().insert(id, cluster);
+    }
+
+    /// Starts a node again with another program, which knows these versions. Fails where it does not start.
+    pub async fn replace(&mut self, id: NodeId, known: Versions) -> Result<(), StartError> {
+        self.kill(id).await;
+        self.known.insert(id, known);
+        let path = self.stores[&id].path().join("store");
+        eventually("the store is released", || Store::open(&path).is_ok()).await;
+        let cluster = Cluster::start(self.parts(id, false)).await?;
+        self.net.nodes.write().unwrap().insert(id, cluster);
+        Ok(())
     }
 
     pub fn isolate(&self, id: NodeId) {

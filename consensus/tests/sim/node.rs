@@ -10,6 +10,7 @@ use qluster_consensus::cluster::{Cluster, Parts};
 use qluster_consensus::model::{Node, NodeId};
 use qluster_consensus::random::Random;
 use qluster_consensus::store::{Identity, Store};
+use qluster_consensus::version::{Spoken, Versions};
 use rand::Rng;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{self, UnboundedSender};
@@ -122,7 +123,9 @@ impl SimNode {
                 }
                 let random = Random::seeded(chance);
                 let kept = store.clone();
-                let parts = Parts { store, transport, database: Some(database), clock: clock.clone(), random };
+                let versions = Spoken::new(Versions::KNOWN);
+                let parts =
+                    Parts { store, transport, database: Some(database), clock: clock.clone(), random, versions };
                 let cluster = match start {
                     Start::Create(node) => Cluster::create(parts, *node).await,
                     Start::Join(_) => Cluster::start(parts).await,

@@ -27,18 +27,56 @@ pub(super) struct Accounts {
     pub(super) drops: bool,
     /// util-linux's setpriv, which also takes over supplementary groups (a TLS key is often readable by one).
     setpriv: Option<PathBuf>,
+    privilege: Privilege,
+}
+
+/// What the agent has that helps it to outlive pressure, and that PostgreSQL is not to inherit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Privilege {
+    /// How far it goes before others on the processor, as a niceness.
+    nice: i32,
+    /// Whether it is spared where memory runs out.
+    spared: bool,
+}
+
+impl Privilege {
+    fn own() -> Self {
+        let nice = rustix::process::getpriority_process(None).unwrap_or(0);
+        let score = std::fs::read_to_string("/proc/self/oom_score_adj");
+        let spared = score.is_ok_and(|score| score.trim().parse::<i32>().is_ok_and(|score| score < 0));
+        Self { nice, spared }
+    }
+
+    /// A command that runs `program` without what is of the agent. The postmaster remains spared, so that the kernel
+    /// takes a session and not the database; PostgreSQL itself sees to its sessions.
+    fn shed(self, program: &Path) -> Command {
+        let mut command = match self.nice {
+            // By a program, since PostgreSQL could have children before its own niceness was set from here.
+            nice if nice < 0 => {
+                let mut command = Command::new("nice");
+                command.arg("-n").arg((-nice).to_string()).arg(program);
+                command
+            }
+            _ => Command::new(program),
+        };
+        command.env_clear();
+        if self.spared {
+            command.env("PG_OOM_ADJUST_FILE", "/proc/self/oom_score_adj").env("PG_OOM_ADJUST_VALUE", "0");
+        }
+        command
+    }
 }
 
 impl Accounts {
     /// Looks the accounts up; `os_user` is used where the agent is root.
     pub(super) fn find(os_user: Option<&str>) -> Result<Self> {
-        let uid = rustix::process::geteuid().as_raw();
+        let (uid, privilege) = (rustix::process::geteuid().as_raw(), Privilege::own());
         let passwd = Path::new("/etc/passwd");
         let table = std::fs::read_to_string(passwd).map_err(Error::file("read", passwd))?;
         let own = account(&table, |account| account.uid == uid).or_else(|| directory(&uid.to_string()));
         if uid != 0 {
             let own = own.ok_or_else(|| Error::Unfit(format!("the agent runs as uid {uid}, which has no account")))?;
-            return Ok(Self { agent: own.name.clone(), database: own, drops: false, setpriv: None });
+            return Ok(Self { agent: own.name.clone(), database: own, drops: false, setpriv: None, privilege });
         }
         let name = os_user.unwrap_or("postgres");
         let database =
@@ -51,7 +89,7 @@ impl Accounts {
             return Err(Error::Unfit("PostgreSQL refuses to run as root: set `os-user` to another account".into()));
         }
         let setpriv = ["/usr/bin/setpriv", "/bin/setpriv"].map(PathBuf::from).into_iter().find(|path| path.exists());
-        Ok(Self { agent: own.map_or("root".into(), |own| own.name), database, drops: true, setpriv })
+        Ok(Self { agent: own.map_or("root".into(), |own| own.name), database, drops: true, setpriv, privilege })
     }
 
     /// A command that runs `program` under the account of PostgreSQL, in a process group of its own (a signal that
@@ -59,21 +97,21 @@ impl Accounts {
     pub(super) fn command(&self, program: &Path) -> Command {
         let mut command = match &self.setpriv {
             Some(setpriv) => {
-                let mut command = Command::new(setpriv);
+                let mut command = self.privilege.shed(setpriv);
                 command.arg("--reuid").arg(self.database.uid.to_string());
                 command.arg("--regid").arg(self.database.gid.to_string());
                 command.arg("--init-groups").arg("--").arg(program);
                 command
             }
             None => {
-                let mut command = Command::new(program);
+                let mut command = self.privilege.shed(program);
                 if self.drops {
                     command.uid(self.database.uid).gid(self.database.gid);
                 }
                 command
             }
         };
-        command.env_clear().process_group(0).stdin(Stdio::null()).current_dir("/");
+        command.process_group(0).stdin(Stdio::null()).current_dir("/");
         for name in ["PATH", "TZ", "LD_LIBRARY_PATH"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
@@ -113,6 +151,19 @@ mod tests {
         fn any_line_is_an_account_or_none(line in "[a-z:0-9+-]{0,40}|(\\PC{0,5}:){0,9}") {
             let _ = parse(&line);
         }
+    }
+
+    #[tokio::test]
+    async fn programs_run_without_what_helps_the_agent_to_outlive_pressure() {
+        let privilege = Privilege { nice: -3, spared: true };
+        let said = privilege.shed(Path::new("/usr/bin/nice")).output().await.unwrap().stdout;
+        let niceness: i32 = String::from_utf8(said).unwrap().trim().parse().unwrap();
+        assert_eq!(niceness, (Privilege::own().nice + 3).min(19));
+        let said = privilege.shed(Path::new("/usr/bin/env")).output().await.unwrap().stdout;
+        let said = String::from_utf8(said).unwrap();
+        assert_eq!(said, "PG_OOM_ADJUST_FILE=/proc/self/oom_score_adj\nPG_OOM_ADJUST_VALUE=0\n");
+        let said = Privilege::default().shed(Path::new("/usr/bin/env")).output().await.unwrap().stdout;
+        assert_eq!(String::from_utf8(said).unwrap(), "");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use futures::{FutureExt, SinkExt, StreamExt};
 use qluster_consensus::model::NodeId;
 use qluster_consensus::store::Identity;
 use qluster_consensus::transport::{PeerRequest, PeerResponse};
+use qluster_consensus::version::Versions;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -36,8 +37,8 @@ const HELD: usize = wire::LARGEST_MESSAGE;
 
 /// Serves the peer at the other end of `upgraded`, which comes from `remote`, until it goes away.
 ///
-/// It has to prove that it knows the cluster's secret where `security` has one, and to greet the node `identity`, in its
-/// cluster; without an identity it is refused. Requests are given to
+/// It has to prove that it knows the cluster's secret where `security` has one, to greet the node `identity`, in its
+/// cluster, and to have one of `versions` in common with it; without an identity it is refused. Requests are given to
 /// `serve` as they arrive. The future of each is polled once before the next request is read, so that it can take its
 /// place in line in the order of arrival; answers are sent as they come. Futures that are not done when the connection
 /// ends are dropped.
@@ -47,6 +48,7 @@ pub async fn accept<F>(
     upgraded: WebsocketConnection,
     remote: SocketAddr,
     identity: Option<Identity>,
+    versions: Versions,
     security: Arc<Security>,
     serve: F,
     log: Arc<PeerLog>,
@@ -57,7 +59,7 @@ where
     let host = remote.ip();
     let socket = wire::for_greeting(upgraded.into_inner(), Role::Server).await;
     let late = |_| Err((Subject::Stranger(host), PeerError::Late { awaited: "greeting", within: GREETING }));
-    let greeted = timeout(GREETING, greet(socket, remote, identity, &security)).await.unwrap_or_else(late);
+    let greeted = timeout(GREETING, greet(socket, remote, identity, versions, &security)).await.unwrap_or_else(late);
     let (socket, from) = match greeted {
         Ok(greeted) => greeted,
         Err((subject, error)) => {
@@ -82,6 +84,7 @@ async fn greet<S>(
     mut socket: WebSocketStream<S>,
     remote: SocketAddr,
     identity: Option<Identity>,
+    versions: Versions,
     security: &Security,
 ) -> Result<(WebSocketStream<S>, NodeId), (Subject, PeerError)>
 where
@@ -89,7 +92,7 @@ where
 {
     let stranger = |error| (Subject::Stranger(remote.ip()), error);
     let bytes = wire::receive(&mut socket).await.map_err(stranger)?;
-    let (subject, verdict) = match wire::decode_hello(&bytes) {
+    let (subject, verdict) = match wire::decode_hello(&bytes, versions) {
         Ok(hello) => {
             // Before all else: a stranger does not even learn which cluster this is.
             let welcome = prove(&mut socket, &hello, remote, security).await.map_err(stranger)?;

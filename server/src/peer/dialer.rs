@@ -12,6 +12,7 @@ use futures::{FutureExt, SinkExt, StreamExt};
 use qluster_consensus::model::NodeId;
 use qluster_consensus::store::Identity;
 use qluster_consensus::transport::{PeerRequest, PeerResponse, Transport, TransportError};
+use qluster_consensus::version::Spoken;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
@@ -52,6 +53,7 @@ pub struct WebSocketTransport {
     identity: Identity,
     security: Arc<Security>,
     log: Arc<PeerLog>,
+    versions: Spoken,
     links: Mutex<HashMap<NodeId, Link>>,
 }
 
@@ -84,16 +86,17 @@ impl Claim {
 }
 
 impl WebSocketTransport {
-    /// A transport for the node `identity`, which notes in `log` what becomes of its connections. With a secret or TLS
-    /// in `security`, it speaks only to nodes that have them, too.
-    pub fn new(identity: Identity, security: Arc<Security>, log: Arc<PeerLog>) -> Arc<Self> {
-        Arc::new(Self { identity, security, log, links: Mutex::default() })
+    /// A transport for the node `identity`, which notes in `log` what becomes of its connections, and speaks `versions`.
+    /// With a secret or TLS in `security`, it speaks only to nodes that have them, too.
+    pub fn new(identity: Identity, security: Arc<Security>, log: Arc<PeerLog>, versions: Spoken) -> Arc<Self> {
+        Arc::new(Self { identity, security, log, versions, links: Mutex::default() })
     }
 
     fn link(&self, to: NodeId, address: SocketAddr) -> Link {
         let (line, calls) = mpsc::channel(LINE);
-        let hello = Hello { version: wire::VERSION, cluster: self.identity.cluster, from: self.identity.node, to };
-        let dialer = Dialer { hello, address, security: self.security.clone(), log: self.log.clone() };
+        let versions = self.versions.clone();
+        let hello = Hello { versions: versions.now(), cluster: self.identity.cluster, from: self.identity.node, to };
+        let dialer = Dialer { hello, versions, address, security: self.security.clone(), log: self.log.clone() };
         let mut task = JoinSet::new();
         task.spawn(dialer.run(calls));
         Link { address, line, _task: task }
@@ -150,6 +153,8 @@ impl Transport for WebSocketTransport {
 /// Keeps the connection to a node.
 struct Dialer {
     hello: Hello,
+    /// What is spoken by the time of the next greeting.
+    versions: Spoken,
     address: SocketAddr,
     security: Arc<Security>,
     log: Arc<PeerLog>,
@@ -199,7 +204,7 @@ impl Dialer {
         let url = format!("ws://{}/peer", self.address);
         let limits = Some(Stage::Greeting.limits());
         let (mut socket, _) = tokio_tungstenite::client_async_with_config(url, stream, limits).await?;
-        socket.send(wire::encode(&self.hello)?).await?;
+        socket.send(wire::encode(&Hello { versions: self.versions.now(), ..self.hello })?).await?;
         let mut greeting = wire::decode(&wire::receive(&mut socket).await?, "greeting")?;
         let mut asked = None;
         if let Greeting::Prove { nonce: accepting } = greeting {

@@ -69,10 +69,11 @@ impl PeerLog {
         if inner.states.len() >= SUBJECTS {
             inner.states.clear();
         }
-        let distrusted = matches!(state, State::Distrusted(_));
+        // Nodes that come and go are told of by what follows from that. A refusal, or distrust, is for somebody to mend.
+        let to_mend = matches!(state, State::Refused(_) | State::Distrusted(_));
         inner.states.insert(subject, state);
         let text = text();
-        match distrusted {
+        match to_mend {
             true => tracing::warn!(target: "qluster::peer", "{text}"),
             false => tracing::info!(target: "qluster::peer", "{text}"),
         }

@@ -22,4 +22,3 @@ mod wire;
 pub use acceptor::accept;
 pub use dialer::WebSocketTransport;
 pub use log::PeerLog;
-pub use wire::VERSION;

@@ -10,7 +10,7 @@ macro_rules! pages {
 }
 
 pages! {
-    "Begin": ["index", "start", "adopt", "patroni"],
+    "Begin": ["index", "start", "install", "adopt", "patroni"],
     "Run it": ["nodes", "switchover", "failover", "majority", "timeouts", "durability"],
     "Use it": ["cli", "poolers", "readonly-statements", "security"],
     "Reference": ["codes"],

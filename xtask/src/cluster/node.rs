@@ -34,6 +34,8 @@ pub(crate) struct Place {
     db_port: u16,
     /// What comes before the agent's command: nothing, or the command that runs it in a network of its own.
     pub(crate) launcher: Vec<String>,
+    /// A program of its own, where it does not run the one that the others run.
+    pub(crate) program: Option<PathBuf>,
     /// More of its environment.
     pub(crate) env: Vec<(&'static str, &'static str)>,
     /// The secret by which nodes know each other, where they have one.
@@ -45,7 +47,7 @@ pub(crate) struct Place {
 impl Place {
     /// A place in the network of this process.
     pub(crate) fn new(ip: Ipv4Addr, api_port: u16, db_port: u16) -> Self {
-        Self { ip, api_port, db_port, launcher: Vec::new(), env: Vec::new(), secret: None, disk: None }
+        Self { ip, api_port, db_port, launcher: Vec::new(), program: None, env: Vec::new(), secret: None, disk: None }
     }
 }
 
@@ -75,6 +77,7 @@ impl Node {
             written.with_context(|| format!("writing {}", path.display()))?;
         }
         let disk = place.disk.map(|size| Disk::mount(&dir.join("disk"), size)).transpose()?;
+        let server = place.program.clone().unwrap_or(server);
         Ok(Self { number, place, dir, disk, server, bin_dir, agent: None })
     }
 

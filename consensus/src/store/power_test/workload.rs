@@ -17,6 +17,7 @@ use crate::machine::Machine;
 use crate::model::{ConfigUpdate, Lsn, NodeId, NodeRole, Port, Term, WalHistory, WalStart};
 use crate::store::{Duty, Identity, Repair, Store, StoreError};
 use crate::types::{Entry, LogId, Peer, SnapshotMeta, StoredMembership, TypeConfig, Vote};
+use crate::version::{Spoken, Versions};
 
 type Payload = EntryPayload<Command, NodeId, Peer>;
 
@@ -208,7 +209,7 @@ enum Answer {
 pub async fn go_through(store: &Store, disk: &Disk, steps: &[Step], held: bool) -> Course {
     let mut course =
         Course { states: vec![Kept::default()], asked: vec![0], acknowledged: vec![Some(disk.count())], error: None };
-    let mut machine = Machine::new(store.clone()).unwrap();
+    let mut machine = Machine::new(store.clone(), Spoken::new(Versions::KNOWN)).unwrap();
     for group in steps.chunk_by(|one, other| held && one.can_queue() && other.can_queue()) {
         let asked = disk.count();
         let guard = (group.len() > 1).then(|| disk.hold());
