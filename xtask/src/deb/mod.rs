@@ -61,10 +61,12 @@ fn pack(server: &Path, name: &str, version: Option<&str>) -> Result<PathBuf> {
     let package = stage.join("qluster.deb");
     let mut command = tool(&built.with_file_name("tools"))?;
     command.args(["--package=qluster-server", "--no-build", "--locked", "--quiet"]).arg("--output").arg(&package);
-    if let Some(version) = version {
+    match version {
         // For a test: what is packed in a hurry is larger, and nobody keeps it.
-        command.arg(format!("--deb-version={version}")).arg("--fast");
-    }
+        Some(version) => command.arg(format!("--deb-version={version}")).arg("--fast"),
+        // Not done by itself where another has built them.
+        None => command.arg("--strip"),
+    };
     command.env("CARGO_TARGET_DIR", &stage);
     run_command(command)?;
     Ok(package)
