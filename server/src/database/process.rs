@@ -2,7 +2,8 @@
 //!
 //! They are told by their working directory, which is the data directory for the postmaster, its backends, a single-user
 //! server and the programs that the agent runs on it, and by the name of their program. So backends that outlive their
-//! postmaster are found as well. Not by its path: an upgrade may move the programs while they run. A zombie is dead: it holds nothing and serves nobody, and who reaps it may take seconds.
+//! postmaster are found as well. Not by its path: an upgrade may move the programs while they run. A zombie is dead: it
+//! holds nothing and serves nobody, and who reaps it may take seconds.
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -49,8 +50,14 @@ pub(super) fn postmaster(data_dir: &Path) -> Option<i32> {
 }
 
 /// Whether a process is alive and works in `dir`. Neither is so for a zombie, nor for another that got its id.
+///
+/// The directory itself is compared, not its name: a postmaster that an earlier agent started may see other mounts, as
+/// under systemd, and then its name may be another one here.
 pub(super) fn works_in(pid: i32, dir: &Path) -> bool {
-    is_alive(pid) && std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir)
+    use std::os::unix::fs::MetadataExt;
+    let which = |path: &Path| std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    let cwd = PathBuf::from(format!("/proc/{pid}/cwd"));
+    is_alive(pid) && which(&cwd).is_some_and(|cwd| which(dir) == Some(cwd))
 }
 
 /// Whether a process runs. A zombie does not.
@@ -227,6 +234,23 @@ mod tests {
         for (text, pid) in [("4711", Some(4711)), ("-5\n/x\n", Some(-5)), ("", None), ("x\n", None), ("\0\n", None)] {
             assert_eq!(PidFile::parse(text).map(|file| file.pid), pid, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_process_works_in_a_directory_by_whatever_name_and_not_in_one_that_took_its_place() {
+        let ground = tempfile::tempdir().unwrap();
+        let (dir, name) = (ground.path().join("data"), ground.path().join("name"));
+        std::fs::create_dir(&dir).unwrap();
+        std::os::unix::fs::symlink(&dir, &name).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").current_dir(&dir).spawn().unwrap();
+        let pid = child.id() as i32;
+        assert!(works_in(pid, &dir) && works_in(pid, &name) && !works_in(pid, ground.path()));
+        std::fs::rename(&dir, ground.path().join("old")).unwrap();
+        std::fs::create_dir(&dir).unwrap();
+        assert!(!works_in(pid, &dir));
+        child.kill().unwrap();
+        assert!(!works_in(pid, &ground.path().join("old")), "a zombie");
+        child.wait().unwrap();
     }
 
     #[test]

@@ -190,10 +190,17 @@ impl Postgres {
             return Ok(());
         }
         self.epoch.fetch_add(1, Ordering::SeqCst);
-        process::end_at(&home.data_dir, &home.programs.on_data(), deadline).await?;
-        // Whoever is told that it ended has another one promoted.
-        if let Some(pid) = home.pid() {
-            return Err(Error::Unfit(format!("process {pid} of the database is still there")));
+        let begun = Instant::now();
+        loop {
+            let left = deadline.saturating_sub(begun.elapsed());
+            process::end_at(&home.data_dir, &home.programs.on_data(), left).await?;
+            // The monitor may have begun to start one meanwhile, which is told by its directory a little later only.
+            // Whoever is told that all ended has another one promoted.
+            let Some(pid) = home.pid() else { break };
+            if left.is_zero() {
+                return Err(Error::Unfit(format!("process {pid} of the database is still there")));
+            }
+            tokio::time::sleep(STEP).await;
         }
         self.ended();
         Ok(())
