@@ -249,6 +249,9 @@ mod tests {
         std::fs::create_dir(&dir).unwrap();
         assert!(!works_in(pid, &dir));
         child.kill().unwrap();
+        while is_alive(pid) {
+            std::thread::yield_now();
+        }
         assert!(!works_in(pid, &ground.path().join("old")), "a zombie");
         child.wait().unwrap();
     }
