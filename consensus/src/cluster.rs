@@ -212,6 +212,12 @@ impl Cluster {
         self.0.core.shutdown().await
     }
 
+    /// Why consensus on this node has ended though nobody stopped it, where that is so: as a rule, its store failed. It
+    /// begins again with the node only.
+    pub fn stopped(&self) -> Option<String> {
+        self.0.core.seat().stopped
+    }
+
     /// This node and its cluster.
     pub fn identity(&self) -> Identity {
         self.0.identity

@@ -34,6 +34,9 @@ const BODY: usize = 1024;
 /// Requests that are being answered when the node stops get so long.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// So often it is looked whether consensus has ended.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
 /// So often it is told at most that a client and this node could not agree on TLS.
 const BETWEEN_TLS_ERRORS: Duration = Duration::from_secs(10);
 
@@ -94,6 +97,9 @@ pub enum DaemonError {
     /// Consensus did not start.
     #[error("this node's part in the cluster did not start")]
     Start(#[from] StartError),
+    /// Consensus ended by itself.
+    #[error("consensus has stopped on this node, which is to be started again: {0}")]
+    Stopped(String),
 }
 
 impl DaemonError {
@@ -132,19 +138,17 @@ pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()
     let ended = {
         let node = node(&settings, start, &context);
         let watchdog = systemd::feed_watchdog(|| drop(context.cluster.get().map(Cluster::map)));
-        tokio::pin!(node, stop, watchdog);
+        let node = async {
+            node.await?;
+            systemd::ready(&status(&context));
+            std::future::pending().await
+        };
         let life = async {
             tokio::select! {
-                () = &mut stop => Ok(()),
-                () = &mut watchdog => Ok(()),
-                started = &mut node => match started {
-                    Ok(()) => {
-                        systemd::ready(&status(&context));
-                        tokio::select! { () = &mut stop => {}, () = &mut watchdog => {} }
-                        Ok(())
-                    }
-                    Err(error) => Err(error),
-                },
+                () = stop => Ok(()),
+                () = watchdog => Ok(()),
+                reason = consensus_ended(&context) => Err(DaemonError::Stopped(reason)),
+                failed = node => failed,
             }
         };
         let server = &server;
@@ -174,6 +178,17 @@ pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()
         tracing::warn!(reason, "the API did not end in good order");
     }
     ended
+}
+
+/// Waits until consensus has ended by itself, and tells why: the store is on a disk that is full, say. Such a node is of no
+/// use until it starts anew.
+async fn consensus_ended(context: &Context) -> String {
+    loop {
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+        if let Some(reason) = context.cluster.get().and_then(Cluster::stopped) {
+            return reason;
+        }
+    }
 }
 
 /// The node in a line, for systemd.
