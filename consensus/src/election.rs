@@ -5,6 +5,7 @@
 //! leader. A pre-vote asks whether an election could be won and changes nothing (Raft dissertation, section 9.6), so a
 //! node that was cut off does not unseat a leader when it comes back.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
@@ -87,11 +88,13 @@ async fn seek(core: &Core, last: bool, now: &Notify) {
 }
 
 /// Whether this node has a vote, its consensus runs, and it does not lead already.
+///
+/// A node whose vote is being taken has it until that is committed, too: the leader may have told it of the change, and
+/// have lost it with its own disk. Then nobody can be elected but the node that still has it in its log.
 fn may_stand(core: &Core) -> bool {
     let seat = core.seat();
-    seat.stopped.is_none()
-        && seat.leader != Some(core.id())
-        && core.voters().iter().any(|voters| voters.contains(&core.id()))
+    let votes = |configs: Vec<BTreeSet<NodeId>>| configs.iter().any(|voters| voters.contains(&core.id()));
+    seat.stopped.is_none() && seat.leader != Some(core.id()) && (votes(core.voters()) || votes(core.membership().1))
 }
 
 /// Asks for a pre-vote in a term after `term`. Whether it was won: openraft goes on to the vote by itself then.

@@ -10,7 +10,7 @@ use openraft::raft::AppendEntriesRequest;
 use openraft::storage::RaftLogReader;
 use qluster_consensus::cluster::Cluster;
 use qluster_consensus::command::Change;
-use qluster_consensus::model::{NodeId, NodeRole};
+use qluster_consensus::model::{NodeId, NodeRole, Term};
 use qluster_consensus::simulation::Inside;
 use qluster_consensus::store::Store;
 use qluster_consensus::types::TypeConfig;
@@ -77,8 +77,8 @@ pub struct Oracle {
     applied: BTreeMap<NodeId, u64>,
     /// The leads that were applied anywhere, by term.
     pub leads: BTreeMap<u64, NodeId>,
-    /// Records of the databases that a client knows, by id: where they end.
-    pub known: BTreeMap<u64, usize>,
+    /// Records of the databases that a client knows, by id: where they end, and the first term whose primary told them.
+    pub known: BTreeMap<u64, (usize, Term)>,
     /// Of them, how many were acknowledged to who wrote them.
     pub acknowledged: u64,
     ids: BTreeSet<NodeId>,
@@ -281,10 +281,17 @@ impl Oracle {
         self.has_all(db)
     }
 
-    /// Whether a primary has what clients know.
+    /// A client hears of a record from the primary of `term`.
+    pub fn tell(&mut self, record: u64, end: usize, term: Term) {
+        let known = self.known.entry(record).or_insert((end, term));
+        *known = (end, term.min(known.1));
+    }
+
+    /// Whether a primary has what clients know. What a later one told it need not have: an agent that was paused may
+    /// promote its database when another has been promoted long since.
     pub fn has_all(&self, db: &Db) -> Checked {
-        for (&record, &end) in &self.known {
-            if db.wal.get(end - 1).is_none_or(|there| there.id != record) {
+        for (&record, &(end, told_in)) in &self.known {
+            if told_in <= db.rule.term && db.wal.get(end - 1).is_none_or(|there| there.id != record) {
                 return broken(
                     Invariant::AcknowledgedStays,
                     format!(

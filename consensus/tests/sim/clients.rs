@@ -246,6 +246,11 @@ impl Clients {
         if wanted(NodeRole::Voter) < self.databases {
             return self.order(sim, leader, Order::Add(NodeRole::Voter));
         }
+        let down = nodes.values().find(|node| node.state == NodeState::Down);
+        // Without it, a witness may be one too many.
+        if let Some(node) = down.filter(|_| self.calm) {
+            return self.order(sim, leader, Order::Upgrade(node.id));
+        }
         if let Some(node) = nodes.values().find(|node| node.role == NodeRole::Listener && node.upgrade_to != node.role)
             && !sim.no_upgrades
             && (self.calm || self.formed.is_none() || sim.chance(20))
@@ -255,9 +260,9 @@ impl Clients {
         if wanted(NodeRole::Witness) < self.witnesses {
             return self.order(sim, leader, Order::Add(NodeRole::Witness));
         }
-        if let Some(node) = nodes.values().find(|node| node.state == NodeState::Down)
+        if let Some(node) = down
             && !sim.no_upgrades
-            && (self.calm || sim.chance(50))
+            && sim.chance(50)
         {
             return self.order(sim, leader, Order::Upgrade(node.id));
         }

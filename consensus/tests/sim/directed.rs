@@ -291,7 +291,7 @@ impl Database for Directed {
             world.history.say(now, || format!("database {}: clients are let in", self.id));
             // Readers see all that was there before this promotion.
             for (at, record) in db.wal[..db.start].iter().enumerate() {
-                world.oracle.known.insert(record.id, at + 1);
+                world.oracle.tell(record.id, at + 1, db.rule.term);
             }
             Ok(())
         }

@@ -128,6 +128,7 @@ fn what_was_mended_stays_so() {
         (176, "a first node that was removed did not start"),
         (61, "a node whose database needs a clone was elected, and never asked the others for long enough"),
         (395, "a voter that was declared down held the newest commit, and was not considered"),
+        (7801, "a node whose vote was being taken had the longest log, and did not stand"),
     ] {
         let outcome = run(seed, None, false);
         assert!(outcome.violation.is_none(), "{what}: {}", report(seed, None));

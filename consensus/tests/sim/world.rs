@@ -265,7 +265,8 @@ impl Simulation {
         };
         for (at, end, record) in acknowledged {
             let mut world = lock(&self.world);
-            world.oracle.known.insert(record, end);
+            let term = world.databases[&at].rule.term;
+            world.oracle.tell(record, end, term);
             world.oracle.acknowledged += 1;
             world.history.note((self.now, at.0, end, record));
             world.history.say(self.now, || format!("an append is acknowledged at node {at}"));

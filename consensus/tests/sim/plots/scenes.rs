@@ -353,7 +353,7 @@ const NAMESAKE: [Scene; 5] = [
     scene(
         |stage, sim| {
             let had = db(sim, stage.other(0), |db| db.wal.len());
-            lock(&sim.world).oracle.known.values().any(|&end| end > had)
+            lock(&sim.world).oracle.known.values().any(|&(end, _)| end > had)
         },
         SOON,
         |stage, sim| {
@@ -466,7 +466,7 @@ const OUTSIDER: [Scene; 6] = [
     scene(
         |stage, sim| {
             let had = db(sim, stage.other(2), |db| db.wal.len());
-            lock(&sim.world).oracle.known.values().any(|&end| end > had)
+            lock(&sim.world).oracle.known.values().any(|&(end, _)| end > had)
         },
         SOON,
         |stage, sim| {
