@@ -32,7 +32,7 @@ use crate::model::{
     ReadonlyStatements, Term,
 };
 pub use crate::observe::CAUSES;
-use crate::propose::{ProposeError, Reason, propose};
+use crate::propose::{Reason, propose};
 use crate::raft::{Context, Core, RaftError};
 use crate::random::Random;
 use crate::readonly::{Readonly, ReadonlyChange};
@@ -112,10 +112,11 @@ impl Cluster {
         while core.machine().read(|applied| applied.state.cluster.is_none()) {
             let change = Change::Create { cluster: cluster.0.identity.cluster, node: node.clone() };
             let reason = Reason::own(core, "bootstrap");
-            match propose(core, change, reason, core.config().node_timeout.get()).await {
-                // It was elected before, or will be soon.
-                Ok(_) | Err(ProposeError::NotLeader) => {}
-                Err(error) => return Err(core.failed("creating the cluster", error).into()),
+            // It will be elected soon, where it is not; and what was not confirmed in time may be applied yet: a second one
+            // is refused then.
+            let proposed = propose(core, change, reason, core.config().node_timeout.get()).await;
+            if let (Err(error), Some(_)) = (proposed, core.seat().stopped) {
+                return Err(core.failed("creating the cluster", error).into());
             }
             let _ = tokio::time::timeout(Duration::from_millis(10), progress.changed()).await;
         }
