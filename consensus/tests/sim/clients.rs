@@ -247,8 +247,10 @@ impl Clients {
             return self.order(sim, leader, Order::Add(NodeRole::Voter));
         }
         let down = nodes.values().find(|node| node.state == NodeState::Down);
-        // Without it, a witness may be one too many.
-        if let Some(node) = down.filter(|_| self.calm) {
+        let waits = |node: &&Node| node.state == NodeState::Down || node.role != node.upgrade_to;
+        // Databases first: without them, a witness may be one too many.
+        let next = nodes.values().filter(waits).min_by_key(|node| node.upgrade_to == NodeRole::Witness);
+        if let Some(node) = next.filter(|_| self.calm) {
             return self.order(sim, leader, Order::Upgrade(node.id));
         }
         if let Some(node) = nodes.values().find(|node| node.role == NodeRole::Listener && node.upgrade_to != node.role)
