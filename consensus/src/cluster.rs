@@ -81,8 +81,8 @@ pub struct Parts {
     pub versions: Spoken,
 }
 
-/// Where the cluster has the node that `store` belongs to, by what is committed in it; none where that is not known. It follows what
-/// that says of `versions`.
+/// Where the cluster has the node that `store` belongs to, by what is committed in it; none where that is not known. It
+/// follows what that says of `versions`.
 pub fn known_address(store: &Store, versions: &Spoken) -> Result<Option<SocketAddr>, StartError> {
     let Some(identity) = store.identity()? else { return Ok(None) };
     let state = Machine::committed(store, versions)?;
