@@ -129,6 +129,7 @@ fn what_was_mended_stays_so() {
         (61, "a node whose database needs a clone was elected, and never asked the others for long enough"),
         (395, "a voter that was declared down held the newest commit, and was not considered"),
         (7801, "a node whose vote was being taken had the longest log, and did not stand"),
+        (10533, "a first node that was paused while it was created gave up"),
     ] {
         let outcome = run(seed, None, false);
         assert!(outcome.violation.is_none(), "{what}: {}", report(seed, None));
