@@ -68,7 +68,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -146,7 +146,7 @@ pub struct Postgres {
     /// The WAL that was found to be gone at the primary, last time it was asked for.
     gone: Mutex<Option<lacking::Gone>>,
     /// Counts what makes an observation that was begun before it stale.
-    epoch: AtomicU64,
+    epoch: watch::Sender<u64>,
     /// Stops it where the agent cannot; none for a database that is guarded by nobody.
     guard: OnceLock<Guard>,
 }
@@ -180,7 +180,7 @@ impl Postgres {
             admits: Mutex::default(),
             full: Mutex::default(),
             gone: Mutex::default(),
-            epoch: AtomicU64::new(0),
+            epoch: watch::Sender::new(0),
             guard: OnceLock::new(),
         });
         postgres.observe().await;

@@ -31,20 +31,33 @@ const STABLE: Duration = Duration::from_secs(60);
 /// The longest pause between two starts.
 const LONGEST: Duration = Duration::from_secs(30);
 
+/// Between two looks at what does not run.
+const IDLE: Duration = Duration::from_millis(100);
+
 /// When to start again what ended.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Backoff {
+    /// Before the start after the next early end.
     pause: Duration,
+    /// Since when it runs.
     started: Option<Instant>,
+    /// When it may be started again.
+    until: Option<Instant>,
 }
 
 impl Backoff {
-    /// How long to wait before the next start: not at all after a long life.
-    fn next(&mut self, now: Instant) -> Duration {
-        let young = self.started.is_some_and(|started| now.duration_since(started) < STABLE);
-        let pause = if young { self.pause } else { Duration::ZERO };
+    /// Takes note that it does not run: after a long life it may be started at once, after ever more short ones ever
+    /// later. An end counts once.
+    fn ended(&mut self, now: Instant) {
+        let Some(started) = self.started.take() else { return };
+        let young = now.duration_since(started) < STABLE;
+        self.until = Some(now + if young { self.pause } else { Duration::ZERO });
         self.pause = if young { (self.pause * 2).clamp(Duration::from_millis(500), LONGEST) } else { Duration::ZERO };
-        pause
+    }
+
+    /// How long to wait before the next start.
+    fn left(&self, now: Instant) -> Duration {
+        self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 }
 
@@ -52,13 +65,15 @@ impl Postgres {
     /// Keeps the status fresh and PostgreSQL running, for ever. What does not run is started as a fenced standby,
     /// unless it was stopped on purpose.
     pub async fn run(self: Arc<Self>) {
-        let mut backoff = Backoff { pause: Duration::ZERO, started: None };
+        let mut backoff = Backoff::default();
         let mut first = true;
         let mut fast = false;
         loop {
+            let mut changes = self.epoch.subscribe();
             let Some(pid) = self.home.pid() else {
+                backoff.ended(Instant::now());
                 if !first && !fast {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    let _ = tokio::time::timeout(IDLE, changes.changed()).await;
                 }
                 fast = false;
                 self.restart(&mut backoff, first).await;
@@ -72,7 +87,7 @@ impl Postgres {
                 () = self.watch(pid) => {}
                 () = self.watch_wal() => {}
             }
-            self.epoch.fetch_add(1, Ordering::SeqCst);
+            self.outdate();
             self.drop_session();
             self.observe().await;
             fast = true;
@@ -111,17 +126,20 @@ impl Postgres {
     async fn restart(&self, backoff: &mut Backoff, first: bool) {
         let wanted = || !self.held.load(Ordering::SeqCst) && matches!(self.home.contents(), Ok(Contents::Database(_)));
         if !wanted() || self.home.broken().is_some() {
-            backoff.started = None;
+            *backoff = Backoff::default();
             return;
         }
-        if !first {
-            let pause = backoff.next(Instant::now());
-            if !pause.is_zero() {
+        let pause = backoff.left(Instant::now());
+        if !pause.is_zero() {
+            let mut changes = self.epoch.subscribe();
+            // Started by an operation, it is to be watched at once.
+            if self.home.pid().is_none() {
                 let log = self.home.log_tail();
                 *lock(&self.trouble) = Some(format!("PostgreSQL keeps ending: {log}"));
                 self.observe().await;
-                tokio::time::sleep(pause).await;
+                let _ = tokio::time::timeout(pause, changes.changed()).await;
             }
+            return;
         }
         let Ok(turn) = self.turn.clone().try_lock_owned() else { return };
         // What was decided meanwhile counts.
@@ -140,12 +158,18 @@ impl Postgres {
         }
     }
 
+    /// Takes note that something changed the database: observations that were begun before are stale, and the monitor
+    /// looks again.
+    pub(super) fn outdate(&self) {
+        self.epoch.send_modify(|epoch| *epoch += 1);
+    }
+
     /// Looks what the database is and does now, and publishes it, unless something changed it meanwhile.
     pub(super) async fn observe(&self) {
-        let epoch = self.epoch.load(Ordering::SeqCst);
+        let epoch = *self.epoch.borrow();
         let seen = self.look().await;
         self.status.send_if_modified(|status| {
-            if self.epoch.load(Ordering::SeqCst) != epoch || *status == seen {
+            if *self.epoch.borrow() != epoch || *status == seen {
                 return false;
             }
             *status = seen;
@@ -243,9 +267,19 @@ mod tests {
     #[test]
     fn what_keeps_dying_is_started_ever_more_slowly() {
         let now = Instant::now();
-        let mut backoff = Backoff { pause: Duration::ZERO, started: Some(now) };
-        let pauses: Vec<u128> = (0..9).map(|_| backoff.next(now).as_millis()).collect();
+        let mut backoff = Backoff::default();
+        let mut lives = |life: Duration| {
+            backoff.started = Some(now);
+            let end = now + life;
+            backoff.ended(end);
+            let pause = backoff.left(end);
+            // Seen again, it is the same end.
+            backoff.ended(end + pause / 2);
+            assert_eq!(backoff.left(end + pause / 2), pause - pause / 2);
+            pause
+        };
+        let pauses: Vec<u128> = (0..9).map(|_| lives(STABLE / 2).as_millis()).collect();
         assert_eq!(pauses, [0, 500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]);
-        assert_eq!(backoff.next(now + STABLE), Duration::ZERO);
+        assert_eq!(lives(STABLE), Duration::ZERO);
     }
 }

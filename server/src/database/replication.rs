@@ -158,7 +158,7 @@ impl Postgres {
         let start = start.await?;
         self.create_role(&session).await?;
         self.checkpoint();
-        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.outdate();
         self.observe().await;
         tracing::info!(timeline, %start, "promoted PostgreSQL");
         Ok(Promotion { timeline, start })

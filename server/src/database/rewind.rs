@@ -54,7 +54,7 @@ impl<'a> Rebuilding<'a> {
     /// Shows how far it is, in percent.
     pub(super) fn show(&self, percent: Option<u8>) {
         *lock(&self.0.rebuilding) = Some(percent);
-        self.0.epoch.fetch_add(1, Ordering::SeqCst);
+        self.0.outdate();
         self.0.status.send_modify(|status| {
             status.role = DatabaseRole::Rebuilding;
             status.streaming = false;
@@ -66,7 +66,7 @@ impl<'a> Rebuilding<'a> {
 impl Drop for Rebuilding<'_> {
     fn drop(&mut self) {
         *lock(&self.0.rebuilding) = None;
-        self.0.epoch.fetch_add(1, Ordering::SeqCst);
+        self.0.outdate();
         self.0.status.send_modify(|status| {
             status.role = if self.0.home.pid().is_some() { DatabaseRole::Starting } else { DatabaseRole::Stopped };
             status.progress = None;

@@ -96,7 +96,7 @@ impl Postgres {
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let pid = pid.ok_or_else(|| Error::Ended { log: home.log_tail() })?;
         home.set_spawned(Some(pid));
-        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.outdate();
         // It lives on when the agent ends; until then it is reaped.
         tokio::spawn(async move { child.wait().await });
         tracing::info!(pid, "started PostgreSQL as a standby");
@@ -189,7 +189,7 @@ impl Postgres {
         if home.pid().is_none() && home.processes().is_empty() {
             return Ok(());
         }
-        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.outdate();
         let begun = Instant::now();
         loop {
             let left = deadline.saturating_sub(begun.elapsed());
@@ -223,7 +223,7 @@ impl Postgres {
     fn ended(&self) {
         self.home.set_spawned(None);
         self.drop_session();
-        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.outdate();
         self.status.send_modify(|status| {
             if !matches!(status.role, DatabaseRole::Absent | DatabaseRole::Rebuilding) {
                 *status = DatabaseStatus::unknown(DatabaseRole::Stopped);

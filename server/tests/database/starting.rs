@@ -83,6 +83,33 @@ async fn what_cannot_run_says_why_and_runs_once_it_can() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_what_an_operation_started_is_noticed_while_the_monitor_would_still_wait() {
+    let ground = Ground::new();
+    let node = Node::new(&ground, 1).await;
+    node.postgres.initialize().await.unwrap();
+    let node = node.watched();
+    let paused = |status: &DatabaseStatus| {
+        let why = status.unfit.as_ref();
+        status.role == DatabaseRole::Stopped && why.is_some_and(|why| why.contains("keeps ending"))
+    };
+    for ends in 1..=8 {
+        node.postgres.fence(DEADLINE).await.unwrap();
+        assert!(!paused(&node.postgres.status().borrow()));
+        let (begun, pid) = (Instant::now(), node.postgres.pid());
+        kill(pid.unwrap());
+        if ends <= 2 {
+            // It is started again at once, by the monitor.
+            while node.postgres.pid().is_none() || node.postgres.pid() == pid {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        } else {
+            node.until("stopped, and not started", paused).await;
+        }
+        timed("notice", begun, ());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_socket_path_that_is_too_long_is_avoided() {
     let ground = Ground::new();
     let mut config = Node::config(&ground, 1);
