@@ -288,6 +288,26 @@ async fn a_copy_of_another_nodes_store_is_refused() {
     first.until_get("/is-leader", 200).await;
 }
 
+/// Once a write to its store failed, the node takes no part any more, and says so by ending: whoever runs it starts it
+/// again, which mends what passes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_whose_store_fails_ends_and_comes_back_when_there_is_room() {
+    let ground = Ground::new();
+    let mut node = ground.bootstrap().await;
+    // Below the size of the store, and above that of the log.
+    node.limit_files(64 * 1024);
+    let body = r#"{"node-timeout":"2s"}"#;
+    let headers = format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
+    let mut change = connect(node.port);
+    change.write_all(&[head("POST", "/config", &headers), body.into()].concat()).unwrap();
+    let (status, _) = node.ended().await;
+    assert!(!status.success());
+    let log = std::fs::read_to_string(node.dir.join("log")).unwrap();
+    assert!(log.contains("consensus has stopped on this node"), "{log}");
+    node.start(&["run"]);
+    node.until_get("/is-leader", 200).await;
+}
+
 /// With a thousand connections at most, a thousand silent ones would keep everybody else out.
 #[test]
 fn a_daemon_takes_as_many_connections_as_it_may() {

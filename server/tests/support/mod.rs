@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use openapiv3::{OpenAPI, PathItem, StatusCode};
 use qluster_consensus::model::{ClusterMap, Error, ErrorCode, Leader, NodeId};
 use reqwest::{Method, Response};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Resource, Rlimit, Signal};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -223,7 +223,9 @@ impl Daemon {
     /// Starts the process, the first time or again.
     pub fn start(&mut self, arguments: &[&str]) {
         let log = File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_qluster-server"));
+        // A write beyond a limit of its own (`limit_files`) fails then, as on a full disk.
+        let mut command = Command::new("env");
+        command.args(["--ignore-signal=XFSZ", env!("CARGO_BIN_EXE_qluster-server")]);
         // Settings of whoever runs the tests are not theirs.
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("QLUSTER_") && name != "QLUSTER_LOG") {
             command.env_remove(name);
@@ -340,19 +342,31 @@ impl Daemon {
 
     /// Asks the process to end, and waits until it has.
     pub async fn terminate(&mut self) -> (ExitStatus, Duration) {
+        self.signal(Signal::TERM);
+        self.ended().await
+    }
+
+    /// Waits until the process has ended.
+    pub async fn ended(&mut self) -> (ExitStatus, Duration) {
         let mut child = self.child.take().unwrap();
         let begun = Instant::now();
-        signal(child.id().try_into().unwrap(), Signal::TERM);
         loop {
             if let Some(status) = child.try_wait().unwrap() {
                 return (status, begun.elapsed());
             }
             if begun.elapsed() > PATIENCE {
                 child.kill().unwrap();
-                panic!("SIGTERM did not end the node within {PATIENCE:?}");
+                panic!("the node did not end within {PATIENCE:?}");
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// From now on the process can write no file beyond so many bytes.
+    pub fn limit_files(&self, bytes: u64) {
+        let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+        let pid = Pid::from_child(self.child.as_ref().unwrap());
+        rustix::process::prlimit(Some(pid), Resource::Fsize, limit).unwrap();
     }
 
     /// Sends the process a signal.
