@@ -9,8 +9,8 @@ mod vitals;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use openraft::{EntryPayload, RaftLogReader};
@@ -61,6 +61,8 @@ struct Inner {
     orders: mpsc::Sender<Order>,
     removed: watch::Sender<bool>,
     tasks: std::sync::Mutex<JoinSet<()>>,
+    /// What a task of these said that panicked.
+    panicked: OnceLock<String>,
     /// One change of the leader by hand at a time.
     switchover: tokio::sync::Mutex<()>,
 }
@@ -157,6 +159,7 @@ impl Cluster {
             orders,
             removed,
             tasks: Default::default(),
+            panicked: OnceLock::new(),
             switchover: Default::default(),
         });
         let cluster = Self(inner);
@@ -216,7 +219,16 @@ impl Cluster {
     /// Why consensus on this node has ended though nobody stopped it, where that is so: as a rule, its store failed. It
     /// begins again with the node only.
     pub fn stopped(&self) -> Option<String> {
-        self.0.core.seat().stopped
+        let mut tasks = crate::raft::lock(&self.0.tasks);
+        while let Some(ended) = tasks.try_join_next() {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                // Without one of them it would neither lead nor follow, and not say so.
+                self.0.panicked.get_or_init(|| error.to_string());
+            }
+        }
+        self.0.core.seat().stopped.or_else(|| self.0.panicked.get().cloned())
     }
 
     /// This node and its cluster.

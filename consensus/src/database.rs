@@ -107,6 +107,13 @@ pub struct DatabaseStatus {
     pub progress: Option<u8>,
 }
 
+impl DatabaseStatus {
+    /// Whether it streams from the primary that `node` was promoted as in `term`.
+    pub fn streams_from(&self, node: NodeId, term: Term) -> bool {
+        self.streaming && self.follows == Some((node, term))
+    }
+}
+
 /// A primary to follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Primary {

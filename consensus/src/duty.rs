@@ -239,7 +239,9 @@ impl Duty {
             };
             let failed = result.is_err();
             let note = result.err().map(|error| chain(&error));
-            if let Some(error) = &note {
+            if let Some(error) = &note
+                && *self.note.borrow() != note
+            {
                 tracing::warn!(error, "this node could not do what it has to");
             }
             self.tell(note);
@@ -506,7 +508,8 @@ impl Duty {
     /// Hands leadership to another node, or gives the term up and stands again.
     async fn give_up(&mut self) -> Result<(), DutyError> {
         let core = self.core().clone();
-        if let Some(target) = handover::best_target(&core, &self.views)
+        // The standbys of a primary that is gone stream no more, and are fit all the same.
+        if let Some(target) = handover::best_target(&core, &self.views, None)
             && handover::transfer(&core, target).await.is_ok()
         {
             return Ok(());

@@ -1,7 +1,7 @@
 //! Leadership that goes from one node to another by the leader's own will.
 
 use crate::database::DatabaseRole;
-use crate::model::{Node, NodeId, NodeRole, NodeState};
+use crate::model::{Node, NodeId, NodeRole, NodeState, Term};
 use crate::raft::{Core, RaftError};
 use crate::transport::{NodeReport, PeerRequest, PeerResponse};
 use crate::views::{Views, validity};
@@ -74,15 +74,16 @@ pub(crate) fn unfit(node: &Node, report: Option<&NodeReport>, databases: bool) -
     (!status.streaming).then(|| format!("the database of node {id} does not stream"))
 }
 
-/// The other voter that is fit to lead and whose database is the furthest.
-pub(crate) fn best_target(core: &Core, views: &Views) -> Option<NodeId> {
+/// The other voter that is fit to lead and whose database is the furthest; of those that stream from this node's in
+/// the term `streams_in`, where that is given.
+pub(crate) fn best_target(core: &Core, views: &Views, streams_in: Option<Term>) -> Option<NodeId> {
     let (now, age) = (core.clock().now(), validity(core));
     let nodes = core.machine().read(|applied| applied.state.nodes.clone());
     let fit = nodes.values().filter(|node| node.id != core.id()).filter_map(|node| {
         let report = views.fresh(node.id, now, age)?;
-        // The standbys of a primary that is gone stream no more, and are fit all the same.
         let status = report.database.as_ref();
-        let database_fit = status.is_none_or(|status| status.role == DatabaseRole::Standby && status.unfit.is_none());
+        let database_fit = status.is_none_or(|status| status.role == DatabaseRole::Standby && status.unfit.is_none())
+            && streams_in.is_none_or(|term| status.is_some_and(|status| status.streams_from(core.id(), term)));
         let fit = node.role == NodeRole::Voter && node.votes() && database_fit;
         fit.then_some((report.position, node.id))
     });

@@ -115,7 +115,8 @@ async fn membership(core: &Core, local: &Local, views: &Views, orders: &mpsc::Se
     tracing::info!(?step, "the membership changes");
     let change = match step {
         Step::HandOver => {
-            if let Some(target) = handover::best_target(core, views) {
+            // One that does not follow this term yet would find this database further than its own, and hand back.
+            if let Some(target) = handover::best_target(core, views, local.database.is_some().then_some(term)) {
                 let (answer, handed_over) = oneshot::channel();
                 // Where the loop that obeys has ended, this node is stopping.
                 if orders.send(Order::HandOver(target, answer)).await.is_ok()
@@ -174,7 +175,7 @@ async fn release_commits(
     let Some(rule) = rule else { return missing.clear() };
     let streams = |node: NodeId| {
         let status = views.fresh(node, now, validity(core)).and_then(|report| report.database);
-        status.is_some_and(|status| status.streaming && status.follows == Some((core.id(), rule.term)))
+        status.is_some_and(|status| status.streams_from(core.id(), rule.term))
     };
     missing.retain(|&node, _| rule.standbys.contains(&node) && !streams(node));
     for &node in rule.standbys.iter().filter(|&&node| !streams(node)) {
@@ -250,8 +251,12 @@ async fn write(core: &Core, change: Change, reason: Reason) {
     let cause = reason.cause.clone();
     match propose(core, change, reason, core.config().node_timeout.get()).await {
         Ok(Outcome::Done | Outcome::Node(_)) => tracing::info!(cause, "told to the cluster"),
-        // The state has changed meanwhile; the next look tells whether it is still wanted.
-        Ok(Outcome::Refused(reason) | Outcome::Invalid(reason)) => tracing::debug!(cause, reason, "not told"),
+        Ok(Outcome::Refused(reason) | Outcome::Invalid(reason)) => {
+            tracing::debug!(cause, reason, "not told");
+            // The state has changed meanwhile, most often, and the next look tells whether it is still wanted. It does not
+            // come at once: what is refused is in the log, too, and would be written again as soon as it is applied.
+            tokio::time::sleep(core.config().heartbeat_interval.get()).await;
+        }
         Err(error) => tracing::warn!(cause, error = chain(&error), "could not be told to the cluster"),
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::database::SyncRule;
 use crate::model::{Config, Node, NodeId, NodeState};
+use crate::state::check_voters;
 use crate::types::Peer;
 
 /// A change of Raft's membership.
@@ -101,7 +102,7 @@ pub(crate) fn removable(
     if !config.autoremove_enabled || nodes.len() <= config.autoremove_minimum as usize {
         return None;
     }
-    candidates.iter().copied().find(|&id| id != me && nodes.contains_key(&id) && majority_without(nodes, id))
+    candidates.iter().copied().find(|&id| id != me && nodes.contains_key(&id) && can_lose(nodes, id))
 }
 
 /// Which of the standbys that are `late` the leader declares down, where commits wait for them: of those that the sync
@@ -121,15 +122,24 @@ pub(crate) fn dispensable(
         return None;
     }
     let candidates = late.iter().filter_map(|id| nodes.get(id)).filter(|node| node.votes());
-    let candidates = candidates.filter(|node| majority_without(nodes, node.id));
+    let candidates = candidates.filter(|node| can_lose(nodes, node.id));
     candidates.max_by_key(|node| node.state == NodeState::Unreachable).map(|node| node.id)
 }
 
 /// Whether the voters that answer would still be a majority once the node `id` is gone or has no vote.
 pub(crate) fn majority_without(nodes: &BTreeMap<NodeId, Node>, id: NodeId) -> bool {
-    let rest: Vec<_> = nodes.values().filter(|node| node.id != id && node.votes()).collect();
+    let rest = voters_without(nodes, id);
     let up = rest.iter().filter(|node| node.state == NodeState::Up).count();
     up >= crate::durability::majority(rest.len())
+}
+
+/// Whether the cluster could go on without the vote of the node `id`, and would be one that is allowed.
+fn can_lose(nodes: &BTreeMap<NodeId, Node>, id: NodeId) -> bool {
+    majority_without(nodes, id) && check_voters(&voters_without(nodes, id)).is_ok()
+}
+
+fn voters_without(nodes: &BTreeMap<NodeId, Node>, id: NodeId) -> Vec<&Node> {
+    nodes.values().filter(|node| node.id != id && node.votes()).collect()
 }
 
 #[cfg(test)]
@@ -201,6 +211,10 @@ mod tests {
             nodes
         };
         let rule = |standbys: &[u64]| SyncRule { standbys: ids(standbys), count: 1, ..SyncRule::default() };
+        let mut with_two_witnesses = nodes(&[1, 2, 3, 4], &[]);
+        for id in [3, 4] {
+            with_two_witnesses.get_mut(&NodeId(id)).unwrap().role = NodeRole::Witness;
+        }
         for (nodes, rule, missing, late, expected) in [
             // Another streams.
             (cluster(&[2], false), rule(&[2, 3]), 1, ids(&[2]), None),
@@ -211,6 +225,8 @@ mod tests {
             (cluster(&[2], false), rule(&[2, 3]), 2, ids(&[2, 3]), Some(NodeId(2))),
             // Nobody would be left to elect.
             (cluster(&[2, 3], false), rule(&[2, 3]), 2, ids(&[2, 3]), None),
+            // There would be more witnesses than databases.
+            (with_two_witnesses, rule(&[2]), 1, ids(&[2]), None),
         ] {
             assert_eq!(dispensable(&rule, &nodes, missing, &late), expected, "{nodes:?} {rule:?}");
         }

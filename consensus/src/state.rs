@@ -313,7 +313,7 @@ impl State {
 
 /// Whether a cluster can have these voters: at least one that may lead, and never fewer databases than witnesses, so
 /// that witnesses alone elect nobody (a majority always includes a node that has the data).
-fn check_voters(voters: &[&Node]) -> Result<(), Outcome> {
+pub(crate) fn check_voters(voters: &[&Node]) -> Result<(), Outcome> {
     let databases = voters.iter().filter(|node| node.role == NodeRole::Voter).count();
     let witnesses = voters.len() - databases;
     if databases == 0 {

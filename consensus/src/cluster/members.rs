@@ -228,7 +228,8 @@ impl Cluster {
         let remove = matches!(request, PeerRequest::Leave { .. });
         let none =
             || ClusterError::Precondition("this node leads, and no other voter is fit to take over from it".into());
-        let target = handover::best_target(&inner.core, &inner.views).ok_or_else(none)?;
+        let streams_in = inner.local.database.is_some().then(|| inner.core.seat().term);
+        let target = handover::best_target(&inner.core, &inner.views, streams_in).ok_or_else(none)?;
         let leader = self.switch_over(target, "the cluster").await?;
         let address = SocketAddr::new(leader.ip, leader.api_port.get());
         let unconfirmed = |reason: String| {

@@ -1,6 +1,7 @@
 //! Taking a term up: recruiting a majority of the voters, and becoming the announced leader.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::time::Duration;
 
 use super::{Duty, DutyError, RETRY, chain};
@@ -85,16 +86,32 @@ impl Duty {
         if goes_on {
             self.keep(|record| record.promise = term)?;
             promises.insert(me, Promise { position: self.local.position(), unfit: None });
-        } else {
-            match self.promise(term).await {
+        }
+        let may_lead = |node: NodeId| nodes.get(&node).is_some_and(may_lead);
+        let is_enough = |promises: &BTreeMap<NodeId, Promise>| {
+            is_majority(&voters, |voter| promises.contains_key(&voter))
+                || is_whole(last_lead, last_promoted.as_ref(), promises, may_lead)
+        };
+        if !goes_on {
+            let mut own = pin!(self.promise(term));
+            let own = loop {
+                let left = RETRY.saturating_sub(core.clock().now().saturating_sub(begun));
+                tokio::select! {
+                    biased;
+                    own = &mut own => break own,
+                    // A database that hangs is not waited for where the others are enough.
+                    () = tokio::time::sleep(left), if is_enough(&promises) => {
+                        break Err(DutyError::Refused("its database is still being fenced".into()));
+                    }
+                    Some((node, promise)) = recruiting.next() => drop(promises.insert(node, promise)),
+                }
+            };
+            match own {
                 Ok(promise) => drop(promises.insert(me, promise)),
                 Err(error) => recruiting.refused(me, chain(&error)),
             }
         }
-        let may_lead = |node: NodeId| nodes.get(&node).is_some_and(may_lead);
-        while !is_majority(&voters, |voter| promises.contains_key(&voter))
-            && !is_whole(last_lead, last_promoted.as_ref(), &promises, may_lead)
-        {
+        while !is_enough(&promises) {
             let waited = self.waits_since(term);
             // Whoever has more and is slow to be fenced is waited for.
             if waited >= FENCED.max(core.config().leader_voting_timeout.get())

@@ -40,10 +40,10 @@ pub struct WalStart {
 pub struct WalHistory(pub Vec<WalStart>);
 
 impl WalHistory {
-    /// The position of a WAL with this history that ends at `end`: its term is that of the last start at or before
-    /// the end, and 0 before the first.
+    /// The position of a WAL with this history that ends at `end`: its term is that of the last start before the end,
+    /// and 0 where there is none. A term that has written nothing does not count, as in Raft's logs.
     pub fn position(&self, end: Lsn) -> WalPosition {
-        let last = self.0.iter().rev().find(|start| start.lsn <= end);
+        let last = self.0.iter().rev().find(|start| start.lsn < end);
         WalPosition { term: last.map_or(Term(0), |start| start.term), lsn: end }
     }
 
@@ -164,10 +164,10 @@ mod tests {
     #[test]
     fn the_term_of_a_position_rises_only_as_the_wal_passes_its_start() {
         let history = history(&[(1, 0), (4, 100)]);
-        for (end, term) in [(0, 1), (99, 1), (100, 4), (500, 4)] {
+        for (end, term) in [(0, 0), (1, 1), (100, 1), (101, 4), (500, 4)] {
             assert_eq!(history.position(Lsn(end)), WalPosition { term: Term(term), lsn: Lsn(end) });
         }
-        assert!(history.position(Lsn(100)) > history.position(Lsn(99)));
+        assert!(history.position(Lsn(101)) > history.position(Lsn(100)));
     }
 
     #[test]

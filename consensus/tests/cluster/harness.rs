@@ -373,6 +373,8 @@ impl Databases {
                     kept_for: Mutex::default(),
                     deaf: Mutex::default(),
                     broken: Mutex::default(),
+                    panics: Mutex::default(),
+                    unpromotable: Mutex::default(),
                     unrewindable: Mutex::default(),
                 })
             })
@@ -416,6 +418,8 @@ pub struct ModelDatabase {
     broken: Mutex<Option<String>>,
     /// Whether a rewind fails, as it does while its primary cannot be reached.
     unrewindable: Mutex<bool>,
+    panics: Mutex<bool>,
+    unpromotable: Mutex<Option<String>>,
 }
 
 impl ModelDatabase {
@@ -451,6 +455,16 @@ impl ModelDatabase {
     /// Cannot be fenced any more.
     pub fn break_down(&self, reason: &str) {
         *self.broken.lock().unwrap() = Some(reason.to_owned());
+    }
+
+    /// Panics when it is fenced.
+    pub fn panic_when_fenced(&self) {
+        *self.panics.lock().unwrap() = true;
+    }
+
+    /// Cannot be promoted any more.
+    pub fn refuse_promotions(&self, reason: &str) {
+        *self.unpromotable.lock().unwrap() = Some(reason.to_owned());
     }
 
     /// Cannot be rewound, or can be again.
@@ -567,6 +581,7 @@ impl Database for ModelDatabase {
     }
 
     fn fence(&self, _: Duration) -> Done<Lsn> {
+        assert!(!*self.panics.lock().unwrap(), "it panics, as it was told to");
         if let Some(reason) = self.broken.lock().unwrap().clone() {
             let attempted = "fence the database".to_owned();
             return futures::future::ready(Err(DatabaseError::Unfit { attempted, reason })).boxed();
@@ -581,6 +596,10 @@ impl Database for ModelDatabase {
     }
 
     fn promote(&self, rule: SyncRule) -> Done<Promotion> {
+        if let Some(reason) = self.unpromotable.lock().unwrap().clone() {
+            let attempted = "promote the database".to_owned();
+            return futures::future::ready(Err(DatabaseError::Unfit { attempted, reason })).boxed();
+        }
         assert_eq!(self.role(), DatabaseRole::Standby);
         *self.rule.lock().unwrap() = rule;
         *self.open.lock().unwrap() = false;

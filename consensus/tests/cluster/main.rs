@@ -636,6 +636,32 @@ async fn a_switchover_whose_target_lacks_the_last_of_the_wal_leaves_the_leader()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_database_cannot_be_promoted_does_not_lead_for_ever() {
+    // Each needs the other's promise.
+    let cluster = Harness::with_databases(2).await;
+    let first = cluster.leader().await.id;
+    cluster.write_acknowledged(10).await;
+    let target = NodeId(3 - first.0);
+    cluster.following(target, first).await;
+    cluster.database(target).refuse_promotions("there is no watchdog");
+    // It is elected, and written to the log as the leader; the other has as much WAL as it has.
+    let _ = cluster.node(first).switch_over(target, "test").await;
+    eventually("the other leads", || cluster.database(first).admits() && cluster.node(first).is_leader().is_ok()).await;
+    cluster.write_acknowledged(10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_of_which_a_task_has_panicked_says_so() {
+    let cluster = Harness::with_databases(3).await;
+    let leader = cluster.leader().await.id;
+    cluster.serving(leader).await;
+    assert_eq!(cluster.node(leader).stopped(), None);
+    cluster.database(leader).panic_when_fenced();
+    cluster.database(leader).crash();
+    eventually("it says so", || cluster.node(leader).stopped().is_some_and(|reason| reason.contains("panicked"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_database_keeps_wal_for_the_others() {
     let cluster = Harness::with_databases(3).await;
     for id in (1..=3).map(NodeId) {
