@@ -226,13 +226,12 @@ impl Clients {
             return;
         }
         let Some((leader, cluster)) = sim.leader() else { return };
-        let (nodes, index) = cluster.state(|state| (state.nodes.clone(), state.map_index));
-        let _ = index;
-        for id in nodes.keys() {
+        let nodes = cluster.state(|state| state.nodes.clone());
+        for (id, node) in &nodes {
             if !sim.nodes.contains_key(id) {
                 let cluster = cluster.identity().cluster;
                 sim.say(|| format!("node {id}: joins"));
-                sim.add(*id, DatabaseRole::Absent, Start::Join(cluster));
+                sim.add(*id, DatabaseRole::Absent, Start::Join(cluster, node.upgrade_to));
             }
         }
         for node in sim.nodes.values_mut() {

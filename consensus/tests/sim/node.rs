@@ -7,7 +7,8 @@ use std::time::Duration;
 use futures::FutureExt;
 use qluster_consensus::clock::Clock;
 use qluster_consensus::cluster::{Cluster, Parts};
-use qluster_consensus::model::{Node, NodeId};
+use qluster_consensus::database::Database;
+use qluster_consensus::model::{Node, NodeId, NodeRole};
 use qluster_consensus::random::Random;
 use qluster_consensus::store::{Identity, Store};
 use qluster_consensus::version::{Spoken, Versions};
@@ -67,7 +68,7 @@ struct Started {
 #[derive(Clone)]
 pub enum Start {
     Create(Box<Node>),
-    Join(Uuid),
+    Join(Uuid, NodeRole),
 }
 
 impl SimNode {
@@ -107,7 +108,9 @@ impl SimNode {
         let (slot, shared, id) = (started.clone(), world.clone(), self.id);
         let disk = self.disk.handle();
         let transport = Arc::new(Line { me: id, world: world.clone(), clock: clock.clone() });
-        let database = Arc::new(Directed { id, world: world.clone(), clock: clock.clone() });
+        let has_database = !matches!(start, Start::Join(_, NodeRole::Witness));
+        let directed = Directed { id, world: world.clone(), clock: clock.clone() };
+        let database = has_database.then(|| Arc::new(directed) as Arc<dyn Database>);
         runtime.spawn(async move {
             let parts = async {
                 let delays = shared.clone();
@@ -117,18 +120,17 @@ impl SimNode {
                     Duration::from_millis(world.random.random_range(0..=most))
                 };
                 let store = Store::with_backend_delayed(disk, delay).map_err(|error| error.to_string())?;
-                if let Start::Join(cluster) = &start {
+                if let Start::Join(cluster, _) = &start {
                     let identity = Identity { cluster: *cluster, node: id };
                     store.set_identity(&identity).map_err(|error| error.to_string())?;
                 }
                 let random = Random::seeded(chance);
                 let kept = store.clone();
                 let versions = Spoken::new(Versions::KNOWN);
-                let parts =
-                    Parts { store, transport, database: Some(database), clock: clock.clone(), random, versions };
+                let parts = Parts { store, transport, database, clock: clock.clone(), random, versions };
                 let cluster = match start {
                     Start::Create(node) => Cluster::create(parts, *node).await,
-                    Start::Join(_) => Cluster::start(parts).await,
+                    Start::Join(..) => Cluster::start(parts).await,
                 };
                 cluster.map(|cluster| (cluster, kept)).map_err(|error| {
                     let cause = std::error::Error::source(&error).map(ToString::to_string);
