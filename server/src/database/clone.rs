@@ -1,6 +1,5 @@
 //! Copying a primary's database.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use qluster_consensus::database::Primary;
@@ -8,7 +7,7 @@ use qluster_consensus::database::Primary;
 use super::disk;
 use super::error::{Error, Result};
 use super::programs;
-use super::rewind::{Rebuilding, percent};
+use super::rewind::{Held, Rebuilding, percent};
 use super::session::{PATIENCE, cell, one};
 use super::settings::Directions;
 use super::staging::{self, Contents};
@@ -26,7 +25,7 @@ impl Postgres {
     }
 
     async fn clone_now(&self, turn: &Turn, primary: &Primary, size: u64, shown: &Rebuilding<'_>) -> Result<()> {
-        self.held.store(true, Ordering::SeqCst);
+        let _held = Held::begin(self);
         if self.may_be_primary(PATIENCE).await {
             self.end(Duration::from_secs(5)).await?;
         } else {
@@ -60,9 +59,7 @@ impl Postgres {
         });
         copied.await?;
         self.install(turn, new, primary).await?;
-        self.streams_from(primary).await?;
-        self.held.store(false, Ordering::SeqCst);
-        Ok(())
+        self.streams_from(primary).await
     }
 
     /// Puts the copy in its place and starts it.

@@ -145,6 +145,11 @@ impl Home {
         *lock(&self.spawned) = pid;
     }
 
+    /// Takes note that a process was reaped: its id may be another's from now on.
+    pub(super) fn reaped(&self, pid: i32) {
+        lock(&self.spawned).take_if(|spawned| *spawned == pid);
+    }
+
     /// Whether a running postmaster is one that qluster started, or was started with its settings.
     pub(super) fn has_settings(&self) -> bool {
         self.settings_file().exists()
@@ -219,11 +224,18 @@ impl Home {
         self.write_access(Some(Access::Open))?;
         self.write_passfile()?;
         self.mark_standby()?;
+        self.limit_log()
+    }
+
+    /// Puts the log of PostgreSQL aside where it is large. It is copied and cut, since a server that runs keeps the file
+    /// open; what that says between the two is lost.
+    pub(super) fn limit_log(&self) -> Result<()> {
         let log = self.log_file();
-        if std::fs::metadata(&log).is_ok_and(|about| about.len() > LOG_LIMIT) {
-            std::fs::rename(&log, log.with_extension("log.1")).map_err(Error::file("rename", &log))?;
+        if !std::fs::metadata(&log).is_ok_and(|about| about.len() > LOG_LIMIT) {
+            return Ok(());
         }
-        Ok(())
+        self.files.write(&log.with_extension("log.1"), &files::tail(&log, LOG_LIMIT), 0o640)?;
+        self.files.append(&log)?.set_len(0).map_err(Error::file("cut", &log))
     }
 
     /// Makes any start of PostgreSQL that of a standby. A running one, primary or not, does not look at this file.

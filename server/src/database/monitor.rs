@@ -12,7 +12,7 @@ use qluster_consensus::database::{DatabaseRole, DatabaseStatus};
 
 use super::Postgres;
 use super::drift::Drift;
-use super::error::Error;
+use super::error::{Error, Result};
 use super::home::lock;
 use super::process;
 use super::session::{self, PATIENCE, Report};
@@ -113,6 +113,7 @@ impl Postgres {
                     access = Some(changed);
                 }
                 self.look_at_settings().await;
+                self.limit_log().await;
             }
             count += 1;
             tokio::select! {
@@ -199,14 +200,31 @@ impl Postgres {
         if self.home.pid().is_none() {
             return self.not_running();
         }
-        let asked = async { self.session().await?.report(PATIENCE).await };
-        match asked.await {
+        let mut asked = self.ask().await;
+        if matches!(&asked, Err(Error::Query { .. })) {
+            // Whoever ended the session of the agent did not end PostgreSQL.
+            self.drop_session();
+            asked = self.ask().await;
+        }
+        match asked {
             Ok(report) => {
                 *lock(&self.trouble) = None;
                 self.running(report)
             }
             Err(error) => self.silent(&error),
         }
+    }
+
+    async fn limit_log(&self) {
+        let home = self.home.clone();
+        // The agent is stopping, where it was not done.
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || home.limit_log()).await {
+            tracing::warn!(error = error.chain(), "the log of PostgreSQL could not be put aside");
+        }
+    }
+
+    async fn ask(&self) -> Result<Report> {
+        self.session().await?.report(PATIENCE).await
     }
 
     fn not_running(&self) -> DatabaseStatus {
@@ -251,7 +269,7 @@ impl Postgres {
             self.drop_session();
         }
         let role = match known {
-            DatabaseRole::Standby | DatabaseRole::Primary if stuck => known,
+            DatabaseRole::Standby | DatabaseRole::Primary if stuck || session::is_crowded(error) => known,
             _ => DatabaseRole::Starting,
         };
         let mut status = DatabaseStatus::unknown(role);

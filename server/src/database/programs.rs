@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::Stdio;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
@@ -113,8 +114,8 @@ pub(super) struct Running {
     group: Option<rustix::process::Pid>,
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
+impl Running {
+    fn kill(&self) {
         // Of a reaped child the id is None, and its group may be another's by now.
         if let (Some(_), Some(group)) = (self.child.id(), self.group) {
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
@@ -122,16 +123,39 @@ impl Drop for Running {
     }
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 /// Runs a command to its end and answers with its standard output. Each line that it says on standard error is shown
 /// to `line`. Dropping the future kills it.
-pub(super) async fn run(mut command: Command, name: &str, line: impl FnMut(&str)) -> Result<String> {
+pub(super) async fn run(command: Command, name: &str, line: impl FnMut(&str)) -> Result<String> {
+    run_until(command, name, line, std::future::pending()).await
+}
+
+/// The same. Once `stop` is ready it is killed, and all that it has said by then is still shown to `line`.
+pub(super) async fn run_until(
+    mut command: Command,
+    name: &str,
+    line: impl FnMut(&str),
+    stop: impl Future<Output = ()>,
+) -> Result<String> {
     let program = || PathBuf::from(name);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().map_err(|source| Error::Spawn { program: program(), source })?;
     let group = child.id().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?));
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let mut running = Running { name: name.into(), child, group };
-    let (output, said) = tokio::join!(all(stdout), tail(stderr, line));
+    let mut outputs = pin!(async { tokio::join!(all(stdout), tail(stderr, line)) });
+    let (output, said) = tokio::select! {
+        outputs = &mut outputs => outputs,
+        () = stop => {
+            running.kill();
+            outputs.await
+        }
+    };
     let status = running.child.wait().await.map_err(|source| Error::Spawn { program: program(), source })?;
     if status.success() {
         return Ok(output);

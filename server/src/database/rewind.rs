@@ -1,19 +1,22 @@
 //! Rewinding a database that has diverged from its primary's.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use qluster_consensus::database::{DatabaseRole, Primary};
+use tokio::process::Command;
+use tokio::sync::{oneshot, watch};
 
 use super::error::{Error, Result};
-use super::home::lock;
+use super::home::{Home, lock};
 use super::programs;
 use super::session::{PATIENCE, cell, one};
 use super::settings::Directions;
 use super::{Postgres, Turn};
 
-/// What pg_rewind says before it changes anything.
-const BEGINS: &str = "rewinding from last common checkpoint";
+/// What pg_rewind says last before it changes anything.
+const BEGINS: &str = "need to copy";
 
 /// How long the first checkpoint of a promoted primary is waited for.
 const CHECKPOINT: Duration = Duration::from_secs(120);
@@ -74,6 +77,22 @@ impl Drop for Rebuilding<'_> {
     }
 }
 
+/// Keeps the monitor from starting PostgreSQL, until it is dropped.
+pub(super) struct Held<'a>(&'a AtomicBool);
+
+impl<'a> Held<'a> {
+    pub(super) fn begin(postgres: &'a Postgres) -> Self {
+        postgres.held.store(true, Ordering::SeqCst);
+        Self(&postgres.held)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
 impl Postgres {
     pub(super) async fn do_rewind(&self, primary: Primary) -> Result<()> {
         let turn = self.turn().await;
@@ -89,43 +108,64 @@ impl Postgres {
     }
 
     async fn rewind_now(&self, turn: &Turn, primary: &Primary, rebuilding: &Rebuilding<'_>) -> Result<()> {
-        self.held.store(true, Ordering::SeqCst);
+        let _held = Held::begin(self);
         if self.may_be_primary(PATIENCE).await {
             self.end(Duration::from_secs(5)).await?;
         } else {
             self.stop_fast().await?;
         }
-        let prepare = self.blocking(turn, |home| {
-            home.write_passfile()?;
-            home.unmark_standby()?;
-            home.mark_rewind(true)
-        });
-        prepare.await?;
         let home = &self.home;
         let mut command = home.files.accounts.command(&home.programs.path("pg_rewind"));
         command.current_dir(&home.data_dir).arg("--target-pgdata").arg(&home.data_dir).arg("--progress");
         command.arg("--source-server").arg(home.own.connect(primary, &[("dbname", "postgres")]));
-        let mut begun = false;
-        let rewound = programs::run(command, "pg_rewind", |line| {
-            begun |= line.contains(BEGINS);
-            if let Some(percent) = percent(line) {
-                rebuilding.show(Some(percent));
-            }
-        });
-        if let Err(error) = rewound.await {
-            if !begun {
-                // The data is as it was.
-                self.blocking(turn, |home| home.mark_rewind(false)).await?;
-            }
-            return Err(error);
-        }
+        self.run_rewind(turn, command, rebuilding).await?;
         // It has copied the primary's settings over ours.
         self.prepare(turn, Directions::Follows(primary.clone())).await?;
         self.blocking(turn, |home| home.mark_rewind(false)).await?;
         self.spawn()?;
-        self.streams_from(primary).await?;
-        self.held.store(false, Ordering::SeqCst);
-        Ok(())
+        self.streams_from(primary).await
+    }
+
+    /// Runs pg_rewind. Where it ends before it has changed anything, the data is as it was, and is a standby's again;
+    /// also where nobody waits for it any more, which ends it.
+    async fn run_rewind(&self, turn: &Turn, command: Command, rebuilding: &Rebuilding<'_>) -> Result<()> {
+        let (home, turn) = (self.home.clone(), turn.clone());
+        let (_waits, nobody_waits) = oneshot::channel::<()>();
+        let (said, mut shown) = watch::channel(None);
+        let mut rewind = tokio::spawn(async move {
+            let mut begun = false;
+            let line = |line: &str| {
+                begun |= line.contains(BEGINS);
+                if let Some(percent) = percent(line) {
+                    said.send_replace(Some(percent));
+                }
+            };
+            let prepared = blocking(home.clone(), |home| {
+                home.write_passfile()?;
+                home.unmark_standby()?;
+                home.mark_rewind(true)
+            });
+            let rewound = match prepared.await {
+                Ok(()) => programs::run_until(command, "pg_rewind", line, async { drop(nobody_waits.await) }).await,
+                Err(error) => Err(error),
+            };
+            let Err(error) = rewound else { return Ok(()) };
+            if !begun {
+                let restored = blocking(home, |home| {
+                    home.mark_standby()?;
+                    home.mark_rewind(false)
+                });
+                restored.await?;
+            }
+            drop(turn);
+            Err(error)
+        });
+        loop {
+            tokio::select! {
+                rewound = &mut rewind => return rewound.map_err(|_| Error::Stopping)?,
+                Ok(()) = shown.changed() => rebuilding.show(*shown.borrow_and_update()),
+            }
+        }
     }
 
     /// Waits until the primary has checkpointed since its promotion: pg_rewind takes the timeline from the control
@@ -180,6 +220,10 @@ impl Postgres {
         // As it was set, quoted, after the receiver was asked to go on in another timeline.
         conninfo.split_whitespace().filter_map(value).any(|value| value == name)
     }
+}
+
+async fn blocking(home: Arc<Home>, work: impl FnOnce(&Home) -> Result<()> + Send + 'static) -> Result<()> {
+    tokio::task::spawn_blocking(move || work(&home)).await.map_err(|_| Error::Stopping)?
 }
 
 /// A failure of a rewind as its caller is to take it; `broken`: it had changed the data by then. What pg_rewind itself

@@ -98,7 +98,13 @@ impl Postgres {
         home.set_spawned(Some(pid));
         self.outdate();
         // It lives on when the agent ends; until then it is reaped.
-        tokio::spawn(async move { child.wait().await });
+        let home = home.clone();
+        tokio::spawn(async move {
+            match child.wait().await {
+                Ok(_) => home.reaped(pid),
+                Err(error) => tracing::warn!(pid, %error, "PostgreSQL could not be waited for"),
+            }
+        });
         tracing::info!(pid, "started PostgreSQL as a standby");
         Ok(pid)
     }

@@ -1,10 +1,11 @@
 //! Who is the primary changes.
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use qluster_consensus::database::{Database, DatabaseError, DatabaseRole, Primary, SyncRule};
+use qluster_consensus::database::{Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary, SyncRule};
 use qluster_consensus::model::{NodeId, Term};
 use tokio_postgres::NoTls;
 
@@ -279,4 +280,88 @@ async fn a_primary_whose_programs_have_moved_is_ended() {
     std::os::unix::fs::symlink(&installed, &link).unwrap();
     node.postgres.demote(DEADLINE).await.unwrap();
     assert_eq!((node.postgres.pid(), ground.processes()), (None, vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_whose_agent_loses_its_session_is_still_one() {
+    let ground = Ground::new();
+    let (node, _) = Node::primary(&ground, 1, 1).await;
+    let primary = |status: &DatabaseStatus| status.role == DatabaseRole::Primary && status.lsn.is_some();
+    node.until("primary", primary).await;
+    let mut status = node.postgres.status();
+    let watcher = tokio::spawn(async move {
+        loop {
+            status.changed().await.unwrap();
+            let seen = status.borrow_and_update().clone();
+            if seen.role != DatabaseRole::Primary {
+                return seen;
+            }
+        }
+    });
+    let client = node.connect().await;
+    let mut clients = Vec::new();
+    while let Ok(client) = try_connect(node.config.ip, node.config.port).await {
+        clients.push(client);
+    }
+    // Whoever comes first gets the place of the agent.
+    let (ip, port) = (node.config.ip, node.config.port);
+    let takes_the_place = tokio::spawn(async move {
+        loop {
+            if let Ok(client) = try_connect(ip, port).await {
+                clients.push(client);
+            }
+        }
+    });
+    let agents = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%synchronous_standby_names%'
+                     AND pid <> pg_backend_pid()";
+    let crowded = |status: &DatabaseStatus| status.unfit.as_ref().is_some_and(|why| why.contains("too many clients"));
+    let begun = Instant::now();
+    while !crowded(&node.postgres.status().borrow()) {
+        assert!(begun.elapsed() < PATIENCE, "{:?}", node.postgres.status().borrow());
+        client.batch_execute(agents).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    takes_the_place.abort();
+    let _ = takes_the_place.await;
+    node.until("primary", primary).await;
+    assert!(!watcher.is_finished(), "{:?}", watcher.await);
+    watcher.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rewind_that_ends_before_it_has_changed_anything_leaves_a_standby() {
+    let ground = Ground::new();
+    let (one, promotion) = Node::primary(&ground, 1, 1).await;
+    let script = ground.0.path().join("pg_rewind");
+    let does = |lines: &str| {
+        std::fs::write(&script, format!("#!/bin/sh\n{lines}\n")).unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let mut config = Node::config(&ground, 2);
+    config.programs.insert("pg_rewind".into(), script.to_str().unwrap().into());
+    let two = Node::open(config).await.watched();
+    let primary = one.as_primary(1, promotion);
+    two.copy_from(primary.clone()).await.unwrap();
+    let standby = |status: &DatabaseStatus| status.role == DatabaseRole::Standby && status.unfit.is_none();
+
+    does("echo 'connection to server failed: Connection refused' >&2; exit 1");
+    let failed = two.postgres.rewind(primary.clone()).await.unwrap_err();
+    assert!(!matches!(failed, DatabaseError::Hopeless { .. }), "{failed:?}");
+    two.until("a standby again", standby).await;
+
+    // The leader changes, say, while it is under way.
+    let begin = async |lines: &str| {
+        does(&format!("{lines}; echo '1/4 kB (26%) copied' >&2; sleep 600"));
+        let (postgres, primary) = (two.postgres.clone(), primary.clone());
+        let rewind = tokio::spawn(async move { Database::rewind(postgres.as_ref(), primary).await });
+        two.until("rewinding", |status| status.progress == Some(26)).await;
+        rewind.abort();
+        let _ = rewind.await;
+    };
+    begin("echo 'pg_rewind: rewinding from last common checkpoint at 0/28 on timeline 1' >&2").await;
+    two.until("a standby again", standby).await;
+
+    begin("echo 'pg_rewind: need to copy 5 MB (total source directory size is 20 MB)' >&2").await;
+    let status = two.until("stopped", |status| status.role == DatabaseRole::Stopped && status.unfit.is_some()).await;
+    assert!(status.unfit.as_ref().unwrap().contains("must be cloned"), "{status:?}");
 }

@@ -1,5 +1,6 @@
 //! What is there before, and settings of others.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -204,4 +205,25 @@ async fn settings_that_cannot_be_loaded_are_named() {
     // What takes a restart, and a value that is refused, keep nothing else from being loaded.
     std::fs::write(&settings, format!("{text}\nwork_mem = much\nshared_buffers = 256MB\n")).unwrap();
     node.promote(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_a_server_that_runs_is_put_aside_before_it_is_too_large() {
+    let ground = Ground::new();
+    let (node, _) = Node::primary(&ground, 1, 1).await;
+    let log = node.config.run_dir.join("postgresql.log");
+    let length = || std::fs::metadata(&log).unwrap().len();
+    let mut text = "a line that somebody has logged\n".repeat(1 << 19);
+    text.push_str("the last of them\n");
+    std::fs::OpenOptions::new().append(true).open(&log).unwrap().write_all(text.as_bytes()).unwrap();
+    let begun = Instant::now();
+    while length() > 1 << 20 {
+        assert!(begun.elapsed() < PATIENCE, "{}", length());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let aside = std::fs::read_to_string(node.config.run_dir.join("postgresql.log.1")).unwrap();
+    assert!(aside.contains("the last of them\n"));
+    node.execute("DO $$ BEGIN RAISE LOG 'it goes on'; END $$").await;
+    let log = std::fs::read_to_string(&log).unwrap();
+    assert!(log.contains("it goes on") && !log.contains('\0'), "{log}");
 }
