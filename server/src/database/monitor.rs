@@ -25,6 +25,9 @@ const POLL: Duration = Duration::from_millis(250);
 /// Between two looks at the user's files, in polls.
 const ACCESS: u32 = 8;
 
+/// Between two checkpoints that are to free the disk. The tries of one take less.
+const FREE: Duration = Duration::from_secs(30);
+
 /// Who ran for this long is not one that keeps dying.
 const STABLE: Duration = Duration::from_secs(60);
 
@@ -99,11 +102,19 @@ impl Postgres {
         let mut ended = pin!(process::ended(pid));
         let mut access = None;
         let mut drift = Drift::default();
+        let mut freed: Option<Instant> = None;
         let mut count = 0;
         loop {
             tokio::select! {
                 () = &mut ended => return,
                 () = self.observe() => {}
+            }
+            if lock(&self.full).contains(&true) && freed.is_none_or(|at| at.elapsed() > FREE) {
+                // A standby keeps WAL until its next restartpoint, with a file of its own for each timeline. That comes by time
+                // or by how much was written, and not because there is no room.
+                tracing::info!("the disk is full: a checkpoint may remove WAL that is not needed");
+                freed = Some(Instant::now());
+                self.checkpoint();
             }
             self.keep_rule(&mut drift).await;
             if count % ACCESS == 0 {

@@ -164,9 +164,9 @@ impl Postgres {
         Ok(Promotion { timeline, start })
     }
 
-    /// Checkpoints without keeping anybody waiting: with much memory that takes long, and nobody depends on it but a
-    /// rewind, which looks for itself.
-    fn checkpoint(&self) {
+    /// Checkpoints (a standby: makes a restartpoint) without keeping anybody waiting: with much memory that takes long. Nobody
+    /// depends on it but a rewind, which looks for itself, and what waits for room on the disk.
+    pub(super) fn checkpoint(&self) {
         let own = &self.home.own;
         let (dir, port) = (own.socket_dir.clone(), own.port.get());
         let Some(user) = self.superuser.get().cloned() else { return };
@@ -181,7 +181,7 @@ impl Postgres {
             for _ in 0..CHECKPOINTS {
                 match checkpoint().await {
                     Ok(()) => return,
-                    Err(error) => tracing::warn!(error = error.chain(), "the checkpoint after the promotion failed"),
+                    Err(error) => tracing::warn!(error = error.chain(), "a checkpoint failed"),
                 }
                 tokio::time::sleep(BETWEEN_CHECKPOINTS).await;
             }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use qluster_consensus::database::{Database, DatabaseRole, SyncRule};
+use qluster_consensus::database::{Database, DatabaseRole, DatabaseStatus, SyncRule};
 use qluster_consensus::model::{Lsn, NodeId, Term};
 use qluster_server::database::Passwords;
 use tokio_postgres::NoTls;
@@ -297,4 +297,53 @@ async fn a_standby_whose_wal_is_gone_at_the_primary_says_so() {
     two.until("one that waits", |status| !status.streaming).await;
     tokio::time::sleep(Duration::from_secs(8)).await;
     assert!(!two.postgres.status().borrow().lacks_wal);
+}
+
+/// A filesystem in memory, until it is dropped.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    fn mount(dir: &std::path::Path, megabytes: u32) -> Option<Self> {
+        std::fs::create_dir(dir).unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={megabytes}m,mode=755"), "tmpfs"])
+            .arg(dir)
+            .status();
+        mounted.is_ok_and(|mounted| mounted.success()).then(|| Self(dir.to_owned()))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_whose_disk_is_full_removes_the_wal_that_it_does_not_need() {
+    let ground = Ground::new();
+    let Some(_small) = Small::mount(&ground.0.path().join("small"), 300) else {
+        eprintln!("skipped: mounting takes root");
+        return;
+    };
+    let (one, promotion) = Node::primary(&ground, 1, 1).await;
+    let mut config = Node::config(&ground, 2);
+    config.data_dir = ground.0.path().join("small/data");
+    let two = Node::open(config).await.watched();
+    two.copy_from(one.as_primary(1, promotion)).await.unwrap();
+    let full = |status: &DatabaseStatus| status.unfit.as_ref().is_some_and(|why| why.contains("is full"));
+    two.until("streaming", |status| status.streaming && !full(status)).await;
+    // Files of WAL that a restartpoint could remove, if there were one.
+    let client = one.connect().await;
+    client.batch_execute("CREATE TABLE t (i int)").await.unwrap();
+    let writes = tokio::spawn(async move {
+        loop {
+            for sql in ["INSERT INTO t VALUES (1)", "SELECT pg_switch_wal()", "CHECKPOINT"] {
+                client.batch_execute(sql).await.unwrap();
+            }
+        }
+    });
+    two.until("full", full).await;
+    writes.abort();
+    two.until("room again", |status| status.streaming && !full(status)).await;
 }
