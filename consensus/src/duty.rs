@@ -218,6 +218,8 @@ impl Duty {
     pub(crate) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
         let Some(mut inputs) = self.inputs.take() else { return };
         let mut told = Wanted::Rest;
+        // One that fails again in the same way does not fill the log.
+        let mut warned: Option<String> = None;
         loop {
             inputs.changed = false;
             let wanted = inputs.wanted();
@@ -239,11 +241,10 @@ impl Duty {
             };
             let failed = result.is_err();
             let note = result.err().map(|error| chain(&error));
-            if let Some(error) = &note
-                && *self.note.borrow() != note
-            {
+            if let Some(error) = note.as_ref().filter(|_| warned != note) {
                 tracing::warn!(error, "this node could not do what it has to");
             }
+            warned.clone_from(&note);
             self.tell(note);
             if inputs.changed && !failed {
                 continue;

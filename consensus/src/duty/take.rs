@@ -92,6 +92,9 @@ impl Duty {
             is_majority(&voters, |voter| promises.contains_key(&voter))
                 || is_whole(last_lead, last_promoted.as_ref(), promises, may_lead)
         };
+        let another_can = |promises: &BTreeMap<NodeId, Promise>| {
+            is_enough(promises) && matches!(choose(me, promises, may_lead), Choice::Other(_))
+        };
         if !goes_on {
             let mut own = pin!(self.promise(term));
             let own = loop {
@@ -99,8 +102,8 @@ impl Duty {
                 tokio::select! {
                     biased;
                     own = &mut own => break own,
-                    // A database that hangs is not waited for where the others are enough.
-                    () = tokio::time::sleep(left), if is_enough(&promises) => {
+                    // A database that hangs is not waited for where another can lead.
+                    () = tokio::time::sleep(left), if another_can(&promises) => {
                         break Err(DutyError::Refused("its database is still being fenced".into()));
                     }
                     Some((node, promise)) = recruiting.next() => drop(promises.insert(node, promise)),

@@ -86,7 +86,8 @@ impl WalHistory {
         Self(self.0.iter().filter(|start| start.term < term).copied().collect())
     }
 
-    /// The starts that came true: those beyond the end never did.
+    /// The starts that came true: those beyond the end never did. One at the end counts here: who promoted and wrote nothing
+    /// may have a timeline of its own, which a rewind undoes.
     fn up_to(&self, end: Lsn) -> &[WalStart] {
         let count = self.0.iter().take_while(|start| start.lsn <= end).count();
         &self.0[..count]

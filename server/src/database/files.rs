@@ -4,7 +4,7 @@
 //! account itself could not read.
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,11 @@ impl Files {
         if self.read(path)?.as_deref() == Some(text) {
             return Ok(false);
         }
+        self.replace(path, text.as_bytes(), mode)?;
+        Ok(true)
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".qluster-tmp");
         let temporary = path.with_file_name(name);
@@ -30,12 +35,41 @@ impl Files {
         let failed = |action| Error::file(action, &temporary);
         let options = OpenOptions::new().write(true).create_new(true).mode(0o600).clone();
         let mut file = options.open(&temporary).map_err(failed("create"))?;
-        file.write_all(text.as_bytes()).map_err(failed("write"))?;
-        self.give(&file, mode).map_err(failed("give away"))?;
-        file.sync_all().map_err(failed("sync"))?;
-        std::fs::rename(&temporary, path).map_err(Error::file("replace", path))?;
-        sync_parent(path)?;
-        Ok(true)
+        let mut fill = || {
+            file.write_all(bytes).map_err(failed("write"))?;
+            self.give(&file, mode).map_err(failed("give away"))?;
+            file.sync_all().map_err(failed("sync"))?;
+            std::fs::rename(&temporary, path).map_err(Error::file("replace", path))
+        };
+        if let Err(error) = fill() {
+            // Where there is no room, half of it must not take what there was.
+            remove_file(&temporary)?;
+            return Err(error);
+        }
+        sync_parent(path)
+    }
+
+    /// Empties a file of the account that has more than `limit` bytes; the last of them are kept in `aside`. Others may have it
+    /// open: it stays the same file, and is emptied also where there is no room to keep anything.
+    pub(super) fn put_aside(&self, path: &Path, aside: &Path, limit: u64) -> Result<()> {
+        let options = OpenOptions::new().read(true).write(true).custom_flags(no_link()).clone();
+        let mut file = match options.open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(Error::file("open", path)(error)),
+        };
+        let about = file.metadata().map_err(Error::file("read", path))?;
+        let account = &self.accounts.database;
+        if self.accounts.drops && about.uid() != account.uid {
+            return Err(Error::Unfit(format!("{} does not belong to `{}`", path.display(), account.name)));
+        }
+        if !about.is_file() || about.len() <= limit {
+            return Ok(());
+        }
+        let last = ending(&mut file, limit).map_err(Error::file("read", path));
+        let kept = last.and_then(|last| self.replace(aside, &last, 0o640));
+        file.set_len(0).map_err(Error::file("empty", path))?;
+        kept
     }
 
     /// The text of a file that the account may read; None where there is none.
@@ -61,8 +95,7 @@ impl Files {
     /// Opens a file to append to, of the account.
     pub(super) fn append(&self, path: &Path) -> Result<File> {
         let options = OpenOptions::new().append(true).create(true).mode(0o600).clone();
-        let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
-        let file = options.clone().custom_flags(flags).open(path).map_err(Error::file("open", path))?;
+        let file = options.clone().custom_flags(no_link()).open(path).map_err(Error::file("open", path))?;
         self.give(&file, 0o640).map_err(Error::file("give away", path))?;
         Ok(file)
     }
@@ -123,14 +156,49 @@ fn sync_parent(path: &Path) -> Result<()> {
 
 /// The last `limit` bytes of a file that others write.
 pub(super) fn tail(path: &Path, limit: u64) -> String {
-    use std::io::{Seek, SeekFrom};
-    let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(limit)))?;
-        let mut bytes = Vec::new();
-        file.take(limit).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
+    let read = || ending(&mut OpenOptions::new().read(true).custom_flags(no_link()).open(path)?, limit);
     String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
+}
+
+fn ending(file: &mut File, limit: u64) -> std::io::Result<Vec<u8>> {
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(limit)))?;
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The flag by which a link is not opened.
+fn no_link() -> i32 {
+    i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_put_aside_where_it_is_large_and_is_what_it_seems() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files { accounts: Accounts::find(None).unwrap() };
+        let (log, aside, link) = (dir.path().join("log"), dir.path().join("log.1"), dir.path().join("link"));
+        files.put_aside(&log, &aside, 4).unwrap();
+        let mut open = files.append(&log).unwrap();
+        open.write_all(b"1234").unwrap();
+        files.put_aside(&log, &aside, 4).unwrap();
+        assert!(!aside.exists());
+        open.write_all(b"5678").unwrap();
+        files.put_aside(&log, &aside, 4).unwrap();
+        open.write_all(b"9").unwrap();
+        assert_eq!((std::fs::read(&aside).unwrap(), std::fs::read(&log).unwrap()), (b"5678".to_vec(), b"9".to_vec()));
+
+        std::os::unix::fs::symlink(&log, &link).unwrap();
+        assert!(files.put_aside(&link, &aside, 0).is_err());
+        assert_eq!(tail(&link, 9), "");
+        // Where nothing can be kept, the file is emptied all the same, and nothing half is left.
+        std::fs::create_dir(dir.path().join("taken")).unwrap();
+        assert!(files.put_aside(&log, &dir.path().join("taken"), 0).is_err());
+        assert_eq!(std::fs::read(&log).unwrap(), b"");
+        assert!(!dir.path().join("taken.qluster-tmp").exists());
+    }
 }

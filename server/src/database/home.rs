@@ -38,7 +38,7 @@ const INCLUDE: &str = "include_if_exists = 'qluster.conf'";
 /// The last of the user's rules on who may connect that PostgreSQL took.
 const GOOD_RULES: &str = "qluster_hba.good";
 
-/// The log is put aside at a start when it is larger.
+/// The log is put aside when it is larger.
 const LOG_LIMIT: u64 = 16 << 20;
 
 /// Where a database lives, and under which account.
@@ -223,19 +223,16 @@ impl Home {
         // A standby has no clients that could see too much.
         self.write_access(Some(Access::Open))?;
         self.write_passfile()?;
-        self.mark_standby()?;
-        self.limit_log()
+        self.mark_standby()
     }
 
-    /// Puts the log of PostgreSQL aside where it is large. It is copied and cut, since a server that runs keeps the file
+    /// Puts the log of PostgreSQL aside where it is large. It is copied and emptied, since a server that runs keeps the file
     /// open; what that says between the two is lost.
-    pub(super) fn limit_log(&self) -> Result<()> {
+    pub(super) fn limit_log(&self) {
         let log = self.log_file();
-        if !std::fs::metadata(&log).is_ok_and(|about| about.len() > LOG_LIMIT) {
-            return Ok(());
+        if let Err(error) = self.files.put_aside(&log, &log.with_extension("log.1"), LOG_LIMIT) {
+            tracing::warn!(error = error.chain(), "the log of PostgreSQL could not be put aside");
         }
-        self.files.write(&log.with_extension("log.1"), &files::tail(&log, LOG_LIMIT), 0o640)?;
-        self.files.append(&log)?.set_len(0).map_err(Error::file("cut", &log))
     }
 
     /// Makes any start of PostgreSQL that of a standby. A running one, primary or not, does not look at this file.

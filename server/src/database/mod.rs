@@ -70,7 +70,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -127,6 +127,8 @@ pub struct Postgres {
     superuser: OnceLock<String>,
     /// Whether it was stopped on purpose, so that it is not started again unasked.
     held: AtomicBool,
+    /// Until when it is not started either.
+    held_until: Mutex<Option<Instant>>,
     /// That it is being rebuilt, and how far that is.
     rebuilding: Mutex<Option<Option<u8>>>,
     /// Why it is unfit, where the monitor found that out.
@@ -171,6 +173,7 @@ impl Postgres {
             session: Mutex::default(),
             superuser: OnceLock::new(),
             held: AtomicBool::new(false),
+            held_until: Mutex::new(None),
             rebuilding: Mutex::default(),
             trouble: Mutex::default(),
             faulty: Mutex::default(),

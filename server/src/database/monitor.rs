@@ -136,7 +136,11 @@ impl Postgres {
 
     /// Starts PostgreSQL where it ended unasked, or never ran.
     async fn restart(&self, backoff: &mut Backoff, first: bool) {
-        let wanted = || !self.held.load(Ordering::SeqCst) && matches!(self.home.contents(), Ok(Contents::Database(_)));
+        let held = || {
+            let until = *lock(&self.held_until);
+            self.held.load(Ordering::SeqCst) || until.is_some_and(|until| Instant::now() < until)
+        };
+        let wanted = || !held() && matches!(self.home.contents(), Ok(Contents::Database(_)));
         if !wanted() || self.home.broken().is_some() {
             *backoff = Backoff::default();
             return;
@@ -211,8 +215,9 @@ impl Postgres {
         if self.home.pid().is_none() {
             return self.not_running();
         }
+        let kept = lock(&self.session).is_some();
         let mut asked = self.ask().await;
-        if matches!(&asked, Err(Error::Query { .. })) {
+        if kept && matches!(&asked, Err(Error::Query { .. })) {
             // Whoever ended the session of the agent did not end PostgreSQL.
             self.drop_session();
             asked = self.ask().await;
@@ -228,9 +233,8 @@ impl Postgres {
 
     async fn limit_log(&self) {
         let home = self.home.clone();
-        // The agent is stopping, where it was not done.
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || home.limit_log()).await {
-            tracing::warn!(error = error.chain(), "the log of PostgreSQL could not be put aside");
+        if let Err(error) = tokio::task::spawn_blocking(move || home.limit_log()).await {
+            tracing::debug!(%error, "the log of PostgreSQL was not looked at: the agent is stopping");
         }
     }
 
@@ -284,6 +288,10 @@ impl Postgres {
             _ => DatabaseRole::Starting,
         };
         let mut status = DatabaseStatus::unknown(role);
+        if role == DatabaseRole::Standby && session::is_crowded(error) {
+            // It is well, and told whom to follow.
+            status.follows = self.home.directions().primary().map(|primary| (primary.node, primary.term));
+        }
         status.unfit = Some(starting.or_else(|| lock(&self.trouble).clone()).unwrap_or_else(|| error.chain()));
         status
     }

@@ -1,7 +1,7 @@
 //! Rewinding a database that has diverged from its primary's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use qluster_consensus::database::{DatabaseRole, Primary};
@@ -77,19 +77,24 @@ impl Drop for Rebuilding<'_> {
     }
 }
 
-/// Keeps the monitor from starting PostgreSQL, until it is dropped.
-pub(super) struct Held<'a>(&'a AtomicBool);
+/// Keeps the monitor from starting PostgreSQL, until a little after it is dropped: what failed is tried again soon, and
+/// data that has diverged is not to be read meanwhile.
+pub(super) struct Held<'a>(&'a Postgres);
+
+/// Longer than the pause between two tries.
+const HELD: Duration = Duration::from_secs(5);
 
 impl<'a> Held<'a> {
     pub(super) fn begin(postgres: &'a Postgres) -> Self {
         postgres.held.store(true, Ordering::SeqCst);
-        Self(&postgres.held)
+        Self(postgres)
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::SeqCst);
+        *lock(&self.0.held_until) = Some(Instant::now() + HELD);
+        self.0.held.store(false, Ordering::SeqCst);
     }
 }
 
@@ -126,8 +131,8 @@ impl Postgres {
         self.streams_from(primary).await
     }
 
-    /// Runs pg_rewind. Where it ends before it has changed anything, the data is as it was, and is a standby's again;
-    /// also where nobody waits for it any more, which ends it.
+    /// Runs pg_rewind. Where it ends before it has changed anything, since there is nothing to do or it failed, the data is
+    /// as it was, and is a standby's again; also where nobody waits for it any more, which ends it.
     async fn run_rewind(&self, turn: &Turn, command: Command, rebuilding: &Rebuilding<'_>) -> Result<()> {
         let (home, turn) = (self.home.clone(), turn.clone());
         let (_waits, nobody_waits) = oneshot::channel::<()>();
@@ -149,7 +154,6 @@ impl Postgres {
                 Ok(()) => programs::run_until(command, "pg_rewind", line, async { drop(nobody_waits.await) }).await,
                 Err(error) => Err(error),
             };
-            let Err(error) = rewound else { return Ok(()) };
             if !begun {
                 let restored = blocking(home, |home| {
                     home.mark_standby()?;
@@ -158,7 +162,7 @@ impl Postgres {
                 restored.await?;
             }
             drop(turn);
-            Err(error)
+            rewound.map(drop)
         });
         loop {
             tokio::select! {

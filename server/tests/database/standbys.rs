@@ -331,19 +331,26 @@ async fn a_standby_whose_disk_is_full_removes_the_wal_that_it_does_not_need() {
     config.data_dir = ground.0.path().join("small/data");
     let two = Node::open(config).await.watched();
     two.copy_from(one.as_primary(1, promotion)).await.unwrap();
-    let full = |status: &DatabaseStatus| status.unfit.as_ref().is_some_and(|why| why.contains("is full"));
+    fn full(status: &DatabaseStatus) -> bool {
+        status.unfit.as_ref().is_some_and(|why| why.contains("is full"))
+    }
     two.until("streaming", |status| status.streaming && !full(status)).await;
-    // Files of WAL that a restartpoint could remove, if there were one.
-    let client = one.connect().await;
-    client.batch_execute("CREATE TABLE t (i int)").await.unwrap();
-    let writes = tokio::spawn(async move {
-        loop {
-            for sql in ["INSERT INTO t VALUES (1)", "SELECT pg_switch_wal()", "CHECKPOINT"] {
-                client.batch_execute(sql).await.unwrap();
-            }
-        }
-    });
-    two.until("full", full).await;
-    writes.abort();
+    // Otherwise eight files are kept, each with its copies of earlier timelines, and others get another name.
+    for setting in ["wal_keep_size = 0", "wal_recycle = off"] {
+        two.execute(&format!("ALTER SYSTEM SET {setting}")).await;
+    }
+    // Each promotion begins a file of WAL, and each switch. A restartpoint could remove those before, if there were one.
+    let mut status = two.postgres.status();
+    let seen = tokio::spawn(async move { status.wait_for(full).await.map(drop) });
+    let mut term = 1;
+    while !seen.is_finished() {
+        term += 1;
+        one.postgres.fence(DEADLINE).await.unwrap();
+        let promotion = one.promote(term).await;
+        one.execute("SELECT pg_switch_wal()").await;
+        two.postgres.fence(DEADLINE).await.unwrap();
+        two.postgres.follow(one.as_primary(term, promotion)).await.unwrap();
+        two.until("streaming", |status| status.streaming).await;
+    }
     two.until("room again", |status| status.streaming && !full(status)).await;
 }
