@@ -374,6 +374,7 @@ impl Databases {
                     deaf: Mutex::default(),
                     broken: Mutex::default(),
                     panics: Mutex::default(),
+                    hangs: Mutex::default(),
                     unpromotable: Mutex::default(),
                     unrewindable: Mutex::default(),
                 })
@@ -419,6 +420,7 @@ pub struct ModelDatabase {
     /// Whether a rewind fails, as it does while its primary cannot be reached.
     unrewindable: Mutex<bool>,
     panics: Mutex<bool>,
+    hangs: Mutex<bool>,
     unpromotable: Mutex<Option<String>>,
 }
 
@@ -455,6 +457,11 @@ impl ModelDatabase {
     /// Cannot be fenced any more.
     pub fn break_down(&self, reason: &str) {
         *self.broken.lock().unwrap() = Some(reason.to_owned());
+    }
+
+    /// Is never done with being fenced.
+    pub fn hang_when_fenced(&self) {
+        *self.hangs.lock().unwrap() = true;
     }
 
     /// Panics when it is fenced.
@@ -582,6 +589,9 @@ impl Database for ModelDatabase {
 
     fn fence(&self, _: Duration) -> Done<Lsn> {
         assert!(!*self.panics.lock().unwrap(), "it panics, as it was told to");
+        if *self.hangs.lock().unwrap() {
+            return futures::future::pending().boxed();
+        }
         if let Some(reason) = self.broken.lock().unwrap().clone() {
             let attempted = "fence the database".to_owned();
             return futures::future::ready(Err(DatabaseError::Unfit { attempted, reason })).boxed();

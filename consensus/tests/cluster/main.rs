@@ -651,6 +651,25 @@ async fn a_node_whose_database_cannot_be_promoted_does_not_lead_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_database_hangs_hands_over_once_the_others_have_promised() {
+    let cluster = Harness::with_databases(3).await;
+    let before = cluster.leader().await;
+    let first = before.id;
+    cluster.write_acknowledged(10).await;
+    let [target, other] = others(first);
+    cluster.following(target, first).await;
+    cluster.database(target).hang_when_fenced();
+    let leader = cluster.node(first);
+    let asked = tokio::spawn(async move { leader.switch_over(target, "test").await });
+    eventually("another leads", || {
+        let leads = |id: &NodeId| cluster.node(*id).is_leader().is_ok_and(|now| now.term > before.term);
+        [first, other].iter().any(|id| leads(id) && cluster.database(*id).serves())
+    })
+    .await;
+    assert!(asked.await.unwrap().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_of_which_a_task_has_panicked_says_so() {
     let cluster = Harness::with_databases(3).await;
     let leader = cluster.leader().await.id;
