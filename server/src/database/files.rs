@@ -43,7 +43,9 @@ impl Files {
         };
         if let Err(error) = fill() {
             // Where there is no room, half of it must not take what there was.
-            remove_file(&temporary)?;
+            if let Err(left) = remove_file(&temporary) {
+                tracing::warn!(error = left.chain(), "what could not be written is left behind");
+            }
             return Err(error);
         }
         sync_parent(path)

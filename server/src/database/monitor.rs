@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use qluster_consensus::database::{DatabaseRole, DatabaseStatus};
+use tokio::task::JoinHandle;
 
 use super::Postgres;
 use super::drift::Drift;
@@ -25,7 +26,7 @@ const POLL: Duration = Duration::from_millis(250);
 /// Between two looks at the user's files, in polls.
 const ACCESS: u32 = 8;
 
-/// Between two checkpoints that are to free the disk. The tries of one take less.
+/// Between two checkpoints that are to free the disk, at least.
 const FREE: Duration = Duration::from_secs(30);
 
 /// Who ran for this long is not one that keeps dying.
@@ -102,19 +103,23 @@ impl Postgres {
         let mut ended = pin!(process::ended(pid));
         let mut access = None;
         let mut drift = Drift::default();
-        let mut freed: Option<Instant> = None;
+        let mut freed = None;
+        let mut frees: Option<JoinHandle<()>> = None;
         let mut count = 0;
         loop {
             tokio::select! {
                 () = &mut ended => return,
                 () = self.observe() => {}
             }
-            if lock(&self.full).contains(&true) && freed.is_none_or(|at| at.elapsed() > FREE) {
+            // One that takes long must not be joined by others, each with a session of its own.
+            let due = freed.is_none_or(|at: Instant| at.elapsed() > FREE)
+                && frees.as_ref().is_none_or(JoinHandle::is_finished);
+            if due && lock(&self.full).contains(&true) {
                 // A standby keeps WAL until its next restartpoint, with a file of its own for each timeline. That comes by time
                 // or by how much was written, and not because there is no room.
                 tracing::info!("the disk is full: a checkpoint may remove WAL that is not needed");
                 freed = Some(Instant::now());
-                self.checkpoint();
+                frees = self.checkpoint();
             }
             self.keep_rule(&mut drift).await;
             if count % ACCESS == 0 {

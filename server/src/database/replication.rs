@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use qluster_consensus::database::{Primary, Promotion, SyncRule};
 use qluster_consensus::model::Lsn;
 use rustix::process::Signal;
+use tokio::task::JoinHandle;
 
 use super::error::{Error, Result};
 use super::hba::Access;
@@ -165,12 +166,12 @@ impl Postgres {
     }
 
     /// Checkpoints (a standby: makes a restartpoint) without keeping anybody waiting: with much memory that takes long. Nobody
-    /// depends on it but a rewind, which looks for itself, and what waits for room on the disk.
-    pub(super) fn checkpoint(&self) {
+    /// depends on it but a rewind, which looks for itself, and what waits for room on the disk. The task goes on by itself.
+    pub(super) fn checkpoint(&self) -> Option<JoinHandle<()>> {
         let own = &self.home.own;
         let (dir, port) = (own.socket_dir.clone(), own.port.get());
-        let Some(user) = self.superuser.get().cloned() else { return };
-        tokio::spawn(async move {
+        let user = self.superuser.get().cloned()?;
+        Some(tokio::spawn(async move {
             let checkpoint = async || {
                 let client = session::connect_own(&dir, port, &user, To::Act).await?;
                 let done = client.batch_execute("CHECKPOINT").await;
@@ -185,7 +186,7 @@ impl Postgres {
                 }
                 tokio::time::sleep(BETWEEN_CHECKPOINTS).await;
             }
-        });
+        }))
     }
 
     /// Creates the role that standbys connect as, with what pg_rewind needs, or brings it up to date.

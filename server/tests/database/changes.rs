@@ -365,3 +365,30 @@ async fn a_rewind_that_ends_before_it_has_changed_anything_leaves_a_standby() {
     let status = two.until("stopped", |status| status.role == DatabaseRole::Stopped && status.unfit.is_some()).await;
     assert!(status.unfit.as_ref().unwrap().contains("must be cloned"), "{status:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rewind_that_fails_after_it_has_changed_something_asks_for_a_clone() {
+    let ground = Ground::new();
+    let (one, promotion) = Node::primary(&ground, 1, 1).await;
+    one.execute("CREATE TABLE t (id int)").await;
+    let versions = std::fs::read_dir("/usr/lib/postgresql").unwrap().flatten();
+    let real = versions.map(|version| version.path().join("bin/pg_rewind")).find(|path| path.exists()).unwrap();
+    // What says that it has begun is PostgreSQL's own.
+    let script = ground.0.path().join("pg_rewind");
+    std::fs::write(&script, format!("#!/bin/sh\n{} \"$@\"\nexit 1\n", real.display())).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut config = Node::config(&ground, 2);
+    config.programs.insert("pg_rewind".into(), script.to_str().unwrap().into());
+    let two = Node::open(config).await.watched();
+    let primary = one.as_primary(1, promotion);
+    two.copy_from(primary.clone()).await.unwrap();
+    two.postgres.fence(DEADLINE).await.unwrap();
+    two.promote(2).await;
+    for node in [&one, &two] {
+        node.execute("INSERT INTO t VALUES (1)").await;
+    }
+    let failed = two.postgres.rewind(primary).await.unwrap_err();
+    assert!(matches!(failed, DatabaseError::Hopeless { .. }), "{failed:?}");
+    let status = two.until("stopped", |status| status.role == DatabaseRole::Stopped && status.unfit.is_some()).await;
+    assert!(status.unfit.as_ref().unwrap().contains("must be cloned"), "{status:?}");
+}
