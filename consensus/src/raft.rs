@@ -3,40 +3,36 @@
 //! openraft's settings are fixed when it starts, and ours are live; so when a replicated timing changes, each node
 //! stops its core and starts another over the same store. A leader restores itself in its own term, then, and only then.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::convert::identity;
-use std::sync::atomic::{AtomicU64, Ordering};
+mod promises;
+mod serve;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
-use openraft::storage::RaftLogStorage;
-use openraft::{RaftLogReader, ServerState, Snapshot, SnapshotPolicy};
+use openraft::{RaftLogReader, ServerState, SnapshotPolicy};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use crate::clock::{Clock, Instant};
-use crate::durability::lease_end;
 use crate::machine::Machine;
 use crate::model::{Config, LogIndex, NodeId, Term, WalPosition};
 use crate::network::Network;
 use crate::observe::Observers;
 use crate::random::Random;
-use crate::sabotage::{self, Sabotage};
 use crate::store::Store;
-use crate::transport::{PeerResponse, SnapshotChunk, Transport};
+use crate::transport::Transport;
 use crate::types::{Peer, Raft, TypeConfig};
 use crate::version::{Spoken, Version};
+pub(crate) use promises::Contact;
+use promises::Leases;
 
 /// A snapshot is made after so many entries, and as many are kept behind it for nodes that lag a little.
 const LOGS_PER_SNAPSHOT: u64 = 1000;
-/// A snapshot that a leader sends may be so large, in bytes.
-const LARGEST_SNAPSHOT: usize = 64 * 1024 * 1024;
 
 /// A core that has started tells its seat within this time.
 const STARTUP: Duration = Duration::from_secs(10);
@@ -65,15 +61,6 @@ struct Shared {
     snapshot: Mutex<Option<(Uuid, Vec<u8>)>>,
 }
 
-/// The last time that this node heard from a leader that it follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Contact {
-    pub(crate) at: Instant,
-    /// Until when this node votes for no other, as it has told the leader: a shorter node time-out that is set later
-    /// does not shorten it. None where the leader hands its lead over.
-    promised: Option<Instant>,
-}
-
 /// What a core's network needs to know.
 pub(crate) struct Context {
     pub(crate) id: NodeId,
@@ -89,16 +76,6 @@ pub(crate) struct Context {
     pub(crate) removed: watch::Sender<bool>,
     /// Makes this node stand for election at once, where it may.
     pub(crate) stand: Arc<Notify>,
-}
-
-/// What voters have promised to the leader of a term: to vote for no other until some instant.
-#[derive(Default)]
-pub(crate) struct Leases {
-    term: u64,
-    until: BTreeMap<NodeId, Instant>,
-    /// The newest term that this node has begun to hand over: whoever takes over may be voted for in spite of all
-    /// promises, so that term has no lease any more.
-    handed_over: Option<u64>,
 }
 
 /// Raft's own view of who leads, which is no proof of authority: an isolated leader keeps it.
@@ -155,20 +132,6 @@ impl Seats {
         }
         self.metrics = self.rebuilt.borrow_and_update().server_metrics();
         self.metrics.borrow_and_update();
-    }
-}
-
-impl Leases {
-    /// Notes that `node` promised the leader of `term` to vote for no other until then.
-    pub(crate) fn note(&mut self, term: u64, node: NodeId, until: Instant) {
-        if term > self.term {
-            self.term = term;
-            self.until.clear();
-        }
-        if term == self.term {
-            let known = self.until.entry(node).or_default();
-            *known = until.max(*known);
-        }
     }
 }
 
@@ -323,16 +286,6 @@ impl Core {
         *lock(&self.0.context.candidate) = position;
     }
 
-    /// Follows the contact to leaders.
-    pub(crate) fn heard(&self) -> watch::Receiver<Option<Contact>> {
-        self.0.heard.subscribe()
-    }
-
-    /// Whether the leader of `term` told this node that it hands its lead over.
-    pub(crate) fn was_handed_over(&self, term: Term) -> bool {
-        self.0.handed_over.load(Ordering::Relaxed) >= term.0
-    }
-
     pub(crate) fn observers(&self) -> &Observers {
         &self.0.observers
     }
@@ -398,205 +351,14 @@ impl Core {
         }
     }
 
-    /// Ends the lease of this node as the leader of `term` for good: its lead is being handed over.
-    pub(crate) fn end_lease(&self, term: Term) {
-        let mut leases = lock(&self.0.context.leases);
-        leases.handed_over = leases.handed_over.max(Some(term.0));
-    }
-
-    /// Whether the lease of this node as the leader of `term` was ended for good.
-    fn is_given_up(&self, term: Term) -> bool {
-        lock(&self.0.context.leases).handed_over >= Some(term.0)
-    }
-
     /// Makes this node stand for election at once, where it may.
     pub(crate) fn stand_at_once(&self) {
         self.0.context.stand.notify_one();
     }
 
-    /// When the lease of this node as the leader of `term` ends, where a majority has promised one.
-    pub(crate) fn lease_end(&self, term: Term) -> Option<Instant> {
-        let now = self.clock().now();
-        let own = now + self.config().node_timeout.get();
-        let voters = self.voters();
-        let leases = lock(&self.0.context.leases);
-        if leases.handed_over >= Some(term.0) && !sabotage::is(Sabotage::LeaseInHandOver) {
-            return None;
-        }
-        lease_end(&voters, |voter| {
-            if voter == self.id() {
-                return Some(own);
-            }
-            // The leader's own setting bounds the promises of voters that have not applied a lower one yet.
-            let promised = (leases.term == term.0).then(|| leases.until.get(&voter)).flatten();
-            promised.map(|&until| until.min(own))
-        })
-    }
-
     /// Notes that a peer said that this node was removed from the cluster.
     pub(crate) fn note_removal(&self) {
         self.0.context.removed.send_if_modified(|removed| !std::mem::replace(removed, true));
-    }
-
-    /// Whether this node must vote for nobody because it heard from a leader lately, or did before it restarted: its
-    /// promise outlives it.
-    pub(crate) fn promised_to_a_leader(&self) -> bool {
-        let timeout = self.config().node_timeout.get();
-        let now = self.clock().now();
-        let heard = *self.0.heard.borrow();
-        heard.and_then(|heard| heard.promised).is_some_and(|until| now < until)
-            || (now < self.0.started + timeout && self.seat().leader.is_some_and(|leader| leader != self.id()))
-    }
-
-    /// Notes that a leader was heard, and promised to vote for no other for so long.
-    fn note_contact(&self, promise: Option<Duration>) {
-        let at = self.clock().now();
-        self.0.heard.send_modify(|heard| {
-            let earlier = heard.and_then(|heard| heard.promised);
-            *heard = Some(Contact { at, promised: promise.map(|promise| earlier.unwrap_or(at).max(at + promise)) });
-        });
-    }
-
-    /// Serves an append of a peer. While the core is rebuilt it fails, and the peer tries again: appends that waited
-    /// might overtake each other, and openraft takes a conflict behind an acknowledged entry for a lost log.
-    pub(crate) async fn append(&self, request: AppendEntriesRequest<TypeConfig>) -> PeerResponse {
-        if *self.0.rebuilding.borrow() {
-            return PeerResponse::Failed("its Raft core is being rebuilt".into());
-        }
-        match self.raft().append_entries(request).await {
-            Ok(response) => {
-                let node_timeout = self.config().node_timeout;
-                if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
-                    self.note_contact(Some(node_timeout.get()));
-                }
-                PeerResponse::Append { response, node_timeout }
-            }
-            Err(error) => failed(error),
-        }
-    }
-
-    /// Serves a vote of a peer. A transfer of leadership was allowed by the leader that this node has promised to; and
-    /// that leader itself may be voted for, since the promise is to vote for no other: it has just restarted.
-    pub(crate) async fn vote(&self, mut request: VoteRequest<TypeConfig>) -> PeerResponse {
-        let raft = self.ready().await;
-        request.leadership_transfer |= self.voted_for_the_same(&request);
-        if self.must_wait() && !request.leadership_transfer {
-            return self.reject();
-        }
-        raft.vote(request).await.map_or_else(failed, PeerResponse::Vote)
-    }
-
-    /// Serves a pre-vote of a peer.
-    pub(crate) async fn pre_vote(&self, request: VoteRequest<TypeConfig>) -> PeerResponse {
-        let raft = self.ready().await;
-        if !self.must_wait() {
-            return raft.pre_vote(request).await.map_or_else(failed, PeerResponse::Vote);
-        }
-        if !self.voted_for_the_same(&request) {
-            return self.reject();
-        }
-        // As openraft answers, but for its own lease, from which it exempts nobody.
-        let own = raft.server_metrics().borrow_watched().vote;
-        match self.0.store.clone().get_log_state().await {
-            Ok(log) => {
-                let granted = request.last_log_id >= log.last_log_id && request.vote >= own;
-                PeerResponse::Vote(VoteResponse::new(own, log.last_log_id, granted))
-            }
-            Err(error) => failed(error),
-        }
-    }
-
-    /// Whether it is promised to a leader that this node votes for nobody else.
-    fn must_wait(&self) -> bool {
-        self.promised_to_a_leader() && !sabotage::is(Sabotage::VoteInSpiteOfPromise)
-    }
-
-    /// Whether it is the candidate that this node voted for, or follows.
-    fn voted_for_the_same(&self, request: &VoteRequest<TypeConfig>) -> bool {
-        let own = self.raft().server_metrics().borrow_watched().vote;
-        own.leader_id().voted_for == request.vote.leader_id().voted_for
-    }
-
-    /// A vote for nobody. It carries this node's own vote: given the candidate's back, the candidate would adopt the
-    /// hypothetical term of a pre-vote, and unseat the leader.
-    pub(crate) fn reject(&self) -> PeerResponse {
-        let vote = self.raft().server_metrics().borrow_watched().vote;
-        PeerResponse::Vote(VoteResponse::new(vote, None, false))
-    }
-
-    pub(crate) async fn transfer(&self, request: openraft::raft::TransferLeaderRequest<TypeConfig>) -> PeerResponse {
-        // Whoever is to lead now may be voted for although the leader was heard lately; that is for this leader to say,
-        // and for none before it.
-        let own = self.raft().server_metrics().borrow_watched().vote;
-        if *request.from_leader() == own {
-            self.note_contact(None);
-            self.0.handed_over.fetch_max(own.leader_id().term, Ordering::Relaxed);
-        }
-        let taken = self
-            .on_core(|raft| {
-                let request = request.clone();
-                async move { raft.handle_transfer_leader(request).await }.boxed()
-            })
-            .await;
-        taken.map_or_else(identity, PeerResponse::Transfer)
-    }
-
-    /// Serves a piece of a snapshot, and installs it when it is whole.
-    pub(crate) async fn snapshot(&self, chunk: SnapshotChunk) -> PeerResponse {
-        let data = {
-            let mut receiving = lock(&self.0.snapshot);
-            let (transfer, data) = receiving.get_or_insert_with(|| (chunk.transfer, Vec::new()));
-            if *transfer != chunk.transfer {
-                (*transfer, *data) = (chunk.transfer, Vec::new());
-            }
-            if data.len() as u64 != chunk.offset || data.len() + chunk.data.len() > LARGEST_SNAPSHOT {
-                let reason =
-                    format!("a piece of a snapshot for offset {} does not follow {} bytes", chunk.offset, data.len());
-                *receiving = None;
-                return PeerResponse::Failed(reason);
-            }
-            data.extend_from_slice(&chunk.data);
-            if !chunk.last {
-                return PeerResponse::SnapshotPart;
-            }
-            receiving.take().map(|(_, data)| data).unwrap_or_default()
-        };
-        // openraft stops for good when a snapshot cannot be installed, as it does when a disk fails.
-        if let Err(error) = self.machine().check(&data) {
-            tracing::warn!(%error, "a snapshot that a peer sent is refused");
-            return PeerResponse::Failed(format!("the snapshot cannot be read: {error}"));
-        }
-        let installed = self
-            .on_core(|raft| {
-                let snapshot = Snapshot { meta: chunk.meta.clone(), snapshot: data.clone() };
-                async move { raft.install_full_snapshot(chunk.vote, snapshot).await }.boxed()
-            })
-            .await;
-        if installed.is_ok() {
-            self.note_contact(Some(self.config().node_timeout.get()));
-        }
-        installed.map_or_else(identity, PeerResponse::Snapshot)
-    }
-
-    /// Has the core serve a request, again where it was rebuilt meanwhile.
-    async fn on_core<T, E: std::fmt::Display>(
-        &self,
-        serve: impl Fn(Raft) -> BoxFuture<'static, Result<T, E>> + Send,
-    ) -> Result<T, PeerResponse> {
-        let mut rebuilt = self.0.raft.subscribe();
-        loop {
-            self.ready().await;
-            let raft = rebuilt.borrow_and_update().clone();
-            match serve(raft).await {
-                Ok(served) => return Ok(served),
-                Err(error) => {
-                    self.ready().await;
-                    if !rebuilt.has_changed().unwrap_or(false) {
-                        return Err(PeerResponse::Failed(error.to_string()));
-                    }
-                }
-            }
-        }
     }
 
     pub(crate) fn failed(
@@ -606,10 +368,6 @@ impl Core {
     ) -> RaftError {
         RaftError::Failed { node: self.id(), attempted, source: Box::new(error) }
     }
-}
-
-fn failed(error: impl std::fmt::Display) -> PeerResponse {
-    PeerResponse::Failed(error.to_string())
 }
 
 /// Locks, going on after a panic of another holder: what is locked here is replaced as a whole.
