@@ -65,12 +65,14 @@ pub trait Database: Send + Sync + 'static {
     /// once it streams: that is in the status.
     fn follow(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
-    /// Rewinds a database whose WAL has diverged from `primary`'s (pg_rewind), and returns when it follows that
-    /// primary in a consistent state. It fails as [`DatabaseError::Hopeless`] where only a clone is left.
-    fn rewind(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>>;
+    /// Rewinds a database whose WAL has diverged from `primary`'s at `fork` (pg_rewind), and returns when it follows that
+    /// primary in a consistent state. It fails as [`DatabaseError::Hopeless`] where only a clone is left, as where the
+    /// database's own account of its past would have it rewound to a point behind `fork`: two promotions that did not
+    /// know of each other can begin timelines of the same number.
+    fn rewind(&self, primary: Primary, fork: Lsn) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
-    /// Throws the local data away, copies `primary`'s (pg_basebackup), and returns when the copy follows it in a
-    /// consistent state.
+    /// Throws the local data away, copies `primary`'s (pg_basebackup), and returns when the whole copy is in its place and
+    /// was started to follow it: it is of use as soon as it is consistent, and is not copied again because it is not yet.
     fn copy_from(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
     /// Stops the database, whatever it is, in good order where it can (PostgreSQL's fast shutdown: sessions end, all

@@ -19,7 +19,7 @@ use self::take::{Accepted, Waits};
 use crate::command::{Change, Outcome};
 use crate::database::{Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary};
 use crate::handover;
-use crate::machine::Progress;
+use crate::machine::{Applied, Progress};
 use crate::model::{Lsn, NodeId, Term, WalHistory, WalPosition};
 use crate::plan::{View, Wanted, plan};
 use crate::propose::{ProposeError, Reason, propose};
@@ -386,7 +386,15 @@ impl Duty {
         if let Some(reason) = self.local.refuses(term) {
             return Err(DutyError::Refused(reason));
         }
-        let Some(database) = self.database() else { return Ok(Promise { position: None, unfit: None }) };
+        let Some(database) = self.database() else {
+            let me = self.core().id();
+            let lacks = |applied: &Applied| applied.state.nodes.get(&me).is_some_and(|node| node.db_port.is_some());
+            if self.core().machine().read(lacks) {
+                // What it holds would not be counted, and might be what only it holds.
+                return Err(DutyError::Refused("it has a database in the cluster, and was started without".into()));
+            }
+            return Ok(Promise { position: None, unfit: None });
+        };
         // A primary is stopped before anything else: a disk that hangs must not hold that up.
         let status = database.status().borrow().clone();
         let unfenced = sabotage::is(Sabotage::PromiseWithoutFence) && status.role == DatabaseRole::Standby
@@ -483,7 +491,9 @@ impl Duty {
             }
         };
         if repair == Repair::Rewind {
-            match database.rewind(primary.clone()).await {
+            // Where the two do not part any more, all of it is this primary's, too.
+            let fork = self.record.borrow().history.is_prefix_of(Lsn(u64::MAX), history).err();
+            match database.rewind(primary.clone(), fork.unwrap_or(Lsn(u64::MAX))).await {
                 Ok(()) => return self.rebuilt(history),
                 Err(error @ DatabaseError::Hopeless { .. }) => {
                     tracing::warn!(error = chain(&error), "the rewind cannot work: clones anew");

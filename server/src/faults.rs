@@ -92,8 +92,8 @@ impl Database for Unfenced {
         self.0.follow(primary)
     }
 
-    fn rewind(&self, primary: Primary) -> Done<'_, ()> {
-        self.0.rewind(primary)
+    fn rewind(&self, primary: Primary, fork: Lsn) -> Done<'_, ()> {
+        self.0.rewind(primary, fork)
     }
 
     fn copy_from(&self, primary: Primary) -> Done<'_, ()> {

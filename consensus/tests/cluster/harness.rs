@@ -133,6 +133,8 @@ pub struct Harness {
     databases: Option<Databases>,
     /// What nodes know whose program is not the usual one.
     known: BTreeMap<NodeId, Versions>,
+    /// Nodes that are started without the database that they have.
+    pub bare: BTreeSet<NodeId>,
 }
 
 impl Harness {
@@ -149,12 +151,18 @@ impl Harness {
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .with_test_writer()
             .try_init();
-        let mut harness = Self { net: Arc::default(), stores: BTreeMap::new(), databases, known: BTreeMap::new() };
+        let mut harness = Self {
+            net: Arc::default(),
+            stores: BTreeMap::new(),
+            databases,
+            known: BTreeMap::new(),
+            bare: BTreeSet::new(),
+        };
         let id = NodeId(1);
         let node = Node {
             id,
             ip: [127, 0, 0, 1].into(),
-            db_port: Some(port(5001)),
+            db_port: harness.databases.is_some().then(|| port(5001)),
             api_port: port(8001),
             role: NodeRole::Voter,
             upgrade_to: NodeRole::Voter,
@@ -183,7 +191,8 @@ impl Harness {
         let directory = self.stores.entry(id).or_insert_with(|| tempfile::tempdir().unwrap());
         let path = directory.path().join("store");
         let store = if create { Store::create(&path) } else { Store::open(&path) }.unwrap();
-        let database = self.databases.as_ref().map(|databases| databases.of(id) as Arc<dyn Database>);
+        let databases = self.databases.as_ref().filter(|_| !self.bare.contains(&id));
+        let database = databases.map(|databases| databases.of(id) as Arc<dyn Database>);
         let transport = Arc::new(Line { me: id, net: self.net.clone() });
         let versions = Spoken::new(self.known.get(&id).copied().unwrap_or(Versions::KNOWN));
         self.net.speak.lock().unwrap().insert(id, versions.clone());
@@ -627,7 +636,7 @@ impl Database for ModelDatabase {
         done(())
     }
 
-    fn rewind(&self, primary: Primary) -> Done<()> {
+    fn rewind(&self, primary: Primary, _: Lsn) -> Done<()> {
         if *self.unrewindable.lock().unwrap() {
             let (attempted, reason) = ("rewind the database".to_owned(), "its primary is not reached".to_owned());
             return futures::future::ready(Err(DatabaseError::Unfit { attempted, reason })).boxed();

@@ -236,6 +236,25 @@ async fn a_follower_tells_who_leads_and_a_factor_above_the_majority_is_waited_fo
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_started_without_its_database_makes_no_promise() {
+    let mut cluster = Harness::with_databases(3).await;
+    let leader = cluster.leader().await.id;
+    let [bare, other] = [1, 2].map(|next| NodeId((leader.0 - 1 + next) % 3 + 1));
+    cluster.kill(bare).await;
+    cluster.bare.insert(bare);
+    cluster.restart(bare).await;
+    cluster.kill_with_database(leader).await;
+    // What only its database holds would be lost under the other.
+    let why = || cluster.node(other).map().ok().and_then(|map| map.reason).unwrap_or_default();
+    eventually("it refuses", || why().contains("was started without")).await;
+
+    cluster.kill(bare).await;
+    cluster.bare.clear();
+    cluster.restart(bare).await;
+    cluster.leader().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_fourth_node_is_added_upgraded_made_leader_declared_down_and_removed() {
     let mut cluster = Harness::without_databases(3).await;
     let leader = cluster.leader().await;

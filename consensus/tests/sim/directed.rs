@@ -311,7 +311,7 @@ impl Database for Directed {
         .boxed()
     }
 
-    fn rewind(&self, primary: Primary) -> Done<'_, ()> {
+    fn rewind(&self, primary: Primary, fork: Lsn) -> Done<'_, ()> {
         async move {
             if self.look_at(|db| db.torn.is_some()) {
                 return Err(DatabaseError::Hopeless {
@@ -332,6 +332,11 @@ impl Database for Directed {
                 let theirs = world.databases.remove(&primary.node).unwrap();
                 let db = world.databases.get_mut(&self.id).unwrap();
                 let common = db.common(&theirs);
+                // What PostgreSQL's account of its timelines is held against.
+                assert!(
+                    [Lsn(common as u64), Lsn(u64::MAX)].contains(&fork),
+                    "rewound to {common}, told to part at {fork}"
+                );
                 db.end();
                 db.wal.truncate(common);
                 db.flushed = db.wal.len();

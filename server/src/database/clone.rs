@@ -35,6 +35,13 @@ impl Postgres {
             staging::finish(&home.data_dir)?;
             // Refuses what is somebody else's.
             let contents = home.contents()?;
+            let wal = home.data_dir.join("pg_wal");
+            if disk::is_mount(&home.data_dir, &wal) {
+                return Err(Error::Unfit(format!(
+                    "{} is a mount point, whose place a copy cannot take: unmount it, and the copy has its WAL there",
+                    wal.display()
+                )));
+            }
             home.files.make_dir(&home.data_dir, 0o700)?;
             home.write_passfile()?;
             let free = disk::space(&home.data_dir)?.free;
@@ -58,8 +65,9 @@ impl Postgres {
             }
         });
         copied.await?;
-        self.install(turn, new, primary).await?;
-        self.streams_from(primary).await
+        // From here on there is a whole copy: the WAL that came with it makes it consistent. Whatever keeps it from starting,
+        // or from streaming, another copy would have, too.
+        self.install(turn, new, primary).await
     }
 
     /// Puts the copy in its place and starts it.

@@ -13,6 +13,8 @@ pub(super) struct ControlData {
     pub(super) state: String,
     /// Timeline of the last checkpoint.
     pub(super) timeline: Option<u32>,
+    /// Timeline of the point up to which it has to recover; 0 where it has not to.
+    pub(super) recovers_on: Option<u32>,
     /// Where the last checkpoint is.
     pub(super) checkpoint: Option<Lsn>,
     /// Settings of the primary that a standby may not fall below.
@@ -35,7 +37,9 @@ impl ControlData {
             let mut lines = text.lines().filter_map(|line| line.split_once(':'));
             lines.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim())
         };
-        let number = |name| field(name).and_then(|value| value.parse().ok());
+        fn parsed<T: std::str::FromStr>(value: Option<&str>) -> Option<T> {
+            value.and_then(|value| value.parse().ok())
+        }
         let system_identifier = field("Database system identifier").filter(|value| value.parse::<u64>().is_ok());
         let Some(system_identifier) = system_identifier else {
             return Err(Error::Odd { what: "output of pg_controldata", text: text.chars().take(200).collect() });
@@ -43,9 +47,10 @@ impl ControlData {
         Ok(Self {
             system_identifier: system_identifier.into(),
             state: field("Database cluster state").unwrap_or_default().into(),
-            timeline: field("Latest checkpoint's TimeLineID").and_then(|value| value.parse().ok()),
-            checkpoint: field("Latest checkpoint location").and_then(|value| value.parse().ok()),
-            floors: FLOORS.iter().filter_map(|&(name, setting)| Some((setting, number(name)?))).collect(),
+            timeline: parsed(field("Latest checkpoint's TimeLineID")),
+            recovers_on: parsed(field("Min recovery ending loc's timeline")),
+            checkpoint: parsed(field("Latest checkpoint location")),
+            floors: FLOORS.iter().filter_map(|&(name, setting)| Some((setting, parsed(field(name))?))).collect(),
         })
     }
 }
@@ -60,6 +65,41 @@ pub(super) fn start_of_timeline(history: &str) -> Result<Lsn> {
     let mut lines = history.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let start = lines.next_back().and_then(|line| line.split_whitespace().nth(1)).and_then(|lsn| lsn.parse().ok());
     start.ok_or_else(|| Error::Odd { what: "timeline history", text: history.chars().take(200).collect() })
+}
+
+/// The timelines that led to one, oldest first: the number of each, and where it ended. The last one goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Timelines(Vec<(u32, Lsn)>);
+
+impl Timelines {
+    /// Those that led to `timeline`, whose history file has this text (PostgreSQL's documentation, "Timelines").
+    pub(super) fn parse(timeline: u32, history: &str) -> Result<Self> {
+        let odd = || Error::Odd { what: "timeline history", text: history.chars().take(200).collect() };
+        let lines = history.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let past = lines.map(|line| {
+            let mut words = line.split_whitespace();
+            Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+        });
+        let mut all: Vec<(u32, Lsn)> = past.collect::<Option<_>>().ok_or_else(odd)?;
+        all.push((timeline, Lsn(u64::MAX)));
+        Ok(Self(all))
+    }
+
+    /// Where these part from `others` by what pg_rewind goes by (`findCommonAncestorTimeline`): numbers, and where each
+    /// begins. The greatest LSN where they do not part, and pg_rewind does nothing; none where they have nothing in
+    /// common.
+    pub(super) fn part_from(&self, others: &Self) -> Option<Lsn> {
+        let mut begin = (Lsn(0), Lsn(0));
+        let mut part = None;
+        for (&(mine, my_end), &(theirs, their_end)) in self.0.iter().zip(&others.0) {
+            if mine != theirs || begin.0 != begin.1 {
+                break;
+            }
+            part = Some(my_end.min(their_end));
+            begin = (my_end, their_end);
+        }
+        part
+    }
 }
 
 /// The timeline in the name of a WAL file.
@@ -101,6 +141,31 @@ max_locks_per_xact setting:           64
     }
 
     #[test]
+    fn timelines_part_where_pg_rewind_finds_that_they_do() {
+        let end = Lsn(u64::MAX);
+        let first = "1\t0/3000\tno recovery target specified\n";
+        let second = "1\t0/3000\tx\n\n2\t0/5000\tx\n";
+        for ((mine, my_past), (theirs, their_past), expected) in [
+            ((1, ""), (1, ""), Some(end)),
+            ((1, ""), (2, first), Some(Lsn(0x3000))),
+            ((2, first), (2, first), Some(end)),
+            ((2, first), (2, "1\t0/4000\tx"), Some(Lsn(0x3000))),
+            ((2, first), (3, second), Some(Lsn(0x5000))),
+            ((3, second), (3, "1\t0/3000\tx\n2\t0/4000\tx"), Some(Lsn(0x4000))),
+            ((4, second), (3, second), Some(Lsn(0x5000))),
+            ((5, "4\t0/3000\tx"), (2, first), None),
+        ] {
+            let (mine, theirs) =
+                (Timelines::parse(mine, my_past).unwrap(), Timelines::parse(theirs, their_past).unwrap());
+            assert_eq!(mine.part_from(&theirs), expected, "{mine:?} {theirs:?}");
+            assert_eq!(theirs.part_from(&mine), expected, "{mine:?} {theirs:?}");
+        }
+        for odd in ["1", "x\t0/3000", "1\t0-3000"] {
+            assert!(Timelines::parse(2, odd).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
     fn a_timeline_begins_at_the_last_switch_of_its_history() {
         let history = "1\t0/3000148\tno recovery target specified\n\n2\t16/B374D848\tno recovery target specified\n";
         assert_eq!(start_of_timeline(history).unwrap().to_string(), "16/B374D848");
@@ -116,6 +181,7 @@ max_locks_per_xact setting:           64
         fn odd_text_is_refused_and_does_not_panic(text in "\\PC{0,200}") {
             let _ = ControlData::parse(&text);
             let _ = start_of_timeline(&text);
+            let _ = Timelines::parse(1, &text);
             let _ = timeline_of_file(&text);
         }
 

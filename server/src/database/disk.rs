@@ -36,6 +36,11 @@ fn is_apart(one: &Path, other: &Path) -> bool {
     device(one) != device(other)
 }
 
+/// Whether a directory in `dir` is the root of another filesystem, and no link to one.
+pub(super) fn is_mount(dir: &Path, path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|about| about.is_dir()) && is_apart(dir, path)
+}
+
 impl Space {
     /// Whether there is almost nothing left, of WAL whose files are of `segment` bytes, where that is known. PostgreSQL
     /// needs two of them to come up again after it ended for lack of room. More is not asked for: where all disks of a

@@ -19,6 +19,21 @@ const FAULT: &str = "
        AND error NOT LIKE 'parameter % cannot be changed without restarting the server'
      ORDER BY seqno LIMIT 1";
 
+/// Where commits are told not to wait for standbys, or not until those have flushed them, though a rule says that they
+/// are to: a setting of the server's, or of a role, a database, or both.
+const UNPROTECTED: &str = "
+    SELECT string_agg(format('%s%s', setting, place), ', ' ORDER BY setting, place)
+      FROM (SELECT format('%s=%s', name, reset_val) AS setting, '' AS place
+              FROM pg_settings WHERE name = 'synchronous_commit'
+             UNION ALL
+            SELECT setting, concat(' of role ' || quote_ident(rolname), ' of database ' || quote_ident(datname))
+              FROM pg_db_role_setting
+             CROSS JOIN unnest(setconfig) AS setting
+              LEFT JOIN pg_roles ON pg_roles.oid = setrole
+              LEFT JOIN pg_database ON pg_database.oid = setdatabase) AS settings
+     WHERE setting ~ '^synchronous_commit=(off|local|remote_write)$'
+       AND current_setting('synchronous_standby_names') <> ''";
+
 /// What the looks at the settings of a running PostgreSQL have found.
 #[derive(Debug, Default)]
 pub(super) struct Drift {
@@ -79,6 +94,23 @@ impl Postgres {
         let before = std::mem::replace(&mut *lock(&self.faulty), found.clone());
         if let Some(reason) = found.filter(|_| before.is_none()) {
             tracing::warn!(reason, "PostgreSQL cannot be told anything until its settings are corrected");
+        }
+    }
+
+    /// Says where commits of a primary do not wait for its standbys, though its sync rule says so: nothing else tells, and
+    /// what they acknowledge may be lost.
+    pub(super) async fn look_at_commits(&self) {
+        let Ok(session) = self.session().await else { return };
+        let found = match one(&session.client, PATIENCE, "tell how commits wait", UNPROTECTED).await {
+            Ok(row) => cell::<Option<String>>(&row, 0).ok().flatten(),
+            Err(_) => return,
+        };
+        let before = std::mem::replace(&mut *lock(&self.unprotected), found.clone());
+        if let Some(found) = found.filter(|found| before.as_ref() != Some(found)) {
+            tracing::warn!(
+                found,
+                "commits do not wait until standbys have flushed them: what is acknowledged may be lost"
+            );
         }
     }
 

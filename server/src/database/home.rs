@@ -8,7 +8,7 @@ use qluster_consensus::model::Lsn;
 use secrecy::SecretString;
 
 use super::conf;
-use super::control::{ControlData, history_file, start_of_timeline};
+use super::control::{ControlData, Timelines, history_file, start_of_timeline};
 use super::disk;
 use super::error::{Error, Result};
 use super::files::{self, Files, remove_file};
@@ -196,6 +196,19 @@ impl Home {
             return Err(Error::Program { program: "pg_controldata".into(), status: output.status, output: text });
         }
         ControlData::parse(&String::from_utf8_lossy(&output.stdout))
+    }
+
+    /// The timelines that led to the one that the WAL of this database ends on. Nothing of it runs.
+    pub(super) fn timelines(&self) -> Result<Timelines> {
+        let control = self.control()?;
+        let timeline = control.timeline.max(control.recovers_on).unwrap_or(1);
+        if timeline <= 1 {
+            return Timelines::parse(timeline, "");
+        }
+        let path = self.data_dir.join("pg_wal").join(history_file(timeline));
+        // pg_rewind would not find it either.
+        let missing = || Error::Hopeless(format!("{} is missing", path.display()));
+        Timelines::parse(timeline, &self.files.read(&path)?.ok_or_else(missing)?)
     }
 
     /// Where a timeline of this database begins; 0/0 for the first.

@@ -53,6 +53,7 @@ mod home;
 mod lacking;
 mod monitor;
 mod password;
+mod paused;
 mod process;
 mod programs;
 mod replication;
@@ -135,6 +136,8 @@ pub struct Postgres {
     trouble: Mutex<Option<String>>,
     /// Why PostgreSQL would load no settings.
     faulty: Mutex<Option<String>>,
+    /// Where commits do not wait as the sync rule says.
+    unprotected: Mutex<Option<String>>,
     /// The sync rule that is in force, and the postmaster where it is, once that is known.
     in_force: Mutex<Option<(i32, String)>>,
     /// Whether another rule than was told was in force, so that commits may have waited for nobody.
@@ -177,6 +180,7 @@ impl Postgres {
             rebuilding: Mutex::default(),
             trouble: Mutex::default(),
             faulty: Mutex::default(),
+            unprotected: Mutex::default(),
             in_force: Mutex::default(),
             drifted: AtomicBool::new(false),
             priorities: Mutex::default(),
@@ -376,9 +380,9 @@ impl Database for Postgres {
         self.do_follow(primary).map(move |done| done.map_err(|error| error.during(&attempted))).boxed()
     }
 
-    fn rewind(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>> {
+    fn rewind(&self, primary: Primary, fork: Lsn) -> BoxFuture<'_, Result<(), DatabaseError>> {
         let attempted = format!("rewind the database to node {}", primary.node);
-        self.do_rewind(primary).map(move |done| done.map_err(|error| error.during(&attempted))).boxed()
+        self.do_rewind(primary, fork).map(move |done| done.map_err(|error| error.during(&attempted))).boxed()
     }
 
     fn copy_from(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>> {

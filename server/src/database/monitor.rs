@@ -129,6 +129,8 @@ impl Postgres {
                     access = Some(changed);
                 }
                 self.look_at_settings().await;
+                self.look_at_commits().await;
+                self.look_at_replay().await;
                 self.limit_log().await;
             }
             count += 1;

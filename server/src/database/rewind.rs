@@ -5,9 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use qluster_consensus::database::{DatabaseRole, Primary};
+use qluster_consensus::model::Lsn;
 use tokio::process::Command;
 use tokio::sync::{oneshot, watch};
+use tokio_postgres::Client;
 
+use super::control::{Timelines, history_file};
 use super::error::{Error, Result};
 use super::home::{Home, lock};
 use super::programs;
@@ -17,6 +20,9 @@ use super::{Postgres, Turn};
 
 /// What pg_rewind says last before it changes anything.
 const BEGINS: &str = "need to copy";
+
+/// More than the history of any timeline has, in bytes.
+const LONGEST_HISTORY: u32 = 64 * 1024 * 1024;
 
 /// How long the first checkpoint of a promoted primary is waited for.
 const CHECKPOINT: Duration = Duration::from_secs(120);
@@ -99,25 +105,43 @@ impl Drop for Held<'_> {
 }
 
 impl Postgres {
-    pub(super) async fn do_rewind(&self, primary: Primary) -> Result<()> {
+    pub(super) async fn do_rewind(&self, primary: Primary, fork: Lsn) -> Result<()> {
         let turn = self.turn().await;
         if let Some(broken) = self.home.broken() {
             return Err(Error::Hopeless(broken));
         }
-        self.wait_for_checkpoint(&primary).await?;
+        let theirs = self.timelines_of(&primary).await?;
         let rebuilding = Rebuilding::begin(self);
-        let done = self.rewind_now(&turn, &primary, &rebuilding).await;
+        let done = self.rewind_now(&turn, &primary, &theirs, fork, &rebuilding).await;
         drop(rebuilding);
         self.observe().await;
         done.map_err(|error| judged(error, self.home.broken().is_some()))
     }
 
-    async fn rewind_now(&self, turn: &Turn, primary: &Primary, rebuilding: &Rebuilding<'_>) -> Result<()> {
+    async fn rewind_now(
+        &self,
+        turn: &Turn,
+        primary: &Primary,
+        theirs: &Timelines,
+        fork: Lsn,
+        rebuilding: &Rebuilding<'_>,
+    ) -> Result<()> {
         let _held = Held::begin(self);
         if self.may_be_primary(PATIENCE).await {
             self.end(Duration::from_secs(5)).await?;
         } else {
             self.stop_fast().await?;
+        }
+        let mine = self.blocking(turn, Home::timelines).await?;
+        // A primary that is lost before anybody has heard of its promotion, and the next one, choose the same number. To
+        // pg_rewind they are one timeline: it would leave what only the first has written, and say that all is well.
+        if let Some(parts) = mine.part_from(theirs).filter(|parts| *parts > fork) {
+            return Err(Error::Hopeless(format!(
+                "it has diverged from node {} at {fork}, and its timelines do not show that: by their numbers they are the \
+                 same up to {}",
+                primary.node,
+                if parts == Lsn(u64::MAX) { "the end".into() } else { parts.to_string() }
+            )));
         }
         let home = &self.home;
         let mut command = home.files.accounts.command(&home.programs.path("pg_rewind"));
@@ -172,16 +196,17 @@ impl Postgres {
         }
     }
 
-    /// Waits until the primary has checkpointed since its promotion: pg_rewind takes the timeline from the control
-    /// file, and until then finds the one before, and nothing to do.
-    async fn wait_for_checkpoint(&self, primary: &Primary) -> Result<()> {
+    /// The timelines of the primary, once it has checkpointed since its promotion: pg_rewind takes the last from the
+    /// control file, and until then finds the one before, and nothing to do.
+    async fn timelines_of(&self, primary: &Primary) -> Result<Timelines> {
         let client = self.check_identity(primary).await?;
         let sql = "SELECT timeline_id FROM pg_control_checkpoint()";
         let begun = Instant::now();
         loop {
             let row = one(&client, PATIENCE, "look at the primary's checkpoint", sql).await?;
-            if u32::try_from(cell::<i32>(&row, 0)?).is_ok_and(|timeline| timeline >= primary.timeline) {
-                return Ok(());
+            let timeline = u32::try_from(cell::<i32>(&row, 0)?).unwrap_or_default();
+            if timeline >= primary.timeline {
+                return history_of(&client, timeline).await;
             }
             if begun.elapsed() > CHECKPOINT {
                 return Err(Error::Unfit(format!("node {} has not checkpointed since its promotion", primary.node)));
@@ -224,6 +249,22 @@ impl Postgres {
         // As it was set, quoted, after the receiver was asked to go on in another timeline.
         conninfo.split_whitespace().filter_map(value).any(|value| value == name)
     }
+}
+
+/// The timelines that led to the one of a primary, by its history file; the first has none.
+async fn history_of(client: &Client, timeline: u32) -> Result<Timelines> {
+    if timeline <= 1 {
+        return Timelines::parse(timeline, "");
+    }
+    // As pg_rewind reads files, so that whoever may rewind may do this.
+    let sql = format!(
+        "SELECT convert_from(pg_read_binary_file('pg_wal/{}', 0, {LONGEST_HISTORY}, true), 'UTF8')",
+        history_file(timeline)
+    );
+    let row = one(client, PATIENCE, "read the history of the primary's timeline", &sql).await?;
+    let text: Option<String> = cell(&row, 0)?;
+    let missing = || Error::Unfit(format!("the primary lacks {}", history_file(timeline)));
+    Timelines::parse(timeline, &text.ok_or_else(missing)?)
 }
 
 async fn blocking(home: Arc<Home>, work: impl FnOnce(&Home) -> Result<()> + Send + 'static) -> Result<()> {

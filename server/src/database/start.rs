@@ -237,6 +237,11 @@ impl Postgres {
         });
     }
 
+    /// Keeps PostgreSQL from being started, until an operation starts it.
+    pub fn rest(&self) {
+        self.held.store(true, Ordering::SeqCst);
+    }
+
     pub(super) async fn do_stop(&self) -> Result<Lsn> {
         self.held.store(true, Ordering::SeqCst);
         let turn = self.turn().await;

@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use qluster_consensus::database::{Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary, SyncRule};
-use qluster_consensus::model::{NodeId, Term};
+use qluster_consensus::model::{Lsn, NodeId, Term};
 use tokio_postgres::NoTls;
 
 use crate::node::*;
+
+/// Where databases part that do not.
+const NOWHERE: Lsn = Lsn(u64::MAX);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_fails_over_and_takes_the_old_primary_back() {
@@ -65,17 +68,17 @@ async fn a_cluster_fails_over_and_takes_the_old_primary_back() {
 
     // A primary that cannot be reached is no reason to clone, a rewind that was interrupted is.
     let away = Primary { port: Node::config(&ground, 9).port, ..one.as_primary(3, third) };
-    let error = two.postgres.rewind(away).await.unwrap_err();
+    let error = two.postgres.rewind(away, third.start).await.unwrap_err();
     assert!(!matches!(error, DatabaseError::Hopeless { .. }), "{error:?}");
     let mark = two.config.run_dir.join("rewinding");
     std::fs::write(&mark, "").unwrap();
-    let error = two.postgres.rewind(one.as_primary(3, third)).await.unwrap_err();
+    let error = two.postgres.rewind(one.as_primary(3, third), third.start).await.unwrap_err();
     assert!(matches!(error, DatabaseError::Hopeless { .. }), "{error:?}");
     std::fs::remove_file(&mark).unwrap();
 
     // The second, a primary still, is rewound.
     let begun = Instant::now();
-    two.postgres.rewind(one.as_primary(3, third)).await.unwrap();
+    two.postgres.rewind(one.as_primary(3, third), third.start).await.unwrap();
     timed("rewind", begun, ());
     let status = two.streaming().await;
     assert_eq!(status.follows, Some((NodeId(1), Term(3))));
@@ -238,7 +241,7 @@ async fn clients_are_shut_out_from_before_a_promotion_until_they_are_let_in() {
     // Standbys get in. Clients do, once they are let in, and by rules that hold.
     one.postgres.fence(DEADLINE).await.unwrap();
     assert_eq!(one.rows().await, 1, "a fenced standby has readers");
-    one.postgres.rewind(two.as_primary(2, second)).await.unwrap();
+    one.postgres.rewind(two.as_primary(2, second), second.start).await.unwrap();
     one.streaming().await;
     let access = two.config.data_dir.join("pg_hba.conf");
     let text = std::fs::read_to_string(&access).unwrap();
@@ -345,7 +348,7 @@ async fn a_rewind_that_ends_before_it_has_changed_anything_leaves_a_standby() {
     let standby = |status: &DatabaseStatus| status.role == DatabaseRole::Standby && status.unfit.is_none();
 
     does("echo 'connection to server failed: Connection refused' >&2; exit 1");
-    let failed = two.postgres.rewind(primary.clone()).await.unwrap_err();
+    let failed = two.postgres.rewind(primary.clone(), NOWHERE).await.unwrap_err();
     assert!(!matches!(failed, DatabaseError::Hopeless { .. }), "{failed:?}");
     two.until("a standby again", standby).await;
 
@@ -353,7 +356,7 @@ async fn a_rewind_that_ends_before_it_has_changed_anything_leaves_a_standby() {
     let begin = async |lines: &str| {
         does(&format!("{lines}; echo '1/4 kB (26%) copied' >&2; sleep 600"));
         let (postgres, primary) = (two.postgres.clone(), primary.clone());
-        let rewind = tokio::spawn(async move { Database::rewind(postgres.as_ref(), primary).await });
+        let rewind = tokio::spawn(async move { Database::rewind(postgres.as_ref(), primary, NOWHERE).await });
         two.until("rewinding", |status| status.progress == Some(26)).await;
         rewind.abort();
         let _ = rewind.await;
@@ -383,12 +386,59 @@ async fn a_rewind_that_fails_after_it_has_changed_something_asks_for_a_clone() {
     let primary = one.as_primary(1, promotion);
     two.copy_from(primary.clone()).await.unwrap();
     two.postgres.fence(DEADLINE).await.unwrap();
-    two.promote(2).await;
+    let fork = two.promote(2).await.start;
     for node in [&one, &two] {
         node.execute("INSERT INTO t VALUES (1)").await;
     }
-    let failed = two.postgres.rewind(primary).await.unwrap_err();
+    let failed = two.postgres.rewind(primary, fork).await.unwrap_err();
     assert!(matches!(failed, DatabaseError::Hopeless { .. }), "{failed:?}");
     let status = two.until("stopped", |status| status.role == DatabaseRole::Stopped && status.unfit.is_some()).await;
     assert!(status.unfit.as_ref().unwrap().contains("must be cloned"), "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timelines_of_one_number_that_two_promotions_began_are_not_taken_for_one() {
+    let ground = Ground::new();
+    let (one, first) = Node::primary(&ground, 1, 1).await;
+    one.execute("CREATE TABLE t (id int)").await;
+    let (two, three) = (Node::new(&ground, 2).await.watched(), Node::new(&ground, 3).await.watched());
+    for node in [&two, &three] {
+        node.copy_from(one.as_primary(1, first)).await.unwrap();
+        node.streaming().await;
+    }
+    // Stopped in good order, it has sent all that it wrote to both.
+    one.postgres.stop().await.unwrap();
+    let ends = [two.postgres.fence(DEADLINE).await.unwrap(), three.postgres.fence(DEADLINE).await.unwrap()];
+    assert_eq!(ends[0], ends[1]);
+
+    // The second is promoted and lost before anybody has heard of that, so the third chooses the same number.
+    let (second, third) = (two.promote(2).await, three.promote(3).await);
+    assert_eq!(second, third);
+    two.execute("INSERT INTO t SELECT generate_series(1, 3)").await;
+    three.execute("INSERT INTO t SELECT generate_series(11, 30)").await;
+    two.postgres.demote(DEADLINE).await.unwrap();
+    let failed = two.postgres.rewind(three.as_primary(3, third), third.start).await.unwrap_err();
+    assert!(matches!(failed, DatabaseError::Hopeless { .. }), "{failed:?}");
+    assert!(failed.to_string().contains("its timelines do not show that"), "{failed}");
+    two.copy_from(three.as_primary(3, third)).await.unwrap();
+    two.streaming().await;
+    two.has_rows(20).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_does_not_start_is_kept_and_says_why() {
+    let ground = Ground::new();
+    let (one, promotion) = Node::primary(&ground, 1, 1).await;
+    one.execute("CREATE TABLE t AS SELECT 1 AS id").await;
+    let settings = |node: &Node| node.config.data_dir.join("postgresql.conf");
+    let text = std::fs::read_to_string(settings(&one)).unwrap();
+    // As on a host that lacks an extension of the primary's.
+    std::fs::write(settings(&one), format!("{text}\nshared_preload_libraries = 'not_here'\n")).unwrap();
+    let two = Node::new(&ground, 2).await.watched();
+    Database::copy_from(two.postgres.as_ref(), one.as_primary(1, promotion)).await.unwrap();
+    let ends = |status: &DatabaseStatus| status.unfit.as_ref().is_some_and(|unfit| unfit.contains("not_here"));
+    two.until("says why it does not start", ends).await;
+    std::fs::write(settings(&two), text).unwrap();
+    two.streaming().await;
+    two.has_rows(1).await;
 }

@@ -132,7 +132,9 @@ impl Node {
 
     /// `Arc` has a method of the same name.
     pub(super) async fn copy_from(&self, primary: Primary) -> Result<(), DatabaseError> {
-        Database::copy_from(self.postgres.as_ref(), primary).await
+        Database::copy_from(self.postgres.as_ref(), primary).await?;
+        self.streaming().await;
+        Ok(())
     }
 
     /// Waits for a status.

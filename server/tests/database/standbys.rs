@@ -65,7 +65,7 @@ async fn a_standby_is_fenced_at_the_end_of_all_that_it_has_received() {
         one = one.reopened().await.watched();
         one.postgres.fence(DEADLINE).await.unwrap();
         let primary = two.as_primary(term + 1, next);
-        one.postgres.rewind(primary).await.unwrap();
+        one.postgres.rewind(primary, next.start).await.unwrap();
         one.streaming().await;
         (one, two, promotion) = (two, one, next);
     }
@@ -90,7 +90,7 @@ async fn standbys_with_a_password_give_it() {
     two.streaming().await;
     two.postgres.fence(DEADLINE).await.unwrap();
     let second = two.promote(2).await;
-    one.postgres.rewind(two.as_primary(2, second)).await.unwrap();
+    one.postgres.rewind(two.as_primary(2, second), second.start).await.unwrap();
     one.streaming().await;
 
     // It is in no setting, and nobody gets in without it.
@@ -353,4 +353,33 @@ async fn a_standby_whose_disk_is_full_removes_the_wal_that_it_does_not_need() {
         two.until("streaming", |status| status.streaming).await;
     }
     two.until("room again", |status| status.streaming && !full(status)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_has_less_than_its_primary_is_started_anew() {
+    let ground = Ground::new();
+    let (one, promotion) = Node::primary(&ground, 1, 1).await;
+    one.execute("CREATE TABLE t (id bigint)").await;
+    let two = Node::new(&ground, 2).await.watched();
+    two.copy_from(one.as_primary(1, promotion)).await.unwrap();
+    two.streaming().await;
+    let before = two.postgres.pid().unwrap();
+
+    // The primary takes more connections from now on, as it is started again; the standby hears of it by the WAL alone.
+    let settings = one.config.data_dir.join("postgresql.conf");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, format!("{text}\nmax_connections = 222\n")).unwrap();
+    one.postgres.demote(DEADLINE).await.unwrap();
+    one.postgres.fence(DEADLINE).await.unwrap();
+    let second = one.promote(2).await;
+    two.postgres.fence(DEADLINE).await.unwrap();
+    two.postgres.follow(one.as_primary(2, second)).await.unwrap();
+    one.execute("INSERT INTO t SELECT generate_series(1, 10)").await;
+    let begun = Instant::now();
+    while two.postgres.pid().is_none_or(|pid| pid == before) {
+        assert!(begun.elapsed() < PATIENCE, "it is not started anew");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    two.streaming().await;
+    two.has_rows(10).await;
 }

@@ -36,7 +36,7 @@ async fn what_is_there_is_adopted_or_refused() {
     let (other, promotion) = Node::primary(&ground, 2, 1).await;
     for error in [
         one.postgres.follow(other.as_primary(1, promotion)).await.unwrap_err(),
-        one.postgres.rewind(other.as_primary(1, promotion)).await.unwrap_err(),
+        one.postgres.rewind(other.as_primary(1, promotion), promotion.start).await.unwrap_err(),
     ] {
         assert!(error.to_string().contains("another one"), "{error}");
     }
