@@ -8,7 +8,6 @@ mod serve;
 mod vitals;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -83,12 +82,12 @@ pub struct Parts {
     pub versions: Spoken,
 }
 
-/// Where the cluster has the node that `store` belongs to, by what is committed in it; none where that is not known. It
+/// The node that `store` belongs to, as the cluster has it by what is committed there; none where that is not known. It
 /// follows what that says of `versions`.
-pub fn known_address(store: &Store, versions: &Spoken) -> Result<Option<SocketAddr>, StartError> {
+pub fn known_member(store: &Store, versions: &Spoken) -> Result<Option<Node>, StartError> {
     let Some(identity) = store.identity()? else { return Ok(None) };
-    let state = Machine::committed(store, versions)?;
-    Ok(state.nodes.get(&identity.node).map(Node::api_address))
+    let mut state = Machine::committed(store, versions)?;
+    Ok(state.nodes.remove(&identity.node))
 }
 
 impl Cluster {
@@ -217,8 +216,11 @@ impl Cluster {
     }
 
     /// Why consensus on this node has ended though nobody stopped it, where that is so: as a rule, its store failed. It
-    /// begins again with the node only.
+    /// begins again with the node only. That of a node that was removed has ended for good.
     pub fn stopped(&self) -> Option<String> {
+        if *self.0.removed.borrow() {
+            return None;
+        }
         let mut tasks = crate::raft::lock(&self.0.tasks);
         while let Some(ended) = tasks.try_join_next() {
             if let Err(error) = ended

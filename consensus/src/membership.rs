@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::database::SyncRule;
-use crate::model::{Config, Node, NodeId, NodeState};
+use crate::model::{Config, Node, NodeId, NodeRole, NodeState};
 use crate::state::check_voters;
 use crate::types::Peer;
 
@@ -84,11 +84,12 @@ pub(crate) fn protected(sets: &[BTreeSet<NodeId>], joining: impl IntoIterator<It
     voters
 }
 
-/// Nodes that fewer than half of the cluster's nodes see, where `seen_by` tells whom each node sees. A node that tells
-/// nothing sees nobody, and nobody counts as seeing itself.
+/// Nodes that fewer than half of the others see, where `sees` tells whom each node sees. A node that tells nothing sees
+/// nobody. Nobody counts as seeing itself, nor a listener as seeing anybody, since listeners do not look.
 pub(crate) fn invisible(nodes: &BTreeMap<NodeId, Node>, sees: &BTreeMap<NodeId, BTreeSet<NodeId>>) -> BTreeSet<NodeId> {
     let seen_by = |id: NodeId| sees.iter().filter(|(observer, seen)| **observer != id && seen.contains(&id)).count();
-    nodes.keys().copied().filter(|&id| 2 * seen_by(id) < nodes.len().saturating_sub(1)).collect()
+    let observers = |id: NodeId| nodes.values().filter(|node| node.id != id && node.role != NodeRole::Listener).count();
+    nodes.keys().copied().filter(|&id| 2 * seen_by(id) < observers(id)).collect()
 }
 
 /// Which of the `candidates` the leader `me` may remove by itself: never itself, never below the minimum, and never so
@@ -267,6 +268,18 @@ mod tests {
         ] {
             assert_eq!(invisible(&nodes, &sees), expected, "{sees:?}");
         }
+    }
+
+    #[test]
+    fn listeners_do_not_look_and_are_seen() {
+        let nodes = nodes(&[1, 2, 3], &[4, 5, 6, 7, 8]);
+        let all = ids(&[1, 2, 3, 4, 5, 6, 7, 8]);
+        let mut sees: BTreeMap<_, _> = [1, 2, 3].map(|id| (NodeId(id), all.clone())).into();
+        assert_eq!(invisible(&nodes, &sees), ids(&[]));
+        sees.get_mut(&NodeId(1)).unwrap().remove(&NodeId(8));
+        assert_eq!(invisible(&nodes, &sees), ids(&[]));
+        sees.get_mut(&NodeId(2)).unwrap().remove(&NodeId(8));
+        assert_eq!(invisible(&nodes, &sees), ids(&[8]));
     }
 
     #[test]

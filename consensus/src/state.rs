@@ -4,12 +4,13 @@
 //! reaches, whether its lease holds) is not in here.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::command::{Change, Command, Outcome};
-use crate::model::{Config, Event, EventKind, LogIndex, Node, NodeId, NodeRole, NodeState, Term, WalHistory};
+use crate::model::{Config, Event, EventKind, LogIndex, Node, NodeId, NodeRole, NodeState, Port, Term, WalHistory};
 use crate::readonly::Readonly;
 use crate::sabotage::{self, Sabotage};
 use crate::version::Version;
@@ -151,16 +152,11 @@ impl State {
                 Ok((Outcome::Done, EventKind::ConfigChanged, None))
             }
             Change::AddNode { ip, api_port, role } => {
-                let same = |node: &&Node| node.ip == *ip && node.api_port == *api_port;
-                let there = self.nodes.values().find(same).map(|node| (node.id, node.role));
-                match there {
-                    // It never was more than a listener: its host starts over, under a new id.
-                    Some((id, NodeRole::Listener)) => drop(self.nodes.remove(&id)),
-                    Some((id, _)) => {
-                        return refused(format!("node {id} is at {ip}, port {api_port}, already: remove it first"));
-                    }
-                    None => {}
+                if let Some(reason) = self.taken(*ip, *api_port) {
+                    return refused(reason);
                 }
+                // It never was more than a listener: its host starts over, under a new id.
+                self.nodes.retain(|_, node| (node.ip, node.api_port) != (*ip, *api_port));
                 let node = Node {
                     id: NodeId(self.next_node),
                     ip: *ip,
@@ -279,6 +275,13 @@ impl State {
         self.nodes.insert(node.id, node.clone());
         self.config = self.config.clone().with_voters(1);
         Ok((Outcome::Done, EventKind::ClusterCreated, Some(node.id)))
+    }
+
+    /// Why no node can be added at an address, where that is so.
+    pub(crate) fn taken(&self, ip: IpAddr, api_port: Port) -> Option<String> {
+        let at = |node: &&Node| (node.ip, node.api_port) == (ip, api_port) && node.role != NodeRole::Listener;
+        let node = self.nodes.values().find(at)?;
+        Some(format!("node {} is at {ip}, port {api_port}, already: remove it first", node.id))
     }
 
     fn forget_held(&mut self) {

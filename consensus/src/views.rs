@@ -41,8 +41,12 @@ impl Views {
         fresh.map(|(&node, (report, _))| (node, report.sees.clone())).collect()
     }
 
-    fn keep(&self, nodes: &BTreeMap<NodeId, Node>) {
-        lock(&self.0).retain(|node, _| nodes.contains_key(node));
+    /// Forgets those that are no members any more, and tells which.
+    fn keep(&self, nodes: &BTreeMap<NodeId, Node>) -> Vec<NodeId> {
+        let mut views = lock(&self.0);
+        let gone: Vec<_> = views.keys().copied().filter(|node| !nodes.contains_key(node)).collect();
+        gone.iter().for_each(|node| drop(views.remove(node)));
+        gone
     }
 }
 
@@ -62,7 +66,9 @@ pub(crate) async fn run(core: Core, views: Views, report: impl Fn() -> NodeRepor
     loop {
         let config = core.config();
         let nodes = core.machine().read(|applied| applied.state.nodes.clone());
-        views.keep(&nodes);
+        for gone in views.keep(&nodes) {
+            core.transport().forget(gone);
+        }
         // A listener is seen, and tells nothing of others: what it is for is to be many.
         let role = nodes.get(&core.id()).map_or(NodeRole::Listener, |node| node.role);
         if role != NodeRole::Listener {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use dropshot::{ConfigDropshot, ConfigTls, HandlerTaskMode, HttpServer, ServerBuilder};
 use qluster_consensus::clock::Clock;
-use qluster_consensus::cluster::{Cluster, Parts, StartError, known_address};
+use qluster_consensus::cluster::{Cluster, Parts, StartError, known_member};
 use qluster_consensus::database::Database;
 use qluster_consensus::model::{Node, NodeId, NodeRole, NodeState};
 use qluster_consensus::random::Random;
@@ -23,6 +23,7 @@ use crate::database::{DatabaseConfig, Passwords, Postgres};
 use crate::guard::Lease;
 use crate::handlers::{Api, Context};
 use crate::join::{self, JoinError};
+use crate::known::{is_managed, mismatch};
 use crate::metrics::{Counted, Measured, Metrics};
 use crate::peer::WebSocketTransport;
 use crate::security::{Security, SecurityError};
@@ -111,7 +112,7 @@ impl DaemonError {
                 | Self::Security(_)
                 | Self::Store(StoreError::Newer { .. } | StoreError::Version(_))
                 | Self::Start(StartError::Store(StoreError::Version(_)))
-        )
+        ) || matches!(self, Self::Join(error) if error.is_hopeless())
     }
 }
 
@@ -301,22 +302,19 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
             (store, identity)
         }
     };
-    // A copy of another node's store would vote, and lead, beside that node.
-    if let Some(address) =
-        known_address(&store, &context.versions)?.filter(|address| *address != settings.api_address())
-    {
-        return Err(DaemonError::Refused(format!(
-            "the store {} is that of node {} at {address} of cluster {}, and not of a node at {}: give each node its own \
-             `data-dir`, and the address that it was added with",
-            path.display(),
-            identity.node,
-            identity.cluster,
-            settings.api_address()
-        )));
+    let member = known_member(&store, &context.versions)?;
+    if let Some(mismatch) = member.as_ref().and_then(|member| mismatch(member, settings)) {
+        return Err(DaemonError::Refused(mismatch));
     }
-    let witness = matches!(start, Start::Join { role: NodeRole::Witness, .. });
-    let database = match &settings.database {
-        Some(_) if witness => None,
+    let removed = store.removed()?;
+    let role = match (&member, &start) {
+        (Some(member), _) => member.upgrade_to,
+        (None, Start::Join { role, .. }) => *role,
+        (None, _) => NodeRole::Voter,
+    };
+    let has_database = role.has_database() && (!removed || data.is_some_and(is_managed));
+    // The same settings may be on all hosts; a node without a database must not turn what is there into one.
+    let database = match settings.database.as_ref().filter(|_| has_database) {
         Some(database) => {
             let postgres = Postgres::open(DatabaseConfig {
                 node: identity.node,
@@ -334,14 +332,19 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
         }
         None => None,
     };
+    // A member whose database is gone has lost it, and must not pass a new one off as it.
+    let is_new = identity.node == NodeId(1) && member.is_none() && !removed;
     if let (Some(postgres), Start::Bootstrap) = (&database, &start)
-        && identity.node == NodeId(1)
+        && is_new
     {
         postgres.initialize().await?;
     }
     if let Some(postgres) = &database {
         // Before anything can be promoted.
         guarded(postgres, settings);
+        if removed {
+            postgres.rest();
+        }
         tokio::spawn(postgres.clone().run());
         tokio::spawn(postgres.clone().keep_password());
         tokio::spawn(join::show_progress(postgres.clone()));
@@ -383,7 +386,8 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
         tokio::spawn(guard(postgres.clone(), cluster.clone()));
         tokio::spawn(statements::run(postgres, cluster.clone()));
     }
-    tokio::spawn(join::ask_for_the_upgrade(cluster, db_port, settings.api_port, context.security.clone()));
+    let (security, database) = (context.security.clone(), context.database.get().cloned());
+    tokio::spawn(join::ask_for_the_upgrade(cluster, database, db_port, settings.api_port, security));
     Ok(())
 }
 
@@ -428,11 +432,6 @@ async fn guard(postgres: Arc<Postgres>, cluster: Cluster) {
         Lease { end: cluster.lease_end(), fencing, node_timeout }
     };
     guard.run(lease, || postgres.may_lead()).await;
-}
-
-/// Whether a data directory belongs to a cluster of qluster.
-pub(crate) fn is_managed(data: &Path) -> bool {
-    data.join("qluster.conf").exists()
 }
 
 fn is_empty(data: &Path) -> bool {

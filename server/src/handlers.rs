@@ -289,6 +289,11 @@ impl QlusterApi for Api {
     }
 
     async fn peer(ctx: Ctx, upgraded: WebsocketConnection) -> WebsocketChannelResult {
+        // Browsers say so where a page asks, of any site: nothing keeps those from opening a WebSocket, and a node without
+        // a secret cannot tell them from a peer by anything else.
+        if ctx.request.headers().contains_key(http::header::ORIGIN) {
+            return Err("pages may not speak to nodes as peers".into());
+        }
         let context = ctx.context().clone();
         let identity = context.cluster.get().map(Cluster::identity);
         let remote = ctx.request.remote_addr();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use qluster_consensus::cluster::Cluster;
 use qluster_consensus::database::{Database, DatabaseRole};
-use qluster_consensus::model::{ClusterInfo, Error, ErrorCode, Node, NodeRole, Port};
+use qluster_consensus::model::{ClusterInfo, Error, ErrorCode, Leader, Node, NodeRole, Port};
 use qluster_consensus::store::Identity;
 use reqwest::{Method, Url};
 use secrecy::{ExposeSecret, SecretString};
@@ -57,6 +57,19 @@ pub enum JoinError {
         #[source]
         source: reqwest::Error,
     },
+}
+
+impl JoinError {
+    /// Whether trying again does not help: somebody has to change something first.
+    pub fn is_hopeless(&self) -> bool {
+        match self {
+            Self::Address { .. } => true,
+            Self::Refused { error, .. } => {
+                matches!(error.error_code, ErrorCode::BadRequest | ErrorCode::Unauthenticated | ErrorCode::Forbidden)
+            }
+            Self::Client(_) | Self::Request { .. } => false,
+        }
+    }
 }
 
 /// Asks nodes over their API, and follows them to the leader.
@@ -168,7 +181,13 @@ pub async fn ask_for_a_place(
 }
 
 /// Asks the leader for the upgrade of this node until it has it, where it is still a listener that is to become more.
-pub async fn ask_for_the_upgrade(cluster: Cluster, db_port: Option<Port>, api_port: Port, security: Arc<Security>) {
+pub async fn ask_for_the_upgrade(
+    cluster: Cluster,
+    database: Option<Arc<Postgres>>,
+    db_port: Option<Port>,
+    api_port: Port,
+    security: Arc<Security>,
+) {
     let me = cluster.identity().node;
     let mut told = String::new();
     loop {
@@ -176,7 +195,11 @@ pub async fn ask_for_the_upgrade(cluster: Cluster, db_port: Option<Port>, api_po
         if own.as_ref().is_some_and(|node| node.role == node.upgrade_to) {
             return;
         }
-        if let (Some(_), Ok(leader)) = (own, cluster.leader()) {
+        // A clone may take hours, in which the answer is known. A cluster without databases has none to stream from.
+        let streams = |leader: &Leader| {
+            leader.db_port.is_none() || database.as_ref().is_none_or(|database| database.status().borrow().streaming)
+        };
+        if let (Some(_), Some(leader)) = (own, cluster.leader().ok().filter(streams)) {
             let address = SocketAddr::new(leader.ip, leader.api_port.get());
             // A witness has no database, and its port is not used.
             let db_port = db_port.unwrap_or(api_port);

@@ -7,8 +7,8 @@
 //! - [`peer`]: the channel on which the nodes talk to each other.
 //! - `statements`: the statements that do not write; `etag`: which list of them a caller has.
 //! - [`database`]: PostgreSQL, as consensus directs it. [`guard`]: the process that ends it where the agent cannot.
-//! - [`config`], [`daemon`], [`join`], [`limits`]: the node's settings, its start and end, how it becomes a member, and
-//!   how much of the system it may use.
+//! - [`config`], [`daemon`], `known`, [`join`], [`limits`]: the node's settings, its start and end, whether it starts as
+//!   the cluster knows it, how it becomes a member, and how much of the system it may use.
 //! - [`security`]: who may do what: tokens, the cluster's secret, TLS.
 //! - [`recover`]: how a node goes on alone where the others are gone for good.
 //! - [`report`], [`metrics`], [`page`], [`site`]: what is told to people, and to Prometheus; the status page, served at
@@ -28,6 +28,7 @@ mod faults;
 pub mod guard;
 pub mod handlers;
 pub mod join;
+mod known;
 pub mod limits;
 pub mod metrics;
 pub mod openapi;

@@ -43,8 +43,8 @@ enum Command {
     Join {
         /// Any node of the cluster, such as http://10.0.0.1:8080
         url: String,
-        /// What the node becomes: voter, witness or replica
-        #[arg(long, default_value = "voter", value_parser = role)]
+        /// What the node becomes: voter, witness or replica; or what it stays: listener
+        #[arg(long, default_value_t = NodeRole::Voter)]
         role: NodeRole,
     },
     /// Go on alone, as a new cluster, where the majority of the nodes is gone for good. The node must not be running.
@@ -79,15 +79,6 @@ enum Command {
     /// End PostgreSQL when the lease is over; the daemon starts this
     #[command(hide = true)]
     Guard(guard::Arguments),
-}
-
-fn role(text: &str) -> Result<NodeRole, String> {
-    match text {
-        "voter" => Ok(NodeRole::Voter),
-        "witness" => Ok(NodeRole::Witness),
-        "replica" => Ok(NodeRole::Replica),
-        _ => Err(format!("expected voter, witness or replica, got `{text}`")),
-    }
 }
 
 pub(crate) fn main() -> ExitCode {

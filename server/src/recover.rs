@@ -6,7 +6,7 @@ use qluster_consensus::recover::{RecoverError, Survivor};
 use qluster_consensus::store::{Store, StoreError};
 
 use crate::config::Settings;
-use crate::daemon::is_managed;
+use crate::known::is_managed;
 
 /// Why a node does not go on alone.
 #[derive(Debug, thiserror::Error)]

@@ -563,6 +563,51 @@ async fn an_address_that_is_taken_is_refused() {
 }
 
 #[tokio::test]
+async fn a_listener_stays_one_and_tells_who_is_who() {
+    let ground = Ground::new();
+    let first = ground.bootstrap().await;
+    let mut listener = ground.node("listener", &["join", "--role", "listener", &first.url("")]);
+    let is_there = |map: &ClusterMap| map.nodes.get(&NodeId(2)).is_some_and(|node| node.role == NodeRole::Listener);
+    let map = first.until("the listener is there", is_there).await;
+    assert_eq!(listener.until("the listener knows the map", |told| *told == map).await.nodes[&NodeId(2)].db_port, None);
+    let leader: Leader = first.get("/leader").await.ok();
+    listener.until_get("/is-leader", 417).await.names(417, &leader);
+    assert_eq!(listener.until_get("/readiness", 200).await.ok::<NodeStatus>().database, None);
+    let port = listener.port;
+    let upgrade = format!("/node/2?db-port=5432&api-port={port}");
+    // Before the leader has heard of it, that is the reason.
+    while let reason = first.patch(&upgrade).await.refused(412)
+        && !reason.contains("stay a listener")
+    {
+        assert!(reason.contains("does not answer") || reason.contains("not caught up"), "{reason}");
+    }
+
+    assert!(listener.terminate().await.0.success());
+    listener.start(&["run"]);
+    listener.until("it is the same listener", is_there).await;
+}
+
+#[tokio::test]
+async fn a_witness_that_starts_again_makes_no_database_of_the_settings_that_all_hosts_have() {
+    let ground = Ground::new();
+    let (mine, its) = (ground.database("1"), ground.database("2"));
+    let (my_port, its_port) = (free_port().to_string(), free_port().to_string());
+    fn settings<'a>(data: &'a str, port: &'a str) -> [&'a str; 4] {
+        ["--db-data-dir", data, "--db-port", port]
+    }
+    let first = ground.node("1", &[&settings(&mine, &my_port)[..], &["bootstrap"]].concat());
+    first.until_get("/primary", 200).await;
+    let url = first.url("");
+    let join = ["join", "--role", "witness", &url];
+    let mut witness = ground.node("2", &[&settings(&its, &its_port)[..], &join].concat());
+    first.until("the witness votes", |map| map.nodes.get(&NodeId(2)).is_some_and(Node::votes)).await;
+    assert!(witness.terminate().await.0.success());
+    witness.start(&[&settings(&its, &its_port)[..], &["run"]].concat());
+    assert_eq!(witness.until_get("/readiness", 200).await.ok::<NodeStatus>().database, None);
+    assert!(!std::path::Path::new(&its).exists());
+}
+
+#[tokio::test]
 async fn a_node_ends_when_it_is_told_to_whoever_waits_for_it() {
     let ground = Ground::new();
     let mut nodes = ground.three().await;

@@ -199,10 +199,15 @@ async fn floods_are_cut_short() {
 
 /// A connection to `/peer` after `says`, a message of WebSocket's.
 fn peer(port: u16, says: &[u8]) -> TcpStream {
+    peer_of(port, "", says)
+}
+
+/// The same with more headers.
+fn peer_of(port: u16, headers: &str, says: &[u8]) -> TcpStream {
     let mut stream = connect(port);
     let upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
                    sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-    let head = format!("GET /peer HTTP/1.1\r\nhost: node\r\n{upgrade}\r\n");
+    let head = format!("GET /peer HTTP/1.1\r\nhost: node\r\n{upgrade}{headers}\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
@@ -222,6 +227,19 @@ fn frame(length: u64, payload: &[u8]) -> Vec<u8> {
     frame.extend([0; 4]);
     frame.extend(payload);
     frame
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_another_site_is_no_peer() {
+    let target = Target::new().await;
+    let hello = postcard::to_stdvec(&(Versions::KNOWN, Uuid::from_u128(7), NodeId(2), NodeId(1))).unwrap();
+    let hello = frame(hello.len() as u64, &hello);
+    for (headers, expected) in [("", Some(0x82)), ("origin: http://elsewhere.example\r\n", None)] {
+        let mut first = [0];
+        let read = peer_of(target.node.port, headers, &hello).read(&mut first).unwrap_or_default();
+        let binary = Some(first[0]).filter(|&first| read > 0 && first == 0x82);
+        assert_eq!(binary, expected, "{headers}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -281,7 +299,7 @@ async fn a_copy_of_another_nodes_store_is_refused() {
     other.start(&["run"]);
     eventually("it ends", || !other.is_alive());
     let log = std::fs::read_to_string(other.dir.join("log")).unwrap();
-    let expected = format!("is that of node 1 at 127.0.0.1:{} of cluster", first.port);
+    let expected = format!("is that of node 1 at 127.0.0.1:{}, and not of a node at", first.port);
     assert!(log.contains(&expected), "{log}");
     // The first one has it still.
     first.start(&["run"]);

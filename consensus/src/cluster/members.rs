@@ -42,6 +42,12 @@ impl Cluster {
         role: NodeRole,
         actor: &str,
     ) -> Result<Node, ClusterError> {
+        self.authority().await?;
+        // Whoever asks again and again, as a host that has lost its disks may, writes nothing into the log.
+        let taken = self.read(|state| state.taken(ip, api_port));
+        if let Some(reason) = taken {
+            return Err(ClusterError::Precondition(reason));
+        }
         let reason = Reason::new(actor, format!("added to become a {role}"));
         let node = self.change_node(Change::AddNode { ip, api_port, role }, reason).await?;
         self.member_once(&node, |node, members, _| members.contains(&node)).await?;

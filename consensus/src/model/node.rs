@@ -108,6 +108,16 @@ impl std::fmt::Display for NodeRole {
     }
 }
 
+impl std::str::FromStr for NodeRole {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let roles = [Self::Voter, Self::Witness, Self::Replica, Self::Listener];
+        let found = roles.into_iter().find(|role| role.to_string() == text);
+        found.ok_or_else(|| format!("expected voter, witness, replica or listener, got `{text}`"))
+    }
+}
+
 impl std::fmt::Display for NodeState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -147,5 +157,19 @@ impl Leader {
     fn example() -> Self {
         let node = Node::example();
         Self { id: node.id, term: Term(7), ip: node.ip, api_port: node.api_port, db_port: node.db_port }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_is_read_as_it_is_told() {
+        for role in [NodeRole::Voter, NodeRole::Witness, NodeRole::Replica, NodeRole::Listener] {
+            assert_eq!(role.to_string().parse(), Ok(role));
+        }
+        let error = "Voter".parse::<NodeRole>().unwrap_err();
+        assert_eq!(error, "expected voter, witness, replica or listener, got `Voter`");
     }
 }
