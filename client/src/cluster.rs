@@ -28,7 +28,7 @@ use crate::model::{
     NodeRole, Port, ReadonlyStatements,
 };
 use crate::{Cause, Error};
-use asking::{Backoff, attempt};
+use asking::{Backoff, SWITCH_OVER, attempt};
 pub use builder::ClusterClientBuilder;
 use nodes::{Nodes, address_of, beside, parse};
 
@@ -130,7 +130,9 @@ impl ClusterClient {
 
     /// The cluster's map as the node at `address` knows it.
     pub async fn map_at(&self, address: &str) -> Result<ClusterMap, Error> {
-        self.read_at("GET /map", address, |node| async move { node.map().send().await }).await
+        let map = self.read_at("GET /map", address, |node| async move { node.map().send().await }).await?;
+        self.nodes().meet(&map, address);
+        Ok(map)
     }
 
     /// How the nodes are, as the node at `address` heard it: their databases, positions in the WAL, lag.
@@ -162,7 +164,7 @@ impl ClusterClient {
     pub async fn switch_over(&self, node: NodeId) -> Result<Leader, Error> {
         let target = node;
         let leader =
-            self.change("POST /leader", |node| async move { node.leader_post().node(target).send().await }).await?;
+            self.change(SWITCH_OVER, |node| async move { node.leader_post().node(target).send().await }).await?;
         let mut nodes = self.nodes();
         nodes.leader = nodes.leader.take().map(|old| address_of(&leader, &old));
         drop(nodes);
@@ -172,7 +174,7 @@ impl ClusterClient {
     /// Makes `node` the leader although acknowledged commits may be lost by it: only where nobody can lead otherwise.
     /// Asks that node itself, once.
     pub async fn switch_over_with_loss(&self, node: NodeId) -> Result<Leader, Error> {
-        let operation = "POST /leader";
+        let operation = SWITCH_OVER;
         let (map, teller) =
             self.read("GET /map", Duration::ZERO, |node| async move { node.map().send().await }).await?;
         // Of a node that is not there, any other says so.
@@ -185,6 +187,8 @@ impl ClusterClient {
         let leader = attempt(&self.inner.changes, &address, within, &send).await.map_err(|cause| {
             let (after, address) = (cause.after_change(), address.clone());
             match after {
+                // That nobody leads is its answer only once the node may lead with loss: it still may.
+                _ if cause.is_no_leader() => Error::Unconfirmed { operation, address, cause: cause.into() },
                 AfterChange::Unconfirmed => Error::Unconfirmed { operation, address, cause: cause.into() },
                 AfterChange::Elsewhere => {
                     Error::Deadline { operation, address, within, attempts: 1, cause: cause.into() }

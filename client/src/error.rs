@@ -210,6 +210,11 @@ impl Cause {
         }
     }
 
+    /// Whether a node answered that nobody leads.
+    pub(crate) fn is_no_leader(&self) -> bool {
+        matches!(self, Cause::Answer { status: 530, .. })
+    }
+
     pub(crate) fn after_read(&self) -> AfterRead {
         match self {
             Cause::Request(_) => AfterRead::Refused,

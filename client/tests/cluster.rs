@@ -502,8 +502,42 @@ async fn a_watch_outlasts_a_node_that_is_no_member_for_a_while() {
 #[tokio::test]
 async fn a_watch_ends_where_the_credential_is_refused() {
     let node = Node::start(|_, _| refusal(401, ErrorCode::Unauthenticated, Value::Null));
-    let seen: Vec<_> = quick([&node]).build().unwrap().watch_map().collect().await;
+    let client = quick([&node]).build().unwrap();
+    let seen: Vec<_> = client.watch_map().collect().await;
     assert!(matches!(seen[..], [Err(Error::Refused { .. })]), "{seen:?}");
+    // Who asks once more, beside other things that happen, is told the same.
+    let mut events = client.watch_events(LogIndex(0));
+    assert!(events.next().await.unwrap().is_err());
+    assert!(events.next().await.is_none() && events.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_watch_tells_of_a_leader_that_is_in_the_log_for_long() {
+    let with_leader = || {
+        let mut map = map(1, &[]);
+        map["leader"] = json!(1);
+        map
+    };
+    let node = Node::start(move |before, _| Reply::Answer(200, if before < 2 { map(1, &[]) } else { with_leader() }));
+    let client = quick([&node]).wait(model::Duration::from_millis(10)).build().unwrap();
+    let seen: Vec<_> = client.watch_map().map(|map| map.unwrap().leader).take(2).collect().await;
+    assert_eq!(seen, [None, Some(NodeId(1))]);
+}
+
+#[tokio::test]
+async fn a_hand_over_that_nobody_has_taken_yet_is_not_confirmed() {
+    let bound = Bound::new();
+    let port = bound.port();
+    let node = bound.serve(move |_, line| match line {
+        "GET /leader" => Reply::Answer(200, leader(port)),
+        "GET /map" => Reply::Answer(200, map(1, &[port])),
+        _ => refusal(530, ErrorCode::NoLeader, Value::Null),
+    });
+    let client = quick([&node]).build().unwrap();
+    for changed in [client.switch_over(NodeId(1)).await, client.switch_over_with_loss(NodeId(1)).await] {
+        assert!(matches!(changed, Err(Error::Unconfirmed { .. })), "{changed:?}");
+    }
+    assert_eq!(node.seen().iter().filter(|line| line.starts_with("POST /leader")).count(), 2);
 }
 
 #[tokio::test]

@@ -9,6 +9,9 @@ use super::nodes::{address_of, parse};
 use crate::error::{AfterChange, AfterRead};
 use crate::{Cause, Error, generated, model};
 
+/// The change that is under way already when its answer is that nobody leads.
+pub(super) const SWITCH_OVER: &str = "POST /leader";
+
 impl ClusterClient {
     /// A read that one node is asked, once.
     pub(super) async fn read_at<T, F, Fut>(&self, operation: &'static str, address: &str, send: F) -> Result<T, Error>
@@ -17,7 +20,7 @@ impl ClusterClient {
         Fut: Future<Output = Answer<T>>,
     {
         let address = parse(address)?;
-        let within = self.inner.attempt;
+        let within = self.inner.attempt.min(self.inner.deadline);
         attempt(&self.inner.reads, &address, within, &send).await.map_err(|cause| match cause {
             Cause::Answer { .. } | Cause::Request(_) => Error::Refused { operation, address, cause: cause.into() },
             _ => Error::Deadline { operation, address, within, attempts: 1, cause: cause.into() },
@@ -113,7 +116,12 @@ impl ClusterClient {
                 }
                 Err(cause) => cause,
             };
-            let next = match cause.after_change() {
+            let after = match cause.after_change() {
+                // The lead was handed over by then, and who took it was not to be seen in time.
+                AfterChange::Wait if operation == SWITCH_OVER && cause.is_no_leader() => AfterChange::Unconfirmed,
+                after => after,
+            };
+            let next = match after {
                 AfterChange::Refused => return Err(tries.refused(address, cause)),
                 AfterChange::Unconfirmed => {
                     return Err(Error::Unconfirmed { operation, address, cause: cause.into() });

@@ -45,6 +45,15 @@ impl Nodes {
         self.good = all.get(next).map(|address| (*address).clone());
     }
 
+    /// Takes note of nodes of which nobody has told yet. The map may be an older one, so none is forgotten for it.
+    pub(super) fn meet(&mut self, map: &ClusterMap, teller: &str) {
+        for address in map.nodes.values().map(|node| beside(node.api_address(), teller)) {
+            if !self.learned.contains(&address) {
+                self.learned.push(address);
+            }
+        }
+    }
+
     /// Takes over the nodes of a map that the node at `teller` answered with.
     pub(super) fn learn(&mut self, map: &ClusterMap, teller: &str) {
         self.learned = map.nodes.values().map(|node| beside(node.api_address(), teller)).collect();

@@ -1,6 +1,6 @@
 //! Streams of what changes in a cluster.
 
-use futures::{Stream, TryStreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 
 use super::ClusterClient;
@@ -23,6 +23,7 @@ impl ClusterClient {
                 async move { client.ask_map(after.map(|index| (index, wait))).await }
             },
             |map| Some(map.index),
+            |map| map.leader.is_some(),
         )
     }
 
@@ -38,16 +39,19 @@ impl ClusterClient {
                 async move { client.ask_events(after, None, Some(wait)).await }
             },
             |events: &Vec<Event>| events.last().map(|event| event.index),
+            |_| true,
         );
         batches.map_ok(|events| stream::iter(events.into_iter().map(Ok))).try_flatten()
     }
 
-    /// Asks again and again, each time for what is newer than the newest so far.
+    /// Asks again and again, each time for what is newer than the newest so far. What is `whole` is newer than what is not:
+    /// a node that has just started tells a map of the same index first without, and then with, the leader.
     fn watch<T, F, Fut>(
         &self,
         after: Option<LogIndex>,
         ask: F,
         newest: fn(&T) -> Option<LogIndex>,
+        whole: fn(&T) -> bool,
     ) -> impl Stream<Item = Result<T, Error>> + Send + Unpin + use<T, F, Fut>
     where
         T: Send + 'static,
@@ -55,16 +59,17 @@ impl ClusterClient {
         Fut: Future<Output = Result<T, Error>> + Send + 'static,
     {
         let client = self.clone();
-        let state = Some((after, client.inner.backoff, ask));
-        Box::pin(stream::unfold(state, move |state| {
+        // The newest index so far, and whether what had it was whole.
+        let state = Some((after.map(|index| (index, true)), client.inner.backoff, ask));
+        let told = stream::unfold(state, move |state| {
             let client = client.clone();
             async move {
-                let (mut after, mut backoff, ask) = state?;
+                let (after, mut backoff, ask) = state?;
                 loop {
                     let asked = Instant::now();
-                    match ask(after).await {
-                        Ok(answer) if newest(&answer).is_some_and(|index| after.is_none_or(|after| index > after)) => {
-                            after = newest(&answer);
+                    match ask(after.map(|(index, _)| index)).await {
+                        Ok(answer) if newest(&answer).is_some_and(|index| after < Some((index, whole(&answer)))) => {
+                            let after = newest(&answer).map(|index| (index, whole(&answer)));
                             return Some((Ok(answer), Some((after, client.inner.backoff, ask))));
                         }
                         Ok(_) => {
@@ -85,6 +90,8 @@ impl ClusterClient {
                     }
                 }
             }
-        }))
+        });
+        // Asked again after its end, it has ended.
+        Box::pin(told.fuse())
     }
 }

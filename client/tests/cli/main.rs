@@ -46,7 +46,11 @@ const WELL: World = World { lost: false, leaderless: false, bare: false, old: fa
 fn the_status_tells_who_leads_and_why_a_node_is_not_fit() {
     check("status", WELL, &[&["status"], &["status", "--color", "always"]]);
     check("status-lost", World { lost: true, ..WELL }, &[&["status"]]);
-    check("status-leaderless", World { leaderless: true, lost: true, ..WELL }, &[&["status"], &["switchover"]]);
+    check(
+        "status-leaderless",
+        World { leaderless: true, lost: true, ..WELL },
+        &[&["status"], &["switchover", "--timeout", "200ms"]],
+    );
     check("status-bare", World { bare: true, ..WELL }, &[&["status"], &["connect"]]);
     check("status-old", World { old: true, ..WELL }, &[&["status"]]);
 }
@@ -184,7 +188,7 @@ fn a_token_is_sent_from_its_file_and_a_refusal_says_what_is_missing() {
         std::fs::write(&path, format!("{token}\n")).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let (right, wrong) = (file("right", "read"), file("wrong", "raed"));
+    let (right, wrong) = (file("right", "# replaced today\n\nread\nold"), file("wrong", "raed"));
     let nodes = Nodes::new(World { token: Some("read"), ..WELL });
     for (arguments, code, said) in [
         (vec!["leader"], 6, "hint: name a file with a token"),

@@ -57,20 +57,20 @@ pub(crate) struct Global {
 /// What a node may want to see.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Credentials {
-    /// A file with the token: `read`, or `admin`, which changes need
-    #[arg(long, global = true, value_name = "FILE", env = "QLUSTER_TOKEN_FILE", hide_env_values = true, help_heading = CLUSTER)]
+    /// A file with the token: `read`, or `admin`, which changes need [env: QLUSTER_TOKEN_FILE]
+    #[arg(long, global = true, value_name = "FILE", help_heading = CLUSTER)]
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) token_file: Option<PathBuf>,
-    /// A file with the certificates (PEM) of the authorities to trust, in place of the system's
-    #[arg(long, global = true, value_name = "FILE", env = "QLUSTER_CA_FILE", hide_env_values = true, help_heading = CLUSTER)]
+    /// A file with the certificates (PEM) of the authorities to trust, in place of the system's [env: QLUSTER_CA_FILE]
+    #[arg(long, global = true, value_name = "FILE", help_heading = CLUSTER)]
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) ca_file: Option<PathBuf>,
-    /// A file with the own certificate (PEM), where nodes ask for one
-    #[arg(long, global = true, value_name = "FILE", env = "QLUSTER_CERT_FILE", hide_env_values = true, help_heading = CLUSTER)]
+    /// A file with the own certificate (PEM), where nodes ask for one [env: QLUSTER_CERT_FILE]
+    #[arg(long, global = true, value_name = "FILE", help_heading = CLUSTER)]
     #[arg(value_hint = ValueHint::FilePath, requires = "key_file")]
     pub(crate) cert_file: Option<PathBuf>,
-    /// A file with the key (PEM) of the own certificate
-    #[arg(long, global = true, value_name = "FILE", env = "QLUSTER_KEY_FILE", hide_env_values = true, help_heading = CLUSTER)]
+    /// A file with the key (PEM) of the own certificate [env: QLUSTER_KEY_FILE]
+    #[arg(long, global = true, value_name = "FILE", help_heading = CLUSTER)]
     #[arg(value_hint = ValueHint::FilePath, requires = "cert_file")]
     pub(crate) key_file: Option<PathBuf>,
 }
@@ -167,8 +167,8 @@ pub(crate) enum NodeCommand {
     Add {
         /// IPv4 or IPv6 address of its host
         ip: IpAddr,
-        /// What it becomes when it is upgraded: voter, witness or replica
-        #[arg(short, long, value_parser = role, default_value = "voter")]
+        /// What it becomes when it is upgraded: voter, witness or replica; or what it stays: listener
+        #[arg(short, long, default_value_t = NodeRole::Voter)]
         role: NodeRole,
         /// Port of its REST API [default: that of the leader]
         #[arg(long, value_name = "PORT")]
@@ -217,15 +217,6 @@ pub(crate) enum ContextCommand {
     Set { name: String },
     /// Forget one
     Remove { name: String },
-}
-
-fn role(text: &str) -> Result<NodeRole, String> {
-    match text {
-        "voter" => Ok(NodeRole::Voter),
-        "witness" => Ok(NodeRole::Witness),
-        "replica" => Ok(NodeRole::Replica),
-        _ => Err("expected voter, witness or replica".into()),
-    }
 }
 
 fn index(text: &str) -> Result<LogIndex, String> {

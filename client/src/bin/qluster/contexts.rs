@@ -92,23 +92,40 @@ impl Contexts {
 }
 
 /// What is asked, and how. What is typed counts more than `environment`, and that more than the file. An address that is
-/// given stands for itself: a context's token is not for it, unless the context is named beside it.
+/// given stands for itself: a context's token is not for it, unless the context is named beside it. Credentials of the
+/// environment are for the cluster that it names, and not for another one that is typed.
 pub(crate) fn resolve(global: &Global, environment: impl Fn(&str) -> Option<String>) -> Result<Context, Failure> {
     let set = |name| environment(name).filter(|value| !value.is_empty());
     let typed = global.context.is_some() || !global.address.is_empty();
+    let elsewhere = set("QLUSTER_ADDRESS").or_else(|| set("QLUSTER_CONTEXT")).is_some();
+    let given = |context| {
+        let mut context = given(global, context);
+        if global.context.is_none() && !(typed && elsewhere) {
+            let Credentials { token_file, ca_file, cert_file, key_file } = global.credentials.clone();
+            for (name, typed, file) in [
+                ("QLUSTER_TOKEN_FILE", token_file, &mut context.token_file),
+                ("QLUSTER_CA_FILE", ca_file, &mut context.ca_file),
+                ("QLUSTER_CERT_FILE", cert_file, &mut context.cert_file),
+                ("QLUSTER_KEY_FILE", key_file, &mut context.key_file),
+            ] {
+                *file = typed.or_else(|| set(name).map(PathBuf::from)).or(file.take());
+            }
+        }
+        context
+    };
     let addresses = set("QLUSTER_ADDRESS").filter(|_| !typed);
     if let Some(addresses) = addresses {
         let addresses = addresses.split(',').map(|address| address.trim().to_owned()).collect();
-        return Ok(given(global, Context { addresses, ..Context::default() }));
+        return Ok(given(Context { addresses, ..Context::default() }));
     }
     if global.context.is_none() && !global.address.is_empty() {
-        return Ok(given(global, Context::default()));
+        return Ok(given(Context::default()));
     }
     let local = || Context { addresses: vec![LOCAL.into()], ..Context::default() };
     let name = global.context.clone().or_else(|| set("QLUSTER_CONTEXT"));
     let path = match path(global) {
         // Without a home there are none.
-        Err(_) if name.is_none() => return Ok(given(global, local())),
+        Err(_) if name.is_none() => return Ok(given(local())),
         path => path?,
     };
     let contexts = Contexts::load(&path)?;
@@ -116,7 +133,7 @@ pub(crate) fn resolve(global: &Global, environment: impl Fn(&str) -> Option<Stri
         Some(name) => contexts.get(name)?.clone().beside(&path),
         None => local(),
     };
-    Ok(given(global, context))
+    Ok(given(context))
 }
 
 /// A context, overridden by what was given.
@@ -212,6 +229,24 @@ contexts:
         assert_eq!(first(&[address, context], &["--context", "shop"]), shop);
         assert_eq!(first(&[address], &["--address", "http://10.9.9.9:8080"]), ("http://10.9.9.9:8080".into(), false));
         assert_eq!(first(&[("QLUSTER_ADDRESS", "")], &[]), shop);
+    }
+
+    #[test]
+    fn a_token_of_the_environment_is_for_the_cluster_of_the_environment() {
+        let token = ("QLUSTER_TOKEN_FILE", "/env.token");
+        let file = |environment: &[_], arguments: &[_]| {
+            resolved_in(environment, arguments).unwrap().token_file.map(|file| file.display().to_string())
+        };
+        let env = Some("/env.token".to_owned());
+        assert_eq!(file(&[token], &[]), env);
+        assert_eq!(file(&[token, ("QLUSTER_ADDRESS", "http://10.5.5.5:8080")], &[]), env);
+        assert_eq!(file(&[token], &["--address", "http://10.9.9.9:8080"]), env);
+        assert_eq!(file(&[token], &["--token-file", "/typed.token"]), Some("/typed.token".into()));
+        for elsewhere in [("QLUSTER_ADDRESS", "http://10.5.5.5:8080"), ("QLUSTER_CONTEXT", "shop")] {
+            assert_eq!(file(&[token, elsewhere], &["--address", "http://10.9.9.9:8080"]), None);
+        }
+        assert_eq!(file(&[token], &["--context", "shop"]), Some("shop.token".into()));
+        assert_eq!(file(&[token], &["--context", "test"]), None);
     }
 
     #[test]

@@ -31,6 +31,9 @@ pub(crate) enum Failure {
     /// The cluster is not in the state for it, as is seen before it is asked.
     #[error("{message}")]
     Refused { message: String, hint: Option<String> },
+    /// Nobody leads, as is seen before the cluster is asked.
+    #[error("{message}")]
+    NobodyLeads { message: String, hint: &'static str },
     #[error("cannot {attempted}")]
     File {
         attempted: String,
@@ -91,6 +94,7 @@ impl Failure {
             Failure::File { .. } | Failure::Format(..) | Failure::MissingProgram(..) => 1,
             Failure::Usage { .. } | Failure::Yaml { .. } => 2,
             Failure::Refused { .. } => 3,
+            Failure::NobodyLeads { .. } => 4,
             Failure::NobodyToAsk(_) | Failure::Declined => 7,
             Failure::Interrupted => 130,
         }
@@ -100,7 +104,7 @@ impl Failure {
         match self {
             Failure::Cluster(error) => hint(error).map(Into::into),
             Failure::Usage { hint, .. } | Failure::Refused { hint, .. } => hint.clone(),
-            Failure::MissingProgram(_, hint) => Some((*hint).into()),
+            Failure::NobodyLeads { hint, .. } | Failure::MissingProgram(_, hint) => Some((*hint).into()),
             Failure::NobodyToAsk(_) => Some("where you are sure: --yes".into()),
             Failure::Yaml { .. } => Some("mend it, or name another with --contexts FILE".into()),
             _ => None,

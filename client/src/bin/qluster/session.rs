@@ -63,14 +63,12 @@ pub(crate) fn node(map: &ClusterMap, id: NodeId) -> Result<&Node, Failure> {
 
 fn token(file: &Path) -> Result<String, Failure> {
     let text = read(file)?;
-    let token = String::from_utf8_lossy(&text).trim().to_owned();
-    if token.is_empty() {
-        return Err(Failure::usage(
-            format!("{} is empty", file.display()),
-            "expected a token: a line, and nothing beside it",
-        ));
-    }
-    Ok(token)
+    // As nodes read it: while a token is replaced there are two, the new one first.
+    let text = String::from_utf8_lossy(&text);
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.next().map(str::to_owned).ok_or_else(|| {
+        Failure::usage(format!("{} has no token", file.display()), "expected a token: a line, and nothing beside it")
+    })
 }
 
 fn certificates(file: &Path) -> Result<Vec<Certificate>, Failure> {

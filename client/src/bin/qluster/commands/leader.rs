@@ -24,17 +24,20 @@ fn render(leader: &Leader, style: Style) -> String {
 
 /// Hands the leadership over to `target`, or to the best.
 pub(super) async fn switch_over(session: &Session, target: Option<NodeId>) -> Result<(), Failure> {
-    let overview = overview(session).await?;
+    let mut overview = overview(session).await?;
+    if overview.leader.is_none() && tokio::time::timeout(ELECTION, session.cluster.leader()).await.is_ok() {
+        overview = super::status::overview(session).await?;
+    }
+    let Some(leader) = overview.leader else {
+        let reason = overview.reason.clone().unwrap_or_else(|| "an election is under way".into());
+        return Err(Failure::NobodyLeads {
+            message: format!("nobody leads, so there is nothing to hand over: {reason}"),
+            hint: LOST,
+        });
+    };
     let target = match target {
         Some(target) => known(&overview, target)?,
         None => best(&overview)?,
-    };
-    let Some(leader) = overview.leader else {
-        let reason = overview.reason.clone().unwrap_or_else(|| "an election is under way".into());
-        return Err(Failure::Refused {
-            message: format!("nobody leads, so there is nothing to hand over: {reason}"),
-            hint: Some(LOST.into()),
-        });
     };
     if leader == target.id {
         return Err(Failure::refused(format!("node {leader} leads already"), "qluster status shows the others"));
@@ -51,6 +54,9 @@ pub(super) async fn switch_over(session: &Session, target: Option<NodeId>) -> Re
     let leader = session.cluster.switch_over(target.id).await?;
     session.out.show(&leader, |style| render(&leader, style))
 }
+
+/// An election is over by then, as a rule.
+const ELECTION: std::time::Duration = std::time::Duration::from_secs(5);
 
 const LOST: &str = "where the nodes that may have the newest commits are gone for good: qluster switchover NODE \
                     --accept-data-loss";

@@ -152,7 +152,7 @@ fn why(
     };
     let none = || (managed && node.role.has_database() && database.is_none()).then(|| "it has no database".into());
     let listener = || {
-        (node.role == NodeRole::Listener)
+        (node.role != node.upgrade_to)
             .then(|| format!("is to become a {}: qluster node upgrade {}", node.upgrade_to, node.id))
     };
     not_up().or_else(unfit).or(note).or_else(idle).or_else(none).or_else(listener)
@@ -293,7 +293,7 @@ mod tests {
             (node(json!({})), false, Some(&full), note(), Some("the disk is full")),
             (node(away), false, Some(&full), note(), Some("no answer for 2s")),
             (node(json!({})), false, None, None, Some("it has no database")),
-            (node(json!({"role": "witness"})), false, None, None, None),
+            (node(json!({"role": "witness", "upgrade-to": "witness"})), false, None, None, None),
             (
                 node(json!({"role": "listener"})),
                 false,
@@ -301,6 +301,7 @@ mod tests {
                 None,
                 Some("is to become a voter: qluster node upgrade 2"),
             ),
+            (node(json!({"role": "listener", "upgrade-to": "listener"})), false, None, None, None),
         ] {
             assert_eq!(why(&node, leads, database, note, true).as_deref(), expected);
         }

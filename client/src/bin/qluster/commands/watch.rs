@@ -17,6 +17,8 @@ use crate::failure::Failure;
 use crate::output::{Format, Style};
 use crate::session::Session;
 
+/// Nobody sees more often than this what has changed.
+const SHORTEST: Duration = Duration::from_millis(10);
 /// More than any screen has lines.
 const KEPT: usize = 200;
 
@@ -40,7 +42,7 @@ pub(super) async fn run(session: &Session, interval: Duration) -> Result<(), Fai
     view.events.extend(past);
     let mut screen = live.then(Screen::enter).transpose()?;
     let mut coming = session.cluster.watch_events(newest);
-    let mut ticks = tokio::time::interval(interval);
+    let mut ticks = tokio::time::interval(interval.max(SHORTEST));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut printed = None;
     loop {
