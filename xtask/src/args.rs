@@ -35,7 +35,9 @@ pub(crate) enum Task {
     Upgrade {
         keep: Option<PathBuf>,
     },
+    /// All parts where none is named.
     Bench {
+        parts: Vec<String>,
         rounds: u32,
     },
     Chaos(Chaos),
@@ -194,7 +196,7 @@ impl Given {
             "docs" => &["DIR"],
             "guide" => &["PAGE"],
             "openapi" | "client" => &["check"],
-            "bench" => &["rounds"],
+            "bench" => &["PART", "rounds"],
             "chaos" => &["seed", "faults", "minutes", "together", "nodes", "sabotage", "keep", "release"],
             "sim" => &["seeds", "seed", "sabotages"],
             "upgrade" => &["keep"],
@@ -213,7 +215,7 @@ impl Given {
             "test" => Task::Test { steps: self.words },
             "openapi" => Task::Openapi { check: self.check },
             "client" => Task::Client { check: self.check },
-            "bench" => Task::Bench { rounds: rounds.unwrap_or(BENCH_ROUNDS) },
+            "bench" => Task::Bench { parts: self.words, rounds: rounds.unwrap_or(BENCH_ROUNDS) },
             "chaos" => Task::Chaos(self.chaos()?),
             "docs" if self.words.len() > 1 => bail!("`docs` takes one directory; see `cargo xtask --help`"),
             "docs" => Task::Docs { dir: self.words.into_iter().next() },
@@ -255,7 +257,7 @@ impl Given {
             bail!("`{task}` does not take --{option}; see `cargo xtask --help`");
         }
         match self.words.first() {
-            Some(word) if !known.iter().any(|known| ["STEP", "DIR", "PAGE"].contains(known)) => {
+            Some(word) if !known.iter().any(|known| ["STEP", "DIR", "PAGE", "PART"].contains(known)) => {
                 bail!("`{task}` does not take `{word}`; see `cargo xtask --help`")
             }
             _ => Ok(()),
@@ -303,8 +305,8 @@ mod tests {
             ("deps", Task::Deps),
             ("deb", Task::Deb),
             ("upgrade --keep /tmp/x", Task::Upgrade { keep: Some("/tmp/x".into()) }),
-            ("bench", Task::Bench { rounds: 5 }),
-            ("bench --rounds 7", Task::Bench { rounds: 7 }),
+            ("bench", Task::Bench { parts: vec![], rounds: 5 }),
+            ("bench log --rounds 7", Task::Bench { parts: vec!["log".into()], rounds: 7 }),
             ("sim", Task::Sim(Sim { seeds: 200, seed: 1, sabotages: false })),
             ("sim --seeds 20000 --seed 7", Task::Sim(Sim { seeds: 20000, seed: 7, sabotages: false })),
             ("sim --sabotages", Task::Sim(Sim { seeds: 200, seed: 1, sabotages: true })),

@@ -90,6 +90,12 @@ pub(crate) fn build_server_with_faults(release: bool) -> Result<PathBuf> {
     executable(&messages, name).context("looking for the program in what `cargo build` said")
 }
 
+/// Builds an example, optimised, and tells where it is.
+pub(crate) fn build_example(name: &str) -> Result<PathBuf> {
+    let messages = build(true, &[FEATURES, "--example", name])?;
+    executable(&messages, name).context("looking for the example in what `cargo build` said")
+}
+
 /// What cargo says of it, as JSON.
 fn build(release: bool, what: &[&str]) -> Result<String> {
     // For the whole workspace, though a program or two are wanted: cargo then chooses the same features of dependencies as

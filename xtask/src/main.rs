@@ -43,7 +43,8 @@ cargo xtask guide [PAGE...]                    runs the commands of the guide an
 cargo xtask deps                               checks the rules of who may depend on what
 cargo xtask deb                                builds the Debian package; prints where it is
 cargo xtask upgrade [--keep DIR]               a rolling upgrade of packages under load, for root; checks that nothing is lost
-cargo xtask bench [--rounds N]                 failover times and what an idle agent costs; medians of N kills (5)
+cargo xtask bench [PART...] [--rounds N]       figures, medians of N rounds (5): what an idle agent costs (idle), how fast the
+                                               API (api) and the cluster's log (log) are, write gaps in failovers (gaps)
 cargo xtask chaos [--seed N] [--faults N] [--minutes N] [--together N] [--nodes 3|5] [--sabotage fence|quorum]
                   [--release] [--keep DIR]       faults of all kinds (20) in a cluster under load, for root; checks that
                                                  nothing that a client was told is lost
@@ -84,7 +85,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Deps => deps::run(),
         Task::Deb => deb::run(),
         Task::Upgrade { keep } => deb::upgrade(keep.as_deref()),
-        Task::Bench { rounds } => bench::run(rounds),
+        Task::Bench { parts, rounds } => bench::run(&parts, rounds),
         Task::Chaos(options) => chaos::run(&options),
         Task::Sim(options) => sim::run(&options),
     }

@@ -1,21 +1,47 @@
-//! Figures that the project holds itself to: how long a failover keeps writers waiting, and what an idle agent costs.
+//! Figures that the project holds itself to: how long a failover keeps writers waiting, what an idle agent costs, and how
+//! fast the API and the cluster's log are beside what others use.
 
+mod api;
+mod etcd;
 mod gaps;
 mod idle;
+mod load;
+mod log;
 pub(crate) mod table;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::cluster::Cluster;
 use crate::{cargo, install};
 
-/// Measures an idle cluster, then the write gaps of `rounds` faults of each kind, and prints a table.
-pub(crate) fn run(rounds: u32) -> Result<()> {
+/// What can be measured, in this order, and whether others' programs are needed for it.
+const PARTS: [(&str, bool); 4] = [("idle", false), ("api", true), ("log", true), ("gaps", false)];
+
+/// Measures these parts, or all where none is named, `rounds` times each in one cluster, and prints a table.
+pub(crate) fn run(parts: &[String], rounds: u32) -> Result<()> {
+    if let Some(unknown) = parts.iter().find(|&part| !PARTS.iter().any(|(name, _)| name == part)) {
+        let names = PARTS.map(|(name, _)| name).join(", ");
+        bail!("there is no part `{unknown}` of the bench; there are {names}");
+    }
+    let wanted: Vec<_> =
+        PARTS.iter().filter(|(name, _)| parts.is_empty() || parts.iter().any(|part| part == name)).collect();
     let bin_dir = install::postgresql()?;
+    if wanted.iter().any(|(_, others)| *others) {
+        install::tool("wrk", "wrk")?;
+        install::tool("etcd", "etcd-server")?;
+    }
     let server = cargo::build_programs(true)?.server;
+    let bare = cargo::build_example("bare")?;
     let rows = Cluster::with(&server, &bin_dir, None, |cluster| {
-        let mut rows = idle::measure(cluster)?;
-        rows.extend(gaps::measure(cluster, rounds)?);
+        let mut rows = Vec::new();
+        for (name, _) in wanted {
+            rows.extend(match *name {
+                "idle" => idle::measure(cluster),
+                "api" => api::measure(cluster, &bare, rounds),
+                "log" => log::measure(cluster, rounds),
+                _ => gaps::measure(cluster, rounds),
+            }?);
+        }
         Ok(rows)
     })?;
     print!("\n{}", table::render(&rows));

@@ -1,5 +1,6 @@
 //! Nodes on this machine, which end with the program that started them, however it ends.
 
+pub(crate) mod beside;
 mod directory;
 mod disk;
 pub(crate) mod failover;

@@ -1,8 +1,8 @@
 //! Ports on which nobody listens.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 /// Below the range from which the kernel takes the ports of outgoing connections, one of which could otherwise take a
 /// port while its node is being restarted.
@@ -24,6 +24,12 @@ pub(crate) fn free(count: usize) -> Result<Vec<u16>> {
         );
     }
     Ok(held.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect())
+}
+
+/// As many addresses on this machine, with ports of that kind.
+pub(crate) fn local<const COUNT: usize>() -> Result<[SocketAddrV4; COUNT]> {
+    let addresses: Vec<_> = free(COUNT)?.into_iter().map(|port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).collect();
+    addresses.try_into().ok().with_context(|| format!("expected {COUNT} ports"))
 }
 
 #[cfg(test)]

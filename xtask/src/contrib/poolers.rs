@@ -1,13 +1,13 @@
 //! `contrib/poolers`: a failover behind HAProxy, PgBouncer and libpq.
 
-use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::cluster::beside::Beside;
 use crate::cluster::failover::rejoin_alone;
 use crate::cluster::writer::Writer;
 use crate::cluster::{Cluster, READ_LIMIT, ports};
@@ -43,9 +43,9 @@ pub(super) fn fail_over(cluster: &mut Cluster, haproxy: Command, pgbouncer: Comm
             wait_check(cluster, index, path, if index == leader { primary } else { standby })?;
         }
     }
-    let [writes, reads, pooled] = local(&ports::free(3)?)?;
-    let _haproxy = Proxy::haproxy(cluster, haproxy, writes, reads)?;
-    let _pgbouncer = Proxy::pgbouncer(cluster, pgbouncer, writes, pooled)?;
+    let [writes, reads, pooled] = ports::local()?;
+    let _haproxy = self::haproxy(cluster, haproxy, writes, reads)?;
+    let _pgbouncer = self::pgbouncer(cluster, pgbouncer, writes, pooled)?;
     for (address, recovers) in [(writes, "f"), (reads, "t"), (pooled, "f")] {
         wait_session(cluster, address, recovers)?;
     }
@@ -137,57 +137,37 @@ fn libpq(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// A balancer or pooler that runs; killed when this is dropped.
-struct Proxy(Child);
-
-impl Proxy {
-    fn haproxy(cluster: &Cluster, mut haproxy: Command, writes: SocketAddrV4, reads: SocketAddrV4) -> Result<Self> {
-        let file = configure(cluster, "haproxy.cfg", |text| {
-            let mut text = replace(text, "bind :5000", &format!("bind {writes}"))?;
-            text = replace(&text, "bind :5001", &format!("bind {reads}"))?;
-            for (node, number) in cluster.nodes().iter().zip(1..) {
-                let port = format!("{} check port {}", node.db(), node.api().port());
-                text = replace(&text, &format!("10.0.0.{number}:5432 check port 8080"), &port)?;
-                text = replace(&text, &format!("10.0.0.{number}:5432"), &node.db().to_string())?;
-            }
-            Ok(text)
-        })?;
-        haproxy.arg("-db").arg("-f").arg(file);
-        Self::start(cluster, haproxy, "haproxy")
-    }
-
-    fn pgbouncer(cluster: &Cluster, mut pgbouncer: Command, to: SocketAddrV4, at: SocketAddrV4) -> Result<Self> {
-        let file = configure(cluster, "pgbouncer.ini", |text| {
-            let text = replace(text, "host=127.0.0.1 port=5000", &format!("host={} port={}", to.ip(), to.port()))?;
-            let text = replace(&text, "listen_port = 6432", &format!("listen_port = {}", at.port()))?;
-            // The databases of the test trust whoever comes from this machine.
-            let text = replace(&text, "auth_type = scram-sha-256", "auth_type = any")?;
-            let text = replace(&text, "auth_file = /etc/pgbouncer/userlist.txt\n", "")?;
-            replace(&text, "* = host", "* = user=postgres host")
-        })?;
-        if rustix::process::geteuid().is_root() {
-            pgbouncer.args(["-u", "postgres"]);
+/// Starts HAProxy with the configuration, at these addresses.
+fn haproxy(cluster: &Cluster, mut haproxy: Command, writes: SocketAddrV4, reads: SocketAddrV4) -> Result<Beside> {
+    let file = configure(cluster, "haproxy.cfg", |text| {
+        let mut text = replace(text, "bind :5000", &format!("bind {writes}"))?;
+        text = replace(&text, "bind :5001", &format!("bind {reads}"))?;
+        for (node, number) in cluster.nodes().iter().zip(1..) {
+            let port = format!("{} check port {}", node.db(), node.api().port());
+            text = replace(&text, &format!("10.0.0.{number}:5432 check port 8080"), &port)?;
+            text = replace(&text, &format!("10.0.0.{number}:5432"), &node.db().to_string())?;
         }
-        pgbouncer.arg(file);
-        Self::start(cluster, pgbouncer, "pgbouncer")
-    }
-
-    fn start(cluster: &Cluster, mut command: Command, name: &str) -> Result<Self> {
-        // Beside those of the nodes, whose ends are shown where something fails.
-        let path = cluster.nodes()[0].log().with_file_name(format!("{name}.log"));
-        let log = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        // Ctrl-C is for us, who end it.
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        Ok(Self(command.spawn().with_context(|| format!("starting {name}"))?))
-    }
+        Ok(text)
+    })?;
+    haproxy.arg("-db").arg("-f").arg(file);
+    Beside::start(cluster, "haproxy", haproxy)
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+/// Starts PgBouncer at an address with the configuration, towards another.
+fn pgbouncer(cluster: &Cluster, mut pgbouncer: Command, to: SocketAddrV4, at: SocketAddrV4) -> Result<Beside> {
+    let file = configure(cluster, "pgbouncer.ini", |text| {
+        let text = replace(text, "host=127.0.0.1 port=5000", &format!("host={} port={}", to.ip(), to.port()))?;
+        let text = replace(&text, "listen_port = 6432", &format!("listen_port = {}", at.port()))?;
+        // The databases of the test trust whoever comes from this machine.
+        let text = replace(&text, "auth_type = scram-sha-256", "auth_type = any")?;
+        let text = replace(&text, "auth_file = /etc/pgbouncer/userlist.txt\n", "")?;
+        replace(&text, "* = host", "* = user=postgres host")
+    })?;
+    if rustix::process::geteuid().is_root() {
+        pgbouncer.args(["-u", "postgres"]);
     }
+    pgbouncer.arg(file);
+    Beside::start(cluster, "pgbouncer", pgbouncer)
 }
 
 /// Writes a configuration with the addresses of this cluster beside its nodes, and tells where.
@@ -205,9 +185,4 @@ fn replace(text: &str, what: &str, by: &str) -> Result<String> {
         true => Ok(text.replace(what, by)),
         false => bail!("expected `{what}`"),
     }
-}
-
-fn local(ports: &[u16]) -> Result<[SocketAddrV4; 3]> {
-    let addresses: Vec<_> = ports.iter().map(|&port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).collect();
-    addresses.try_into().ok().context("expected three ports")
 }
