@@ -105,6 +105,10 @@ pub struct DatabaseStatus {
     pub streaming: bool,
     /// Whether the primary that it follows has no more the WAL that it needs: it must be cloned.
     pub lacks_wal: bool,
+    /// Why a standby does not stream from the primary that it follows, where that is known. It is fit all the same: the
+    /// standbys of a primary that is gone do not stream. Peers are told by way of the node's note.
+    #[serde(skip)]
+    pub hindrance: Option<String>,
     /// Where a clone or rewind is under way: how far it is, in percent, where that is known.
     pub progress: Option<u8>,
 }
@@ -198,6 +202,7 @@ impl DatabaseStatus {
             follows: None,
             streaming: false,
             lacks_wal: false,
+            hindrance: None,
             progress: None,
         }
     }

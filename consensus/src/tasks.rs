@@ -28,7 +28,7 @@ pub(crate) fn own_report(core: &Core, local: &Local, views: &Views) -> NodeRepor
         sees: views.seen(core.clock().now(), validity(core)),
         database: local.status().map(|status| DatabaseStatus { unfit: local.unfit(), ..status }),
         position: local.position(),
-        note: local.note.borrow().clone(),
+        note: local.note.borrow().clone().or_else(|| local.status()?.hindrance),
         version: core.newest_version(),
     }
 }

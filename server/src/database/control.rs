@@ -85,10 +85,14 @@ impl Timelines {
         Ok(Self(all))
     }
 
-    /// Where these part from `others` by what pg_rewind goes by (`findCommonAncestorTimeline`): numbers, and where each
-    /// begins. The greatest LSN where they do not part, and pg_rewind does nothing; none where they have nothing in
-    /// common.
+    /// Where these part from `others` by what pg_rewind goes by. That is the greatest LSN where the last ones have the
+    /// same number: it does nothing then. Otherwise it goes by numbers and where each begins
+    /// (`findCommonAncestorTimeline`). None where they have nothing in common.
     pub(super) fn part_from(&self, others: &Self) -> Option<Lsn> {
+        let last = |all: &[(u32, Lsn)]| all.last().map(|(timeline, _)| *timeline);
+        if last(&self.0) == last(&others.0) {
+            return Some(Lsn(u64::MAX));
+        }
         let mut begin = (Lsn(0), Lsn(0));
         let mut part = None;
         for (&(mine, my_end), &(theirs, their_end)) in self.0.iter().zip(&others.0) {
@@ -149,9 +153,11 @@ max_locks_per_xact setting:           64
             ((1, ""), (1, ""), Some(end)),
             ((1, ""), (2, first), Some(Lsn(0x3000))),
             ((2, first), (2, first), Some(end)),
-            ((2, first), (2, "1\t0/4000\tx"), Some(Lsn(0x3000))),
+            // They begin at two places, which pg_rewind does not look at.
+            ((2, first), (2, "1\t0/4000\tx"), Some(end)),
+            ((2, first), (3, "1\t0/4000\tx\n2\t0/5000\tx"), Some(Lsn(0x3000))),
             ((2, first), (3, second), Some(Lsn(0x5000))),
-            ((3, second), (3, "1\t0/3000\tx\n2\t0/4000\tx"), Some(Lsn(0x4000))),
+            ((3, second), (4, "1\t0/3000\tx\n2\t0/4000\tx\n3\t0/6000\tx"), Some(Lsn(0x4000))),
             ((4, second), (3, second), Some(Lsn(0x5000))),
             ((5, "4\t0/3000\tx"), (2, first), None),
         ] {

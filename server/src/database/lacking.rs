@@ -44,21 +44,26 @@ impl Postgres {
                 continue;
             }
             *since = now;
-            match self.is_gone(primary, *end).await {
-                Ok(gone) => *lock(&self.gone) = gone.then(|| (primary.clone(), *end)),
-                // It is away, or none any more.
-                Err(error) => tracing::debug!(error = error.chain(), "the primary cannot be asked for WAL"),
+            // One that replays what it has itself, or whose replay is held up, needs nothing yet, whatever the primary has.
+            if !self.waits_for_wal().await.unwrap_or_default() {
+                continue;
+            }
+            let asked = self.is_gone(primary, *end).await;
+            // It is away, or none any more; or something between the two lets one port through and not the other.
+            *lock(&self.unasked) = asked.as_ref().err().map(|error| (primary.clone(), error.chain()));
+            if let Ok(gone) = asked {
+                *lock(&self.gone) = gone.then(|| (primary.clone(), *end));
             }
         }
     }
 
+    async fn waits_for_wal(&self) -> Result<bool> {
+        let waits = session::recovery(&self.session().await?.client).await?.wait;
+        Ok(waits.is_some_and(|event| event == AT_END || event == RECEIVES))
+    }
+
     /// Whether this standby waits for WAL from `end` on that `primary` once had and has no more.
     async fn is_gone(&self, primary: &Primary, end: Lsn) -> Result<bool> {
-        // One that replays what it has itself, or whose replay is held up, needs nothing yet, whatever the primary has.
-        let waits = session::recovery(&self.session().await?.client).await?.wait;
-        if !waits.is_some_and(|event| event == AT_END || event == RECEIVES) {
-            return Ok(false);
-        }
         let client = self.check_identity(primary).await?;
         // The name of the file that has `end` itself; what is asked for ends there. Any timeline's file counts: those that
         // have the same WAL are removed together.
@@ -72,13 +77,17 @@ impl Postgres {
         cell(&one(&client, PATIENCE, "look for WAL", &sql).await?, 0)
     }
 
-    /// Shows in the status that WAL is gone, where it is still so.
+    /// Shows in the status why WAL does not come, where that is still so.
     pub(super) fn show_gone(&self, status: &mut DatabaseStatus) {
+        let needs = needs(status, self.home.directions());
+        let unasked = lock(&self.unasked).clone();
+        status.hindrance = unasked.filter(|(of, _)| needs.as_ref().is_some_and(|(primary, _)| primary == of)).map(
+            |(primary, error)| {
+                format!("the database of node {}, which it follows, does not serve it: {error}", primary.node)
+            },
+        );
         let gone = lock(&self.gone).clone();
-        let Some((primary, _)) = gone.filter(|gone| needs(status, self.home.directions()).as_ref() == Some(gone))
-        else {
-            return;
-        };
+        let Some((primary, _)) = gone.filter(|gone| needs.as_ref() == Some(gone)) else { return };
         status.lacks_wal = true;
         status.unfit = Some(format!("node {} has no more the WAL that it needs: it must be cloned", primary.node));
     }

@@ -133,7 +133,7 @@ impl Postgres {
             self.stop_fast().await?;
         }
         let mine = self.blocking(turn, Home::timelines).await?;
-        // A primary that is lost before anybody has heard of its promotion, and the next one, choose the same number. To
+        // A primary whose promotion another has not heard of, and that one, when it is promoted, choose the same number. To
         // pg_rewind they are one timeline: it would leave what only the first has written, and say that all is well.
         if let Some(parts) = mine.part_from(theirs).filter(|parts| *parts > fork) {
             return Err(Error::Hopeless(format!(
