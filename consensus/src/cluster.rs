@@ -82,12 +82,13 @@ pub struct Parts {
     pub versions: Spoken,
 }
 
-/// The node that `store` belongs to, as the cluster has it by what is committed there; none where that is not known. It
-/// follows what that says of `versions`.
-pub fn known_member(store: &Store, versions: &Spoken) -> Result<Option<Node>, StartError> {
+/// The node that `store` belongs to, as the cluster has it by what is committed there, and whether that cluster had a
+/// primary yet; none where that is not known. It follows what that says of `versions`.
+pub fn known_member(store: &Store, versions: &Spoken) -> Result<Option<(Node, bool)>, StartError> {
     let Some(identity) = store.identity()? else { return Ok(None) };
     let mut state = Machine::committed(store, versions)?;
-    Ok(state.nodes.remove(&identity.node))
+    let promoted = state.promoted.is_some();
+    Ok(state.nodes.remove(&identity.node).map(|node| (node, promoted)))
 }
 
 impl Cluster {

@@ -65,11 +65,15 @@ pub trait Database: Send + Sync + 'static {
     /// once it streams: that is in the status.
     fn follow(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
-    /// Rewinds a database whose WAL has diverged from `primary`'s at `fork` (pg_rewind), and returns when it follows that
-    /// primary in a consistent state. It fails as [`DatabaseError::Hopeless`] where only a clone is left, as where the
-    /// database's own account of its past would have it rewound to a point behind `fork`: two promotions that did not
+    /// Rewinds a database whose WAL has diverged from `primary`'s at `fork` (pg_rewind), and starts it to follow that
+    /// primary, whose WAL it has from then on. It fails as [`DatabaseError::Hopeless`] where only a clone is left, as where
+    /// the database's own account of its past would have it rewound to a point behind `fork`: two promotions that did not
     /// know of each other can begin timelines of the same number.
     fn rewind(&self, primary: Primary, fork: Lsn) -> BoxFuture<'_, Result<(), DatabaseError>>;
+
+    /// Waits until a database that was rewound to `primary` streams from it, in a consistent state: before that it is of no
+    /// use, and has to be rewound again where that primary is lost. It fails as [`Database::rewind`] does.
+    fn settle(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
     /// Throws the local data away, copies `primary`'s (pg_basebackup), and returns when the whole copy is in its place and
     /// was started to follow it: it is of use as soon as it is consistent, and is not copied again because it is not yet.

@@ -81,10 +81,11 @@ impl Inputs {
     fn view(&self) -> View {
         let core = &self.core;
         let (seat, config, now) = (core.seat(), core.config(), core.clock().now());
-        let (member, lead, promoted, primary) = core.machine().read(|applied| {
+        let (member, keeps, lead, promoted, primary) = core.machine().read(|applied| {
             let state = &applied.state;
+            let keeps = state.nodes.get(&core.id()).is_none_or(|node| node.upgrade_to.has_database());
             let primary = state.promoted.as_ref().and_then(|promoted| state.nodes.get(&promoted.node)).cloned();
-            (state.nodes.contains_key(&core.id()), state.lead, state.promoted.clone(), primary)
+            (state.nodes.contains_key(&core.id()), keeps, state.lead, state.promoted.clone(), primary)
         });
         let (promoted, primary) = match (promoted, lead) {
             (Some(promoted), Some(lead)) if sabotage::is(Sabotage::FollowUnannounced) => (
@@ -109,7 +110,8 @@ impl Inputs {
             promise: self.local.record.borrow().promise,
             applied: core.machine().progress().borrow().term,
             may_serve: self.local.may_serve.load(Ordering::Relaxed),
-            database: self.local.status().map(|status| status.role),
+            // What is there beside a node that is to have none is not its own.
+            database: self.local.status().filter(|_| keeps).map(|status| status.role),
         }
     }
 
@@ -493,7 +495,15 @@ impl Duty {
         if repair == Repair::Rewind {
             // Where the two do not part any more, all of it is this primary's, too.
             let fork = self.record.borrow().history.is_prefix_of(Lsn(u64::MAX), history).err();
-            match database.rewind(primary.clone(), fork.unwrap_or(Lsn(u64::MAX))).await {
+            let rewound = match database.rewind(primary.clone(), fork.unwrap_or(Lsn(u64::MAX))).await {
+                Ok(()) => {
+                    // Where it parts from the next primary, should this one be lost, is told by this one's history.
+                    self.keep(|record| record.history = history.clone())?;
+                    database.settle(primary.clone()).await
+                }
+                failed => failed,
+            };
+            match rewound {
                 Ok(()) => return self.rebuilt(history),
                 Err(error @ DatabaseError::Hopeless { .. }) => {
                     tracing::warn!(error = chain(&error), "the rewind cannot work: clones anew");

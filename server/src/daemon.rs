@@ -303,12 +303,12 @@ async fn node(settings: &Settings, start: Start, context: &Context) -> Result<()
         }
     };
     let member = known_member(&store, &context.versions)?;
-    if let Some(mismatch) = member.as_ref().and_then(|member| mismatch(member, settings)) {
+    if let Some(mismatch) = member.as_ref().and_then(|(member, promoted)| mismatch(member, *promoted, settings)) {
         return Err(DaemonError::Refused(mismatch));
     }
     let removed = store.removed()?;
     let role = match (&member, &start) {
-        (Some(member), _) => member.upgrade_to,
+        (Some((member, _)), _) => member.upgrade_to,
         (None, Start::Join { role, .. }) => *role,
         (None, _) => NodeRole::Voter,
     };

@@ -96,6 +96,10 @@ impl Database for Unfenced {
         self.0.rewind(primary, fork)
     }
 
+    fn settle(&self, primary: Primary) -> Done<'_, ()> {
+        self.0.settle(primary)
+    }
+
     fn copy_from(&self, primary: Primary) -> Done<'_, ()> {
         self.0.copy_from(primary)
     }

@@ -6,8 +6,9 @@ use qluster_consensus::model::{Node, Port};
 
 use crate::config::{DatabaseSettings, Settings};
 
-/// Why a node must not start with these settings, where the cluster knows it as `member`.
-pub(crate) fn mismatch(member: &Node, settings: &Settings) -> Option<String> {
+/// Why a node must not start with these settings, where the cluster knows it as `member`. Before it had a primary, which is
+/// `promoted`, its first database is whatever is there.
+pub(crate) fn mismatch(member: &Node, promoted: bool, settings: &Settings) -> Option<String> {
     let (id, address) = (member.id, settings.api_address());
     let known = member.api_address();
     if known != address {
@@ -25,18 +26,22 @@ pub(crate) fn mismatch(member: &Node, settings: &Settings) -> Option<String> {
             "node {id} has a database in the cluster, at port {port}, and these settings name none: start it with the \
              ones that it was started with before"
         )),
-        Some(database) => other_database(database, port),
+        Some(database) => other_database(database, port, promoted),
     }
 }
 
-fn other_database(DatabaseSettings { port, data_dir, .. }: &DatabaseSettings, known: Port) -> Option<String> {
+fn other_database(
+    DatabaseSettings { port, data_dir, .. }: &DatabaseSettings,
+    known: Port,
+    promoted: bool,
+) -> Option<String> {
     if *port != known {
         return Some(format!(
             "the cluster has this node's database at port {known}, and not at {port}: start it there. For another port, \
              tell the cluster first, while the node is up: `qluster node upgrade ID --db-port {port}`"
         ));
     }
-    is_foreign(data_dir).then(|| {
+    (promoted && is_foreign(data_dir)).then(|| {
         format!(
             "{} has a database that is none of this cluster (it lacks qluster.conf): to have it replaced by a copy of the \
              cluster's, empty that directory",
@@ -119,11 +124,13 @@ mod tests {
             (Some(5432), 8080, Some((5432, &foreign)), Some("lacks qluster.conf")),
         ] {
             let database = database.map(|(port, data): (u16, &std::path::PathBuf)| (port, data.as_path()));
-            let told = mismatch(&member(known), &settings(api_port, database));
+            let told = mismatch(&member(known), true, &settings(api_port, database));
             match expected {
                 None => assert_eq!(told, None),
                 Some(expected) => assert!(told.as_ref().is_some_and(|told| told.contains(expected)), "{told:?}"),
             }
         }
+        // Its making, or its adoption, was interrupted.
+        assert_eq!(mismatch(&member(Some(5432)), false, &settings(8080, Some((5432, foreign.as_path())))), None);
     }
 }

@@ -9,7 +9,7 @@ use super::nodes::{address_of, parse};
 use crate::error::{AfterChange, AfterRead};
 use crate::{Cause, Error, generated, model};
 
-/// The change that is under way already when its answer is that nobody leads.
+/// The change that may be under way already when its answer is that nobody leads.
 pub(super) const SWITCH_OVER: &str = "POST /leader";
 
 impl ClusterClient {
@@ -95,7 +95,7 @@ impl ClusterClient {
         let reserve = self.inner.attempt.min(self.inner.deadline / 4);
         let mut tries = Tries::new(operation, self.inner.deadline, self.inner.backoff);
         tries.deadline -= reserve;
-        let mut followed = false;
+        let (mut followed, mut begun) = (false, false);
         loop {
             let known = self.nodes().leader.clone();
             let address = match known {
@@ -116,12 +116,9 @@ impl ClusterClient {
                 }
                 Err(cause) => cause,
             };
-            let after = match cause.after_change() {
-                // The lead was handed over by then, and who took it was not to be seen in time.
-                AfterChange::Wait if operation == SWITCH_OVER && cause.is_no_leader() => AfterChange::Unconfirmed,
-                after => after,
-            };
-            let next = match after {
+            // The lead may have been handed over by then, and who took it was not to be seen in time.
+            begun |= operation == SWITCH_OVER && cause.is_no_leader();
+            let next = match cause.after_change() {
                 AfterChange::Refused => return Err(tries.refused(address, cause)),
                 AfterChange::Unconfirmed => {
                     return Err(Error::Unconfirmed { operation, address, cause: cause.into() });
@@ -141,6 +138,9 @@ impl ClusterClient {
             followed = !pause;
             self.nodes().leader = next;
             let in_time = if pause { tries.pause().await } else { !tries.left().is_zero() };
+            if !in_time && begun {
+                return Err(Error::Unconfirmed { operation, address, cause: cause.into() });
+            }
             if !in_time {
                 return Err(tries.exhausted(address, cause));
             }

@@ -650,6 +650,10 @@ impl Database for ModelDatabase {
         done(())
     }
 
+    fn settle(&self, _: Primary) -> Done<()> {
+        done(())
+    }
+
     fn copy_from(&self, primary: Primary) -> Done<()> {
         *self.wal.lock().unwrap() = self.all.of(primary.node).wal.lock().unwrap().clone();
         self.set(|status| status.lacks_wal = false);

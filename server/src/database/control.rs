@@ -17,6 +17,8 @@ pub(super) struct ControlData {
     pub(super) recovers_on: Option<u32>,
     /// Where the last checkpoint is.
     pub(super) checkpoint: Option<Lsn>,
+    /// Size of its WAL files, in bytes.
+    pub(super) segment: Option<u64>,
     /// Settings of the primary that a standby may not fall below.
     pub(super) floors: Vec<(&'static str, u64)>,
 }
@@ -50,6 +52,7 @@ impl ControlData {
             timeline: parsed(field("Latest checkpoint's TimeLineID")),
             recovers_on: parsed(field("Min recovery ending loc's timeline")),
             checkpoint: parsed(field("Latest checkpoint location")),
+            segment: parsed(field("Bytes per WAL segment")).filter(|segment: &u64| segment.is_power_of_two()),
             floors: FLOORS.iter().filter_map(|&(name, setting)| Some((setting, parsed(field(name))?))).collect(),
         })
     }
@@ -89,21 +92,64 @@ impl Timelines {
     /// same number: it does nothing then. Otherwise it goes by numbers and where each begins
     /// (`findCommonAncestorTimeline`). None where they have nothing in common.
     pub(super) fn part_from(&self, others: &Self) -> Option<Lsn> {
-        let last = |all: &[(u32, Lsn)]| all.last().map(|(timeline, _)| *timeline);
-        if last(&self.0) == last(&others.0) {
+        if self.last() == others.last() {
             return Some(Lsn(u64::MAX));
         }
+        let common = self.common(others);
+        let place = common.len().checked_sub(1)?;
+        Some(self.0[place].1.min(others.0[place].1))
+    }
+
+    /// The last timeline that pg_rewind takes for common, and where it begins; none where that cannot be one.
+    pub(super) fn last_common(&self, others: &Self) -> Option<(u32, Lsn)> {
+        let common = self.common(others).last().copied();
+        common.filter(|&(timeline, _)| self.last() != others.last() || timeline == self.last())
+    }
+
+    fn last(&self) -> u32 {
+        self.0.last().map_or(0, |(timeline, _)| *timeline)
+    }
+
+    /// The timelines that both have by number and by where each begins, which goes along.
+    fn common(&self, others: &Self) -> Vec<(u32, Lsn)> {
         let mut begin = (Lsn(0), Lsn(0));
-        let mut part = None;
+        let mut common = Vec::new();
         for (&(mine, my_end), &(theirs, their_end)) in self.0.iter().zip(&others.0) {
             if mine != theirs || begin.0 != begin.1 {
                 break;
             }
-            part = Some(my_end.min(their_end));
+            common.push((mine, begin.0));
             begin = (my_end, their_end);
         }
-        part
+        common
     }
+}
+
+/// Where in `pg_wal` the WAL of a timeline at an LSN is: the file's name, and the offset in it. `segment` is the size of
+/// these files in bytes, a power of two (PostgreSQL's `xlog_internal.h`, `XLogFileName`).
+pub(super) fn place_of(timeline: u32, at: Lsn, segment: u64) -> (String, u64) {
+    let (number, per_id) = (at.0 / segment, (1 << 32) / segment);
+    (format!("{timeline:08X}{:08X}{:08X}", number / per_id, number % per_id), at.0 % segment)
+}
+
+/// A page of WAL, its header, and that of the first page of a file, in bytes (`xlog_internal.h`).
+const PAGE: u64 = 8192;
+const PAGE_HEADER: u64 = 24;
+const LONG_PAGE_HEADER: u64 = 40;
+/// Of a record so much is looked at: its header has a checksum, and behind that comes the time of the promotion, where it
+/// is the first of a timeline (`xlogrecord.h`, `xl_end_of_recovery`).
+const RECORD: u64 = 40;
+
+/// Where, in a file of WAL, the record is that begins at this offset or behind the header of the page there; and how many
+/// bytes have as much of it as tells it from others.
+pub(super) fn first_record(offset: u64) -> (u64, usize) {
+    let header = match offset {
+        0 => LONG_PAGE_HEADER,
+        _ if offset.is_multiple_of(PAGE) => PAGE_HEADER,
+        _ => 0,
+    };
+    let goes_on = (offset + header) % PAGE + RECORD > PAGE;
+    (offset + header, (RECORD + if goes_on { PAGE_HEADER } else { 0 }) as usize)
 }
 
 /// The timeline in the name of a WAL file.
@@ -145,6 +191,25 @@ max_locks_per_xact setting:           64
     }
 
     #[test]
+    fn wal_is_found_by_timeline_and_lsn() {
+        let mb = 1 << 20;
+        assert_eq!(place_of(12, "0/B2F77E0".parse().unwrap(), 16 * mb), ("0000000C000000000000000B".into(), 0x2F77E0));
+        assert_eq!(place_of(1, "16/B374D848".parse().unwrap(), 16 * mb), ("0000000100000016000000B3".into(), 0x74D848));
+        assert_eq!(
+            place_of(1, "16/B374D848".parse().unwrap(), 64 * mb),
+            ("00000001000000160000002C".into(), 0x374D848)
+        );
+    }
+
+    #[test]
+    fn a_record_is_behind_the_header_of_its_page_and_may_go_on_behind_the_next() {
+        let late = 2 * PAGE - 16;
+        for (offset, expected) in [(0, (40, 40)), (PAGE, (8216, 40)), (8300, (8300, 40)), (late, (late, 64))] {
+            assert_eq!(first_record(offset), expected);
+        }
+    }
+
+    #[test]
     fn timelines_part_where_pg_rewind_finds_that_they_do() {
         let end = Lsn(u64::MAX);
         let first = "1\t0/3000\tno recovery target specified\n";
@@ -166,6 +231,12 @@ max_locks_per_xact setting:           64
             assert_eq!(mine.part_from(&theirs), expected, "{mine:?} {theirs:?}");
             assert_eq!(theirs.part_from(&mine), expected, "{mine:?} {theirs:?}");
         }
+        let last_common = |mine: (u32, &str), theirs: (u32, &str)| {
+            Timelines::parse(mine.0, mine.1).unwrap().last_common(&Timelines::parse(theirs.0, theirs.1).unwrap())
+        };
+        assert_eq!(last_common((3, second), (3, second)), Some((3, Lsn(0x5000))));
+        assert_eq!(last_common((2, first), (3, second)), Some((2, Lsn(0x3000))));
+        assert_eq!(last_common((2, first), (2, "1\t0/4000\tx")), None);
         for odd in ["1", "x\t0/3000", "1\t0-3000"] {
             assert!(Timelines::parse(2, odd).is_err(), "{odd}");
         }

@@ -20,11 +20,11 @@ const FAULT: &str = "
      ORDER BY seqno LIMIT 1";
 
 /// Where commits are told not to wait for standbys, or not until those have flushed them, though a rule says that they
-/// are to: a setting of the server's, or of a role, a database, or both.
+/// are to: a setting in a file, of a role, a database, or both. Not as the session has it, which sets its own.
 const UNPROTECTED: &str = "
     SELECT string_agg(format('%s%s', setting, place), ', ' ORDER BY setting, place)
-      FROM (SELECT format('%s=%s', name, reset_val) AS setting, '' AS place
-              FROM pg_settings WHERE name = 'synchronous_commit'
+      FROM (SELECT format('%s=%s', name, setting) AS setting, format(' in %s', sourcefile) AS place
+              FROM pg_file_settings WHERE name = 'synchronous_commit' AND applied
              UNION ALL
             SELECT setting, concat(' of role ' || quote_ident(rolname), ' of database ' || quote_ident(datname))
               FROM pg_db_role_setting

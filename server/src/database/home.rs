@@ -8,7 +8,7 @@ use qluster_consensus::model::Lsn;
 use secrecy::SecretString;
 
 use super::conf;
-use super::control::{ControlData, Timelines, history_file, start_of_timeline};
+use super::control::{ControlData, Timelines, first_record, history_file, place_of, start_of_timeline};
 use super::disk;
 use super::error::{Error, Result};
 use super::files::{self, Files, remove_file};
@@ -209,6 +209,23 @@ impl Home {
         // pg_rewind would not find it either.
         let missing = || Error::Hopeless(format!("{} is missing", path.display()));
         Timelines::parse(timeline, &self.files.read(&path)?.ok_or_else(missing)?)
+    }
+
+    /// The first record of a timeline that begins at `begin`: in which file of `pg_wal`, at which offset, and as it is
+    /// there. None where that is not there any more.
+    pub(super) fn wal_at(&self, timeline: u32, begin: Lsn) -> Result<Option<(String, u64, Vec<u8>)>> {
+        let Some(segment) = self.control()?.segment else { return Ok(None) };
+        let (file, offset) = place_of(timeline, begin, segment);
+        let (offset, length) = first_record(offset);
+        let mut bytes = vec![0; length];
+        let read = std::fs::File::open(self.data_dir.join("pg_wal").join(&file))
+            .and_then(|wal| std::os::unix::fs::FileExt::read_at(&wal, &mut bytes, offset));
+        match read {
+            Ok(count) => bytes.truncate(count),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::file("read", &self.data_dir.join("pg_wal").join(&file))(error)),
+        }
+        Ok(Some((file, offset, bytes)))
     }
 
     /// Where a timeline of this database begins; 0/0 for the first.

@@ -39,13 +39,17 @@ impl Postgres {
                 (Some(needs), Some((known, since))) if needs == known => Some((known, since)),
                 (Some(needs), _) => Some((needs, now)),
             };
-            let Some(((primary, end), since)) = &mut idle else { continue };
+            let Some(((primary, end), since)) = &mut idle else {
+                *lock(&self.unasked) = None;
+                continue;
+            };
             if now.duration_since(*since) < IDLE {
                 continue;
             }
             *since = now;
             // One that replays what it has itself, or whose replay is held up, needs nothing yet, whatever the primary has.
             if !self.waits_for_wal().await.unwrap_or_default() {
+                *lock(&self.unasked) = None;
                 continue;
             }
             let asked = self.is_gone(primary, *end).await;

@@ -388,6 +388,11 @@ impl Database for Postgres {
         self.do_rewind(primary, fork).map(move |done| done.map_err(|error| error.during(&attempted))).boxed()
     }
 
+    fn settle(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>> {
+        let attempted = format!("follow node {} after a rewind", primary.node);
+        self.do_settle(primary).map(move |done| done.map_err(|error| error.during(&attempted))).boxed()
+    }
+
     fn copy_from(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>> {
         let attempted = format!("clone the database of node {}", primary.node);
         self.do_clone(primary).map(move |done| done.map_err(|error| error.during(&attempted))).boxed()

@@ -135,7 +135,10 @@ impl Postgres {
         let mine = self.blocking(turn, Home::timelines).await?;
         // A primary whose promotion another has not heard of, and that one, when it is promoted, choose the same number. To
         // pg_rewind they are one timeline: it would leave what only the first has written, and say that all is well.
-        if let Some(parts) = mine.part_from(theirs).filter(|parts| *parts > fork) {
+        // They may be one all the same: whoever is promoted and lost notes where that was to begin, and may follow on.
+        if let Some(parts) = mine.part_from(theirs).filter(|parts| *parts > fork)
+            && !self.is_one(turn, primary, mine.last_common(theirs)).await?
+        {
             return Err(Error::Hopeless(format!(
                 "it has diverged from node {} at {fork}, and its timelines do not show that: by their numbers they are the \
                  same up to {}",
@@ -152,7 +155,34 @@ impl Postgres {
         self.prepare(turn, Directions::Follows(primary.clone())).await?;
         self.blocking(turn, |home| home.mark_rewind(false)).await?;
         self.spawn()?;
-        self.streams_from(primary).await
+        Ok(())
+    }
+
+    pub(super) async fn do_settle(&self, primary: Primary) -> Result<()> {
+        let _turn = self.turn().await;
+        let _held = Held::begin(self);
+        let rebuilding = Rebuilding::begin(self);
+        let done = self.streams_from(&primary).await;
+        drop(rebuilding);
+        self.observe().await;
+        done.map_err(|error| judged(error, false))
+    }
+
+    /// Whether a timeline, which begins at some LSN, is the same here and at the primary: by the first record of each, which
+    /// says when it was written. Where this has it no more, it is a copy that was made later on; where only the primary has
+    /// it no more, that is not known, and no ground to go by.
+    async fn is_one(&self, turn: &Turn, primary: &Primary, timeline: Option<(u32, Lsn)>) -> Result<bool> {
+        let Some((timeline, begin)) = timeline else { return Ok(false) };
+        if timeline <= 1 {
+            // That of the database's creation, of which both are copies.
+            return Ok(true);
+        }
+        let mine = self.blocking(turn, move |home| home.wal_at(timeline, begin)).await?;
+        let Some((file, offset, mine)) = mine else { return Ok(true) };
+        let client = self.connect_to(primary).await?;
+        let sql = format!("SELECT pg_read_binary_file('pg_wal/{file}', {offset}, {}, true)", mine.len());
+        let row = one(&client, PATIENCE, "read the beginning of the primary's timeline", &sql).await?;
+        Ok(cell::<Option<Vec<u8>>>(&row, 0)? == Some(mine))
     }
 
     /// Runs pg_rewind. Where it ends before it has changed anything, since there is nothing to do or it failed, the data is

@@ -423,6 +423,11 @@ async fn timelines_of_one_number_that_two_promotions_began_are_not_taken_for_one
     two.copy_from(three.as_primary(3, third)).await.unwrap();
     two.streaming().await;
     two.has_rows(20).await;
+
+    // Where it is one timeline, there is nothing to rewind, whatever was told.
+    two.postgres.rewind(three.as_primary(3, third), third.start).await.unwrap();
+    two.postgres.settle(three.as_primary(3, third)).await.unwrap();
+    two.has_rows(20).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,11 +67,11 @@ pub(crate) struct Credentials {
     pub(crate) ca_file: Option<PathBuf>,
     /// A file with the own certificate (PEM), where nodes ask for one [env: QLUSTER_CERT_FILE]
     #[arg(long, global = true, value_name = "FILE", help_heading = CLUSTER)]
-    #[arg(value_hint = ValueHint::FilePath, requires = "key_file")]
+    #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) cert_file: Option<PathBuf>,
     /// A file with the key (PEM) of the own certificate [env: QLUSTER_KEY_FILE]
     #[arg(long, global = true, value_name = "FILE", help_heading = CLUSTER)]
-    #[arg(value_hint = ValueHint::FilePath, requires = "cert_file")]
+    #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) key_file: Option<PathBuf>,
 }
 
