@@ -133,7 +133,7 @@ pub struct Harness {
     databases: Option<Databases>,
     /// What nodes know whose program is not the usual one.
     known: BTreeMap<NodeId, Versions>,
-    /// Nodes that are started without the database that they have.
+    /// Nodes that are started without a database.
     pub bare: BTreeSet<NodeId>,
 }
 
@@ -311,6 +311,9 @@ impl Harness {
         let leader = self.leader().await;
         let next = 8001 + self.stores.len() as u16;
         let node = self.node(leader.id).add_node([127, 0, 0, 1].into(), port(next), role, "test").await.unwrap();
+        if !role.has_database() {
+            self.bare.insert(node.id);
+        }
         let parts = self.parts(node.id, true);
         let cluster = self.node(leader.id).identity().cluster;
         parts.store.set_identity(&Identity { cluster, node: node.id }).unwrap();
