@@ -2,14 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod databases;
 mod harness;
+mod model;
 mod versions;
 
 use std::time::Duration;
 
 use harness::{Harness, Kind, eventually};
 use qluster_consensus::cluster::ClusterError;
-use qluster_consensus::database::DatabaseRole;
 use qluster_consensus::model::{ConfigUpdate, EventKind, LogIndex, NodeId, NodeRole, NodeState};
 use qluster_consensus::transport::{PeerRequest, PeerResponse, SnapshotChunk};
 use qluster_consensus::types::TypeConfig;
@@ -236,25 +237,6 @@ async fn a_follower_tells_who_leads_and_a_factor_above_the_majority_is_waited_fo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_was_started_without_its_database_makes_no_promise() {
-    let mut cluster = Harness::with_databases(3).await;
-    let leader = cluster.leader().await.id;
-    let [bare, other] = [1, 2].map(|next| NodeId((leader.0 - 1 + next) % 3 + 1));
-    cluster.kill(bare).await;
-    cluster.bare.insert(bare);
-    cluster.restart(bare).await;
-    cluster.kill_with_database(leader).await;
-    // What only its database holds would be lost under the other.
-    let why = || cluster.node(other).map().ok().and_then(|map| map.reason).unwrap_or_default();
-    eventually("it refuses", || why().contains("was started without")).await;
-
-    cluster.kill(bare).await;
-    cluster.bare.clear();
-    cluster.restart(bare).await;
-    cluster.leader().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_fourth_node_is_added_upgraded_made_leader_declared_down_and_removed() {
     let mut cluster = Harness::without_databases(3).await;
     let leader = cluster.leader().await;
@@ -402,293 +384,6 @@ async fn a_snapshot_that_is_none_is_refused_and_the_node_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn databases_follow_the_leader_and_what_was_acknowledged_is_kept() {
-    let mut cluster = Harness::with_databases(3).await;
-    let first = cluster.leader().await;
-    cluster.serving(first.id).await;
-    cluster.write_acknowledged(100).await;
-
-    cluster.kill_with_database(first.id).await;
-    let second = cluster.leader().await;
-    cluster.serving(second.id).await;
-    assert_eq!(cluster.database(second.id).rows(), 100);
-    cluster.write_acknowledged(50).await;
-
-    cluster.restart(first.id).await;
-    cluster.following(first.id, second.id).await;
-    assert_eq!(cluster.database(first.id).role(), DatabaseRole::Standby);
-
-    // A planned change of the leader: it promotes, the former primary follows.
-    let target = first.id;
-    eventually("the target streams", || {
-        cluster
-            .node(second.id)
-            .reports()
-            .iter()
-            .any(|report| report.node == target && report.database.as_ref().is_some_and(|database| database.streaming))
-    })
-    .await;
-    cluster.node(second.id).switch_over(target, "test").await.unwrap();
-    cluster.serving(target).await;
-    cluster.following(second.id, target).await;
-    assert_eq!(cluster.database(target).rows(), 150);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_primary_that_is_cut_off_is_fenced_before_another_is_promoted() {
-    let cluster = Harness::with_databases(3).await;
-    let leader = cluster.leader().await;
-    cluster.serving(leader.id).await;
-    cluster.isolate(leader.id);
-    eventually("another database is promoted", || {
-        let primaries: Vec<_> = (1..=3).map(NodeId).filter(|id| cluster.database(*id).serves()).collect();
-        assert!(primaries.len() <= 1, "two primaries serve: {primaries:?}");
-        primaries.iter().any(|id| *id != leader.id)
-    })
-    .await;
-    cluster.heal();
-    let next = cluster.leader().await;
-    cluster.following(leader.id, next.id).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_primary_whose_database_crashes_gives_its_lead_up() {
-    let cluster = Harness::with_databases(3).await;
-    let leader = cluster.leader().await;
-    cluster.serving(leader.id).await;
-    cluster.database(leader.id).crash();
-    eventually("another term has a primary", || {
-        let promoted = (1..=3).map(NodeId).find(|id| cluster.database(*id).serves());
-        promoted.is_some_and(|id| cluster.node(id).is_leader().is_ok_and(|now| now.term > leader.term))
-    })
-    .await;
-}
-
-/// The other two nodes of three.
-fn others(id: NodeId) -> [NodeId; 2] {
-    [NodeId(id.0 % 3 + 1), NodeId((id.0 + 1) % 3 + 1)]
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn clients_are_let_in_once_the_first_write_of_the_term_is_held() {
-    let mut cluster = Harness::with_databases(3).await;
-    let first = cluster.leader().await.id;
-    eventually("clients are let in", || cluster.database(first).admits()).await;
-    cluster.write_acknowledged(10).await;
-    for id in others(first) {
-        eventually("it has all rows", || cluster.database(id).rows() == 10).await;
-        cluster.database(id).set_deaf(true);
-    }
-    cluster.kill_with_database(first).await;
-    let second = cluster.leader().await.id;
-    cluster.serving(second).await;
-    let standby = others(second).into_iter().find(|id| *id != first).unwrap();
-    cluster.following(standby, second).await;
-    // What it has written before cannot reach the standby, so nobody is told of anything yet.
-    let waits = |reason: &str| reason.contains("before clients are let in");
-    eventually("it says what it waits for", || {
-        let own = cluster.node(second).reports().into_iter().find(|report| report.node == second).unwrap();
-        own.note.is_some_and(|note| waits(&note))
-    })
-    .await;
-    cluster.database(second).insert();
-    assert!(!cluster.database(second).admits());
-    cluster.database(standby).set_deaf(false);
-    eventually("clients are let in", || cluster.database(second).admits()).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_voter_is_added_once_all_that_was_acknowledged_is_held_with_it() {
-    let mut cluster = Harness::with_databases(1).await;
-    cluster.write_acknowledged(10).await;
-    let second = cluster.add(NodeRole::Voter).await;
-    cluster.following(second, ONE).await;
-    cluster.database(second).set_deaf(true);
-    // A row that the second does not get.
-    cluster.database(ONE).insert();
-    let node = cluster.node(ONE);
-    let upgrading = cluster.upgrade(second);
-    let raising = async {
-        eventually("it is upgraded", || node.map().unwrap().nodes[&second].role == NodeRole::Voter).await;
-        eventually("the rule is raised", || cluster.database(ONE).sync_rule().count == 1).await;
-        assert_eq!(node.voters(), [ONE].into());
-        cluster.database(second).set_deaf(false);
-    };
-    tokio::join!(upgrading, raising);
-    assert_eq!(node.voters(), [ONE, second].into());
-    eventually("that is told", || {
-        let events = futures::FutureExt::now_or_never(node.events(None, 1, Duration::ZERO)).unwrap();
-        events.iter().any(|event| event.kind == EventKind::CommitsHeld)
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn with_two_databases_and_a_witness_commits_go_on_without_one_that_is_gone_until_it_is_back() {
-    let mut cluster = Harness::with_databases(2).await;
-    let witness = cluster.add(NodeRole::Witness).await;
-    cluster.upgrade(witness).await;
-    cluster.write_acknowledged(10).await;
-    let first = cluster.leader().await.id;
-    cluster.kill_with_database(first).await;
-    let second = cluster.leader().await.id;
-    assert!(second != first && second != witness);
-    cluster.write_acknowledged(10).await;
-    let node = cluster.node(second);
-    assert_eq!(node.map().unwrap().nodes[&first].state, NodeState::Down);
-    assert_eq!(node.voters(), [second, witness].into());
-    eventually("clients are let in", || cluster.database(second).admits()).await;
-
-    cluster.restart(first).await;
-    eventually("it has its vote again", || {
-        node.map().unwrap().nodes[&first].state == NodeState::Up && node.voters().len() == 3
-    })
-    .await;
-    assert_eq!(cluster.database(second).sync_rule().count, 1);
-    cluster.write_acknowledged(10).await;
-    assert_eq!(cluster.database(first).rows(), 30);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_whose_database_is_not_fit_is_declared_down_until_it_is() {
-    let cluster = Harness::with_databases(3).await;
-    let leader = cluster.leader().await.id;
-    cluster.serving(leader).await;
-    // The leader hands over first.
-    cluster.database(leader).set_unfit(Some("its disk is full"));
-    let of_leader = || cluster.node(others(leader)[0]).map().unwrap().nodes[&leader].clone();
-    eventually("it is down", || of_leader().state == NodeState::Down).await;
-    assert_eq!(of_leader().reason.as_deref(), Some("its disk is full"));
-    let next = cluster.leader().await.id;
-    assert_ne!(next, leader);
-    cluster.database(leader).set_unfit(None);
-    eventually("it is back", || of_leader().state == NodeState::Up).await;
-    eventually("it votes", || cluster.node(next).voters().len() == 3).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_standby_whose_primary_has_no_more_the_wal_that_it_needs_is_cloned() {
-    let cluster = Harness::with_databases(3).await;
-    let leader = cluster.leader().await.id;
-    cluster.serving(leader).await;
-    let standby = cluster.database(others(leader)[0]);
-    standby.lack_wal();
-    eventually("it is a copy", || !standby.lacks_wal() && standby.streams()).await;
-    cluster.write_acknowledged(10).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nobody_leads_without_enough_promises_and_an_operator_may_accept_what_that_costs() {
-    let mut cluster = Harness::with_databases(3).await;
-    let first = cluster.leader().await.id;
-    cluster.write_acknowledged(10).await;
-    let [left, broken] = others(first);
-    let refused = cluster.node(left).lead_with_loss(left, "operator").await.unwrap_err();
-    assert!(refused.to_string().contains("no commit has to be given up"), "{refused}");
-
-    cluster.database(broken).break_down("its pages are gone");
-    cluster.kill_with_database(first).await;
-    eventually("it is said why nobody leads", || {
-        let events = futures::FutureExt::now_or_never(cluster.node(left).events(None, 1, Duration::ZERO)).unwrap();
-        events.iter().any(|event| event.kind == EventKind::NobodyLeads && event.cause.contains("its pages are gone"))
-    })
-    .await;
-    for id in [left, broken] {
-        let reason = cluster.node(id).map().unwrap().reason.unwrap_or_default();
-        assert!(reason.contains("its pages are gone"), "node {id}: {reason}");
-    }
-    // Whichever was elected, and whichever is asked.
-    let leader = cluster.node(broken).lead_with_loss(left, "operator").await.unwrap();
-    assert_eq!(leader.id, left);
-    // Told by the node that answered: it has applied it.
-    let events = cluster.node(broken).events(None, 100, Duration::ZERO).await;
-    let accepted = events.iter().find(|event| event.kind == EventKind::DataLossAccepted).unwrap();
-    assert!(accepted.cause.contains("operator has accepted"), "{accepted:?}");
-    cluster.serving(left).await;
-    assert_eq!(cluster.database(left).rows(), 10, "here nothing was lost");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn who_led_last_leads_again_though_the_only_other_voter_has_to_be_rewound() {
-    let mut cluster = Harness::with_databases(3).await;
-    let diverged = cluster.leader().await.id;
-    cluster.write_acknowledged(10).await;
-    cluster.isolate(diverged);
-    // Nobody ever hears of it.
-    cluster.database(diverged).insert();
-    cluster.database(diverged).set_unrewindable(true);
-    eventually("another leads", || others(diverged).iter().any(|id| cluster.database(*id).admits())).await;
-    cluster.heal();
-    let last = cluster.leader().await.id;
-    cluster.write_acknowledged(10).await;
-    let note = || cluster.node(diverged).reports().into_iter().find(|report| report.node == diverged)?.note;
-    eventually("it cannot be rewound", || note().is_some_and(|note| note.contains("not reached"))).await;
-
-    let gone = others(diverged).into_iter().find(|id| *id != last).unwrap();
-    cluster.kill_with_database(gone).await;
-    cluster.kill_with_database(last).await;
-    cluster.restart(last).await;
-    cluster.serving(last).await;
-    assert_eq!(cluster.leader().await.id, last);
-    assert!(!cluster.database(last).admits(), "nobody else holds what is written");
-    cluster.database(diverged).set_unrewindable(false);
-    eventually("clients are let in", || cluster.database(last).admits()).await;
-    assert_eq!(cluster.database(diverged).rows(), 20);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_switchover_whose_target_lacks_the_last_of_the_wal_leaves_the_leader() {
-    let cluster = Harness::with_databases(3).await;
-    let leader = cluster.leader().await.id;
-    cluster.write_acknowledged(10).await;
-    let [target, other] = others(leader);
-    cluster.following(target, leader).await;
-    cluster.database(target).set_deaf(true);
-    cluster.write_acknowledged(10).await;
-    let refused = cluster.node(leader).switch_over(target, "test").await.unwrap_err();
-    assert!(refused.to_string().contains("did not get the last of the WAL"), "{refused}");
-    eventually("one that has all leads", || {
-        let leads = |id: &NodeId| cluster.node(*id).is_leader().is_ok() && cluster.database(*id).serves();
-        [leader, other].iter().any(|id| leads(id) && cluster.database(*id).rows() == 20)
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_whose_database_cannot_be_promoted_does_not_lead_for_ever() {
-    // Each needs the other's promise.
-    let cluster = Harness::with_databases(2).await;
-    let first = cluster.leader().await.id;
-    cluster.write_acknowledged(10).await;
-    let target = NodeId(3 - first.0);
-    cluster.following(target, first).await;
-    cluster.database(target).refuse_promotions("there is no watchdog");
-    // It is elected, and written to the log as the leader; the other has as much WAL as it has.
-    let _ = cluster.node(first).switch_over(target, "test").await;
-    eventually("the other leads", || cluster.database(first).admits() && cluster.node(first).is_leader().is_ok()).await;
-    cluster.write_acknowledged(10).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_whose_database_hangs_hands_over_once_the_others_have_promised() {
-    let cluster = Harness::with_databases(3).await;
-    let before = cluster.leader().await;
-    let first = before.id;
-    cluster.write_acknowledged(10).await;
-    let [target, other] = others(first);
-    cluster.following(target, first).await;
-    cluster.database(target).hang_when_fenced();
-    let leader = cluster.node(first);
-    let asked = tokio::spawn(async move { leader.switch_over(target, "test").await });
-    eventually("another leads", || {
-        let leads = |id: &NodeId| cluster.node(*id).is_leader().is_ok_and(|now| now.term > before.term);
-        [first, other].iter().any(|id| leads(id) && cluster.database(*id).serves())
-    })
-    .await;
-    assert!(asked.await.unwrap().is_err());
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_node_of_which_a_task_has_panicked_says_so() {
     let cluster = Harness::with_databases(3).await;
     let leader = cluster.leader().await.id;
@@ -697,12 +392,4 @@ async fn a_node_of_which_a_task_has_panicked_says_so() {
     cluster.database(leader).panic_when_fenced();
     cluster.database(leader).crash();
     eventually("it says so", || cluster.node(leader).stopped().is_some_and(|reason| reason.contains("panicked"))).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_database_keeps_wal_for_the_others() {
-    let cluster = Harness::with_databases(3).await;
-    for id in (1..=3).map(NodeId) {
-        eventually("it does", || cluster.database(id).kept_for() == others(id).into()).await;
-    }
 }
