@@ -26,11 +26,12 @@ pub(crate) fn mismatch(member: &Node, promoted: bool, settings: &Settings) -> Op
             "node {id} has a database in the cluster, at port {port}, and these settings name none: start it with the \
              ones that it was started with before"
         )),
-        Some(database) => other_database(database, port, promoted),
+        Some(database) => other_database(member, database, port, promoted),
     }
 }
 
 fn other_database(
+    member: &Node,
     DatabaseSettings { port, data_dir, .. }: &DatabaseSettings,
     known: Port,
     promoted: bool,
@@ -38,7 +39,8 @@ fn other_database(
     if *port != known {
         return Some(format!(
             "the cluster has this node's database at port {known}, and not at {port}: start it there. For another port, \
-             tell the cluster first, while the node is up: `qluster node upgrade ID --db-port {port}`"
+             tell the cluster first, while the node is up: `qluster node upgrade {} --db-port {port}`",
+            member.id
         ));
     }
     (promoted && is_foreign(data_dir)).then(|| {
