@@ -120,6 +120,16 @@ impl Error {
         }
     }
 
+    /// The same of a change of which an earlier attempt may have been taken.
+    pub(crate) fn unconfirmed(self) -> Self {
+        match self {
+            Error::Refused { operation, address, cause } | Error::Deadline { operation, address, cause, .. } => {
+                Error::Unconfirmed { operation, address, cause }
+            }
+            other => other,
+        }
+    }
+
     /// The error that a node answered with, where one did.
     pub fn answer(&self) -> Option<&model::Error> {
         match self.cause() {

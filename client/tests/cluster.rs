@@ -541,6 +541,20 @@ async fn a_hand_over_that_nobody_has_taken_yet_is_not_confirmed() {
 }
 
 #[tokio::test]
+async fn a_hand_over_whose_time_ends_in_the_search_for_the_leader_is_not_confirmed() {
+    let bound = Bound::new();
+    let port = bound.port();
+    let node = bound.serve(move |before, line| match line {
+        "GET /leader" if before == 0 => Reply::Answer(200, leader(port)),
+        "GET /leader" => Reply::Hang,
+        _ => refusal(530, ErrorCode::NoLeader, Value::Null),
+    });
+    let client = quick([&node]).deadline(Duration::from_millis(300)).build().unwrap();
+    let changed = client.switch_over(NodeId(1)).await;
+    assert!(matches!(changed, Err(Error::Unconfirmed { operation: "POST /leader", .. })), "{changed:?}");
+}
+
+#[tokio::test]
 async fn a_watch_of_a_node_that_does_not_wait_is_no_storm() {
     let node = Node::start(|_, _| Reply::Answer(200, map(1, &[])));
     let client = quick([&node]).wait(model::Duration::from_millis(60_000)).build().unwrap();

@@ -102,8 +102,11 @@ impl ClusterClient {
                 Some(address) => address,
                 None => {
                     let find = |node: generated::Client| async move { node.leader_get().send().await };
-                    let (leader, teller) = self.read_within(&mut tries, self.inner.attempt, find).await?;
-                    address_of(&leader, &teller)
+                    match self.read_within(&mut tries, self.inner.attempt, find).await {
+                        Ok((leader, teller)) => address_of(&leader, &teller),
+                        Err(error) if begun => return Err(error.unconfirmed()),
+                        Err(error) => return Err(error),
+                    }
                 }
             };
             tries.attempts += 1;
@@ -138,11 +141,9 @@ impl ClusterClient {
             followed = !pause;
             self.nodes().leader = next;
             let in_time = if pause { tries.pause().await } else { !tries.left().is_zero() };
-            if !in_time && begun {
-                return Err(Error::Unconfirmed { operation, address, cause: cause.into() });
-            }
             if !in_time {
-                return Err(tries.exhausted(address, cause));
+                let error = tries.exhausted(address, cause);
+                return Err(if begun { error.unconfirmed() } else { error });
             }
         }
     }
