@@ -109,6 +109,10 @@ pub struct DatabaseStatus {
     pub streaming: bool,
     /// Whether the primary that it follows has no more the WAL that it needs: it must be cloned.
     pub lacks_wal: bool,
+    /// Whether it was a primary that it was not told to be: somebody else promoted it. What it wrote then belongs to no term,
+    /// and does not tell by its LSN. It stays so until it is rewound, cloned or promoted. Only its node needs to know.
+    #[serde(skip)]
+    pub strayed: bool,
     /// Why a standby does not stream from the primary that it follows, where that is known. It is fit all the same: the
     /// standbys of a primary that is gone do not stream. Peers are told by way of the node's note.
     #[serde(skip)]
@@ -206,6 +210,7 @@ impl DatabaseStatus {
             follows: None,
             streaming: false,
             lacks_wal: false,
+            strayed: false,
             hindrance: None,
             progress: None,
         }

@@ -38,6 +38,9 @@ const STOP: Duration = Duration::from_secs(20);
 /// A leader without a lease looks for one so often.
 const LEASE: Duration = Duration::from_millis(5);
 
+/// Why a database counts for nothing that somebody else promoted.
+const STRAYED: &str = "its database was promoted by somebody else than qluster: it has to be rewound";
+
 /// What others want of the database, and where the answer goes.
 #[derive(Debug)]
 pub(crate) enum Order {
@@ -405,6 +408,9 @@ impl Duty {
             Some(lsn) => lsn,
             None => self.fence(&database).await?,
         };
+        if self.strays(&database)? {
+            return Err(DutyError::Refused(STRAYED.into()));
+        }
         self.keep(|record| record.promise = term)?;
         self.fenced = Some((term, lsn)).filter(|_| !unfenced);
         let reached = if sabotage::is(Sabotage::TermBeforeWal) { Lsn(u64::MAX) } else { lsn };
@@ -421,6 +427,32 @@ impl Duty {
         let lsn = fenced.map_err(|_| DutyError::Refused(format!("the database was not fenced within {STOP:?}")))??;
         self.local.may_serve.store(false, Ordering::Relaxed);
         Ok(lsn)
+    }
+
+    /// Whether the database was promoted by somebody else. What it wrote then looks like WAL of the term before: it would
+    /// outdo what that term's primary has acknowledged. So it counts for nothing until it is rewound, which is noted, unless
+    /// there is nobody else who could have more, or an operator has accepted what is lost.
+    fn strays(&mut self, database: &Arc<dyn Database>) -> Result<bool, StoreError> {
+        let strays = database.status().borrow().strayed && self.record.borrow().repair.is_none();
+        if !strays
+            || self.is_the_only_holder()
+            || self.loss_is_accepted().is_some()
+            || sabotage::is(Sabotage::CountStrayed)
+        {
+            return Ok(false);
+        }
+        tracing::warn!("{STRAYED}");
+        self.keep(|record| record.repair = Some(Repair::Rewind))?;
+        Ok(true)
+    }
+
+    /// Whether no other voter has a database.
+    fn is_the_only_holder(&self) -> bool {
+        let (core, voters) = (self.core(), self.core().voters());
+        core.machine().read(|applied| {
+            let holds = |id: &NodeId| applied.state.nodes.get(id).is_none_or(|node| node.role.has_database());
+            voters.iter().flatten().all(|id| *id == core.id() || !holds(id))
+        })
     }
 
     /// Nothing is known any more of a sync rule that is in force here, or of clients that were let in.
@@ -461,6 +493,7 @@ impl Duty {
             tracing::warn!(primary = %primary.node, "the primary has no more the WAL that this database needs");
             self.keep(|record| record.repair = Some(Repair::Clone))?;
         }
+        self.strays(&database)?;
         let repair = self.record.borrow().repair;
         if repair.is_none() && follows {
             return Ok(());
@@ -476,6 +509,7 @@ impl Duty {
                 };
                 let parted = self.record.borrow().history.is_prefix_of(end, history);
                 match parted {
+                    _ if self.strays(&database)? => Repair::Rewind,
                     Ok(()) => {
                         self.keep(|record| record.history = record.history.following(end, history))?;
                         tracing::info!(primary = %primary.node, term = %primary.term, from = %end, "follows");

@@ -55,6 +55,8 @@ pub enum Sabotage {
     ReuseId,
     /// A standby follows a leader before it is promoted.
     FollowUnannounced,
+    /// The WAL of a database that somebody else promoted counts.
+    CountStrayed,
     /// A standby follows a primary whose history its WAL is no prefix of.
     FollowDiverged,
     /// One standby less holds what is acknowledged.
@@ -71,7 +73,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::PromiseWithoutFence,
         Self::PromiseAsPrimary,
         Self::CompareLsnAlone,
@@ -96,6 +98,7 @@ impl Sabotage {
         Self::VoteWhenRemoved,
         Self::ReuseId,
         Self::FollowUnannounced,
+        Self::CountStrayed,
         Self::FollowDiverged,
         Self::OneHolderTooFew,
         Self::ResumeAfterAnother,

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Duty, DutyError, InForce};
 use crate::command::Change;
-use crate::database::{Database, DatabaseRole, SyncRule};
+use crate::database::{Database, DatabaseRole, DatabaseStatus, SyncRule};
 use crate::model::{NodeId, Term};
 use crate::rule;
 use crate::sabotage::{self, Sabotage};
@@ -46,7 +46,7 @@ impl Duty {
         let core = self.core().clone();
         let me = core.id();
         let status = database.status().borrow().clone();
-        let serves = status.role == DatabaseRole::Primary;
+        let serves = is_ours(&status);
         if self.is_announced(term) {
             return self.serve(&database, term).await;
         }
@@ -92,7 +92,7 @@ impl Duty {
         let mut status = database.status();
         loop {
             progress.borrow_and_update();
-            if status.borrow_and_update().role != DatabaseRole::Primary {
+            if !is_ours(&status.borrow_and_update()) {
                 // The term's promotion is spent: whoever follows this primary may have what its database lost.
                 tracing::warn!(%term, "the database of the leader is down: leadership is given up");
                 return self.give_up().await;
@@ -119,7 +119,7 @@ impl Duty {
             let changed = async {
                 while rule::wanted(&core, &local, term) == rule
                     && rule::of_the_rest(&core, &local, term) == rest
-                    && status.borrow_and_update().role == DatabaseRole::Primary
+                    && is_ours(&status.borrow_and_update())
                 {
                     tokio::select! {
                         _ = progress.changed() => {}
@@ -150,6 +150,11 @@ impl Duty {
             }
         }
     }
+}
+
+/// Whether a database is a primary, and was told to be one.
+pub(super) fn is_ours(status: &DatabaseStatus) -> bool {
+    status.role == DatabaseRole::Primary && !status.strayed
 }
 
 /// What a primary waits for whose rule is not known to be met, for people.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::time::Duration;
 
+use super::serve::is_ours;
 use super::{Duty, DutyError, RETRY, chain};
 use crate::clock::Instant;
 use crate::command::Change;
@@ -80,7 +81,7 @@ impl Duty {
         let others = voters.iter().flatten().filter(|&&voter| voter != me).collect::<BTreeSet<_>>();
         let mut recruiting = Recruiting::begin(&core, others.into_iter().filter_map(|voter| nodes.get(voter)), term);
         // A primary that is elected again, nobody else having led in between, goes on serving.
-        let serves = self.local.status().is_some_and(|status| status.role == DatabaseRole::Primary);
+        let serves = self.local.status().is_some_and(|status| is_ours(&status));
         let mine = last_lead.is_none_or(|lead| lead.node == me) || sabotage::is(Sabotage::ResumeAfterAnother);
         let goes_on = serves && mine;
         if goes_on {
@@ -220,7 +221,7 @@ impl Duty {
     }
 
     /// Who has accepted that commits may be lost where this node leads, if somebody has.
-    fn loss_is_accepted(&self) -> Option<String> {
+    pub(super) fn loss_is_accepted(&self) -> Option<String> {
         let Accepted { actor, until, lead } = self.accepted.as_ref()?;
         let last = self.core.machine().read(|applied| applied.state.lead);
         (self.core.clock().now() < *until && last == *lead).then(|| actor.clone())

@@ -244,6 +244,59 @@ async fn who_led_last_leads_again_though_the_only_other_voter_has_to_be_rewound(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_database_wrote_that_somebody_else_promoted_counts_for_nothing() {
+    let mut cluster = Harness::with_databases(3).await;
+    let first = cluster.leader().await.id;
+    cluster.write_acknowledged(10).await;
+    let [strayed, other] = others(first);
+    for id in [strayed, other] {
+        cluster.following(id, first).await;
+    }
+    cluster.database(strayed).set_unrewindable(true);
+    cluster.database(strayed).stray(100);
+    let note = || cluster.node(strayed).reports().into_iter().find(|report| report.node == strayed)?.note;
+    eventually("it is to be rewound", || note().is_some_and(|note| note.contains("not reached"))).await;
+    assert_eq!(cluster.database(strayed).role(), DatabaseRole::Standby);
+    cluster.write_acknowledged(10).await;
+    // By its LSN the strayed one has more than the other, which holds what was acknowledged.
+    cluster.kill_with_database(first).await;
+    let why = || cluster.node(other).map().ok().and_then(|map| map.reason).unwrap_or_default();
+    eventually("it refuses", || why().contains("its database needs a rewind")).await;
+
+    cluster.restart(first).await;
+    cluster.database(strayed).set_unrewindable(false);
+    let last = cluster.leader().await.id;
+    cluster.following(strayed, last).await;
+    cluster.write_acknowledged(10).await;
+    eventually("it has what the others have", || cluster.database(strayed).rows() == 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_somebody_else_promoted_leads_where_no_other_is_or_an_operator_says_so() {
+    let mut cluster = Harness::with_databases(1).await;
+    cluster.write_acknowledged(10).await;
+    cluster.database(ONE).crash();
+    cluster.database(ONE).stray(5);
+    eventually("it is let in to", || cluster.database(ONE).admits()).await;
+    assert_eq!(cluster.database(ONE).rows(), 15);
+
+    let second = cluster.add(NodeRole::Voter).await;
+    cluster.upgrade(second).await;
+    cluster.write_acknowledged(10).await;
+    cluster.following(second, ONE).await;
+    cluster.kill_with_database(ONE).await;
+    cluster.database(second).set_unrewindable(true);
+    cluster.database(second).stray(5);
+    cluster.database(ONE).break_down("its pages are gone");
+    cluster.restart(ONE).await;
+    let why = || cluster.node(ONE).map().ok().and_then(|map| map.reason).unwrap_or_default();
+    eventually("it refuses", || why().contains("its database needs a rewind")).await;
+    assert_eq!(cluster.node(ONE).lead_with_loss(second, "operator").await.unwrap().id, second);
+    cluster.serving(second).await;
+    assert_eq!(cluster.database(second).rows(), 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_switchover_whose_target_lacks_the_last_of_the_wal_leaves_the_leader() {
     let cluster = Harness::with_databases(3).await;
     let leader = cluster.leader().await.id;

@@ -154,6 +154,15 @@ impl ModelDatabase {
         self.set(|status| (status.lacks_wal, status.streaming) = (true, false));
     }
 
+    /// Somebody else promotes it, and it writes so many rows.
+    pub fn stray(&self, rows: u64) {
+        self.wal.lock().unwrap().extend((0..rows).map(|_| rand::random::<u64>().max(1)));
+        self.set(|status| {
+            (status.role, status.strayed) = (DatabaseRole::Primary, true);
+            (status.follows, status.streaming) = (None, false);
+        });
+    }
+
     /// Whether its receiver streams.
     pub fn streams(&self) -> bool {
         self.status.borrow().streaming
@@ -278,7 +287,7 @@ impl Database for ModelDatabase {
         assert_eq!(self.role(), DatabaseRole::Standby);
         *self.rule.lock().unwrap() = rule;
         *self.open.lock().unwrap() = false;
-        self.set(|status| status.role = DatabaseRole::Primary);
+        self.set(|status| (status.role, status.strayed) = (DatabaseRole::Primary, false));
         done(Promotion { timeline: 1, start: Lsn(self.end() as u64) })
     }
 
@@ -302,6 +311,7 @@ impl Database for ModelDatabase {
         let common = mine.iter().zip(&theirs).take_while(|(mine, theirs)| mine == theirs).count();
         mine.truncate(common);
         drop(mine);
+        self.set(|status| status.strayed = false);
         self.follow_now(primary);
         done(())
     }
@@ -312,7 +322,7 @@ impl Database for ModelDatabase {
 
     fn copy_from(&self, primary: Primary) -> Done<()> {
         *self.wal.lock().unwrap() = self.all.of(primary.node).wal.lock().unwrap().clone();
-        self.set(|status| status.lacks_wal = false);
+        self.set(|status| (status.lacks_wal, status.strayed) = (false, false));
         self.follow_now(primary);
         done(())
     }

@@ -45,6 +45,8 @@ pub struct Db {
     pub torn: Option<usize>,
     /// Its processes are stopped until then.
     pub frozen: Duration,
+    /// Whether somebody else than its agent promoted it.
+    pub strayed: bool,
     /// Why it says that it is not fit.
     pub unfit: Option<&'static str>,
     /// Commits of clients that wait: the end of each in the WAL.
@@ -69,6 +71,7 @@ impl Db {
             senders: BTreeMap::new(),
             torn: None,
             frozen: Duration::ZERO,
+            strayed: false,
             unfit: None,
             waiting: Vec::new(),
             status: watch::Sender::new(DatabaseStatus::unknown(role)),
@@ -93,6 +96,7 @@ impl Db {
             timeline: lsn.map(|_| u32::try_from(self.promotion).unwrap_or(0).max(1)),
             follows: self.follows,
             streaming: self.streams.is_some(),
+            strayed: self.strayed,
             ..DatabaseStatus::unknown(self.role)
         };
         self.status.send_if_modified(|known| {
@@ -166,12 +170,28 @@ impl Db {
     pub fn promote(&mut self, rule: SyncRule, promotion: u64) {
         self.role = DatabaseRole::Primary;
         self.follows = None;
+        self.strayed = false;
         self.disconnect();
         self.flushed = self.wal.len();
         self.start = self.wal.len();
         self.term = rule.term;
         self.rule = rule;
         self.promotion = promotion;
+    }
+
+    /// Somebody else than its agent promotes it, and writes these records.
+    pub fn stray(&mut self, records: std::ops::Range<u64>, promotion: u64) {
+        self.role = DatabaseRole::Primary;
+        self.follows = None;
+        self.strayed = true;
+        self.disconnect();
+        self.rule = SyncRule::default();
+        self.promotion = promotion;
+        self.term = self.wal.last().map_or(Term(0), |record| record.term);
+        for record in records {
+            self.append(record, false);
+        }
+        self.flushed = self.wal.len();
     }
 
     /// A client writes, and waits for its commit.

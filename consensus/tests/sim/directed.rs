@@ -336,6 +336,7 @@ impl Database for Directed {
                 db.wal.truncate(common);
                 db.flushed = db.wal.len();
                 db.torn = Some(theirs.wal.len());
+                db.strayed = false;
                 db.role = DatabaseRole::Rebuilding;
                 db.tell();
                 world.databases.insert(primary.node, theirs);
@@ -362,6 +363,7 @@ impl Database for Directed {
                 db.wal.clear();
                 db.flushed = 0;
                 db.torn = Some(goal);
+                db.strayed = false;
                 db.role = DatabaseRole::Rebuilding;
             });
             self.takes(10, 60).await;

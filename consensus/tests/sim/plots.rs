@@ -47,9 +47,11 @@ pub enum Plot {
     Outsider,
     /// A primary whose agent was away is elected again, after another was, whom nobody followed.
     Interlude,
+    /// Somebody promotes a standby by hand, which then has more WAL than the primary, and the primary dies.
+    Usurper,
 }
 
-pub const PLOTS: [Plot; 14] = [
+pub const PLOTS: [Plot; 15] = [
     Plot::Deposed,
     Plot::Unreached,
     Plot::Forgetful,
@@ -64,6 +66,7 @@ pub const PLOTS: [Plot; 14] = [
     Plot::Expelled,
     Plot::Outsider,
     Plot::Interlude,
+    Plot::Usurper,
 ];
 
 impl Plot {
@@ -272,6 +275,16 @@ fn crash_database(sim: &Simulation, id: NodeId) {
     let mut world = lock(&sim.world);
     let world = &mut *world;
     world.databases.get_mut(&id).unwrap().crash(&mut world.random);
+}
+
+fn stray(sim: &Simulation, id: NodeId) {
+    sim.say(|| format!("database {id}: promoted by hand"));
+    let mut world = lock(&sim.world);
+    let world = &mut *world;
+    let first = world.records + 1;
+    world.records += 40;
+    world.promotions += 1;
+    world.databases.get_mut(&id).unwrap().stray(first..world.records + 1, world.promotions);
 }
 
 fn kill(sim: &mut Simulation, id: NodeId) {

@@ -72,7 +72,11 @@ impl Postgres {
 
     /// Puts the copy in its place and starts it.
     async fn install(&self, turn: &Turn, new: std::path::PathBuf, primary: &Primary) -> Result<()> {
-        self.blocking(turn, move |home| staging::install(&home.data_dir, &new)).await?;
+        self.blocking(turn, move |home| {
+            home.forget_past()?;
+            staging::install(&home.data_dir, &new)
+        })
+        .await?;
         self.prepare(turn, Directions::Follows(primary.clone())).await?;
         self.blocking(turn, |home| home.mark_rewind(false)).await?;
         self.spawn()?;

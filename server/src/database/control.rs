@@ -56,7 +56,16 @@ impl ControlData {
             floors: FLOORS.iter().filter_map(|&(name, setting)| Some((setting, parsed(field(name))?))).collect(),
         })
     }
+
+    /// Whether the database was a primary when it ended.
+    pub(super) fn was_primary(&self) -> bool {
+        OF_PRIMARIES.contains(&self.state.as_str())
+    }
 }
+
+/// States of a control file that a primary leaves, however it ended, and a standby never (PostgreSQL's `pg_control.h`,
+/// `DBState`).
+const OF_PRIMARIES: [&str; 3] = ["in production", "shutting down", "shut down"];
 
 /// Name of the history file of a timeline.
 pub(super) fn history_file(timeline: u32) -> String {
@@ -108,6 +117,11 @@ impl Timelines {
 
     fn last(&self) -> u32 {
         self.0.last().map_or(0, |(timeline, _)| *timeline)
+    }
+
+    /// Where the last one begins.
+    pub(super) fn begin_of_last(&self) -> Lsn {
+        self.0.iter().rev().nth(1).map_or(Lsn(0), |&(_, end)| end)
     }
 
     /// The timelines that both have by number and by where each begins, which goes along.
@@ -184,7 +198,15 @@ max_locks_per_xact setting:           64
     fn a_control_file_is_read() {
         let data = ControlData::parse(CONTROL).unwrap();
         assert_eq!(data.system_identifier, "7286543210123456789");
-        assert_eq!(data.state, "in archive recovery");
+        for (state, expected) in [
+            ("in archive recovery", false),
+            ("shut down in recovery", false),
+            ("shut down", true),
+            ("in production", true),
+        ] {
+            let data = ControlData::parse(&CONTROL.replace("in archive recovery", state)).unwrap();
+            assert_eq!((data.was_primary(), data.state.as_str()), (expected, state));
+        }
         assert_eq!((data.timeline, data.checkpoint), (Some(3), Some(Lsn(0x200_0060))));
         assert_eq!(data.floors[0], ("max_connections", 200));
         assert_eq!(data.floors.len(), 5);
@@ -231,6 +253,8 @@ max_locks_per_xact setting:           64
             assert_eq!(mine.part_from(&theirs), expected, "{mine:?} {theirs:?}");
             assert_eq!(theirs.part_from(&mine), expected, "{mine:?} {theirs:?}");
         }
+        let begins = |past: &str| Timelines::parse(9, past).unwrap().begin_of_last();
+        assert_eq!((begins(""), begins(first), begins(second)), (Lsn(0), Lsn(0x3000), Lsn(0x5000)));
         let last_common = |mine: (u32, &str), theirs: (u32, &str)| {
             Timelines::parse(mine.0, mine.1).unwrap().last_common(&Timelines::parse(theirs.0, theirs.1).unwrap())
         };

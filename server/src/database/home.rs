@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use qluster_consensus::model::Lsn;
@@ -56,6 +57,9 @@ pub(super) struct Home {
     pub(super) set: Mutex<Option<(i32, SecretString)>>,
     /// What the database was last told; also in `qluster.conf`.
     directions: Mutex<Directions>,
+    /// Whether it is noted that the database was a standby, and that it was a primary since without being told to.
+    stood_by: AtomicBool,
+    strayed: AtomicBool,
     /// The least sizes with which it starts as a standby, once they were asked for.
     floors: Mutex<Option<Vec<(&'static str, u64)>>>,
     /// The postmaster that was started last; its pid file comes later.
@@ -91,6 +95,8 @@ impl Home {
             taken: Mutex::new(None),
             set: Mutex::new(None),
             directions: Mutex::new(Directions::Fenced),
+            stood_by: AtomicBool::new(false),
+            strayed: AtomicBool::new(false),
             floors: Mutex::new(None),
             spawned: Mutex::new(None),
         };
@@ -98,6 +104,8 @@ impl Home {
         if let Some(directions) = settings.as_deref().and_then(Directions::parse) {
             *lock(&home.directions) = directions;
         }
+        home.stood_by.store(home.standby_mark().exists(), Ordering::SeqCst);
+        home.strayed.store(home.strayed_mark().exists(), Ordering::SeqCst);
         Ok(home)
     }
 
@@ -123,6 +131,61 @@ impl Home {
     /// Exists while pg_rewind changes the data directory. Not inside of it: pg_rewind removes what the source lacks.
     fn rewind_mark(&self) -> PathBuf {
         self.run_dir.join("rewinding")
+    }
+
+    /// Exists while the database is a standby that was seen to run as one.
+    fn standby_mark(&self) -> PathBuf {
+        self.run_dir.join("standby")
+    }
+
+    /// Exists while the database has WAL that it wrote as a primary which it was not told to be.
+    fn strayed_mark(&self) -> PathBuf {
+        self.run_dir.join("strayed")
+    }
+
+    /// Whether it is noted that the database was seen to run as a standby.
+    pub(super) fn stood_by(&self) -> bool {
+        self.stood_by.load(Ordering::SeqCst)
+    }
+
+    /// Takes durable note that the database runs as a standby, which it is told to be.
+    pub(super) fn note_standby(&self) -> Result<()> {
+        self.files.write(&self.standby_mark(), "", 0o600)?;
+        self.stood_by.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Whether somebody else than qluster has promoted the database, as far as that was found when it started.
+    pub(super) fn strayed(&self) -> bool {
+        self.strayed.load(Ordering::SeqCst)
+    }
+
+    /// Takes durable note where a standby that is not to lead was a primary, by its control file, when it ended. A copy
+    /// has that of the database that it was copied from, until it has started.
+    fn note_strayed(&self) -> Result<()> {
+        let leads = matches!(self.directions(), Directions::Leads(_));
+        if leads || self.strayed() || !self.stood_by() || self.data_dir.join("backup_label").exists() {
+            return Ok(());
+        }
+        if self.control()?.was_primary() {
+            tracing::warn!("PostgreSQL was a primary that it was not told to be: somebody else has promoted it");
+            self.files.write(&self.strayed_mark(), "", 0o600)?;
+            self.strayed.store(true, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// Takes note that what the database was before does not matter any more: it is another, or it is to lead.
+    pub(super) fn forget_past(&self) -> Result<()> {
+        // A crash in between must not leave what looks like a standby that strayed.
+        for (mark, known) in [(self.standby_mark(), &self.stood_by), (self.strayed_mark(), &self.strayed)] {
+            if mark.exists() {
+                remove_file(&mark)?;
+                files::sync_dir(&self.run_dir)?;
+            }
+            known.store(false, Ordering::SeqCst);
+        }
+        Ok(())
     }
 
     /// Whether there is a database, whole.
@@ -246,6 +309,7 @@ impl Home {
         }
         self.files.make_dir(&self.run_dir, 0o750)?;
         self.remove_stale_locks()?;
+        self.note_strayed()?;
         *lock(&self.floors) = None;
         self.include_settings()?;
         self.write_settings(directions)?;
@@ -323,6 +387,7 @@ impl Home {
         let text = self.own.render(directions, &rendering);
         // That it may be a primary is known before it can be one, that it is none after.
         if matches!(directions, Directions::Leads(_)) {
+            self.forget_past()?;
             *lock(&self.directions) = directions.clone();
         }
         self.files.write(&self.settings_file(), &text, 0o600)?;

@@ -122,6 +122,7 @@ impl Postgres {
                 frees = self.checkpoint();
             }
             self.keep_rule(&mut drift).await;
+            self.note_standby().await;
             if count % ACCESS == 0 {
                 let changed = self.home.access_changed();
                 // Also at first: they may have changed while no agent ran.
@@ -138,6 +139,23 @@ impl Postgres {
                 () = &mut ended => return,
                 () = tokio::time::sleep(POLL) => {}
             }
+        }
+    }
+
+    /// Takes note, once, that PostgreSQL runs as a standby. Where it is found as a primary later on and was not told to be
+    /// one, somebody else has promoted it.
+    async fn note_standby(&self) {
+        let is_standby = self.status.borrow().role == DatabaseRole::Standby;
+        if !is_standby || self.home.stood_by() || self.may_lead() {
+            return;
+        }
+        let Ok(turn) = self.turn.clone().try_lock_owned() else { return };
+        // What it was told, and which postmaster runs, stays as it is now.
+        if self.may_lead() || !self.ask().await.is_ok_and(|report| report.in_recovery) {
+            return;
+        }
+        if let Err(error) = self.blocking(&Arc::new(turn), |home| home.note_standby()).await {
+            tracing::warn!(error = error.chain(), "that PostgreSQL is a standby could not be noted");
         }
     }
 
@@ -202,6 +220,7 @@ impl Postgres {
 
     async fn look(&self) -> DatabaseStatus {
         let mut status = self.look_at_it().await;
+        status.strayed |= self.home.strayed();
         let has_data = !matches!(status.role, DatabaseRole::Absent | DatabaseRole::Rebuilding);
         // It comes first: whatever else is the matter may be so because of it.
         if let Some(full) = self.disk_is_full()
@@ -223,6 +242,7 @@ impl Postgres {
             return self.not_running();
         }
         let kept = lock(&self.session).is_some();
+        let to_lead = self.may_lead();
         let mut asked = self.ask().await;
         if kept && matches!(&asked, Err(Error::Query { .. })) {
             // Whoever ended the session of the agent did not end PostgreSQL.
@@ -232,7 +252,8 @@ impl Postgres {
         match asked {
             Ok(report) => {
                 *lock(&self.trouble) = None;
-                self.running(report)
+                let strays = !report.in_recovery && !to_lead && !self.may_lead();
+                DatabaseStatus { strayed: strays, ..self.running(report) }
             }
             Err(error) => self.silent(&error),
         }

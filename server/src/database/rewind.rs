@@ -133,6 +133,14 @@ impl Postgres {
             self.stop_fast().await?;
         }
         let mine = self.blocking(turn, Home::timelines).await?;
+        // Terms do not tell where a database parts that somebody else promoted.
+        let fork = if self.home.strayed() {
+            fork.min(mine.begin_of_last())
+        } else {
+            // pg_rewind may recover it as what it is not, alone, and that leaves what a primary leaves.
+            self.blocking(turn, Home::forget_past).await?;
+            fork
+        };
         // A primary whose promotion another has not heard of, and that one, when it is promoted, choose the same number. To
         // pg_rewind they are one timeline: it would leave what only the first has written, and say that all is well.
         // They may be one all the same: whoever is promoted and lost notes where that was to begin, and may follow on.
@@ -153,7 +161,7 @@ impl Postgres {
         self.run_rewind(turn, command, rebuilding).await?;
         // It has copied the primary's settings over ours.
         self.prepare(turn, Directions::Follows(primary.clone())).await?;
-        self.blocking(turn, |home| home.mark_rewind(false)).await?;
+        self.blocking(turn, |home| home.forget_past().and_then(|()| home.mark_rewind(false))).await?;
         self.spawn()?;
         Ok(())
     }

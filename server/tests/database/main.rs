@@ -6,4 +6,5 @@ mod changes;
 mod node;
 mod standbys;
 mod starting;
+mod strayed;
 mod sync_rule;

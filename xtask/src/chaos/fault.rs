@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     ClockForward,
     ClockBack,
     FullDisk,
+    /// By somebody who asks nobody.
+    Promote,
     Switchover,
     NodeDown,
     AddAndRemove,
@@ -78,6 +80,9 @@ const PERSONAL: [Kind; 18] = [
     Kind::Rejoin,
 ];
 
+/// What happens to standbys alone.
+const SUBORDINATE: [Kind; 1] = [Kind::Promote];
+
 /// What happens to the cluster.
 const COMMON: [Kind; 6] =
     [Kind::PowerCut, Kind::IsolateEach, Kind::ClockForward, Kind::ClockBack, Kind::Switchover, Kind::AddAndRemove];
@@ -92,8 +97,13 @@ impl Deck {
     /// A deck without the kinds that are not possible here.
     pub(crate) fn new(possible: impl Fn(Kind) -> bool) -> Self {
         let of = |kinds: &[Kind], victim| kinds.iter().map(move |&kind| Fault { kind, victim }).collect::<Vec<_>>();
-        let all =
-            [of(&PERSONAL, Victim::Leader), of(&PERSONAL, Victim::Standby), of(&COMMON, Victim::Cluster)].concat();
+        let all = [
+            of(&PERSONAL, Victim::Leader),
+            of(&PERSONAL, Victim::Standby),
+            of(&SUBORDINATE, Victim::Standby),
+            of(&COMMON, Victim::Cluster),
+        ]
+        .concat();
         Self { all: all.into_iter().filter(|fault| possible(fault.kind)).collect(), left: Vec::new() }
     }
 
@@ -129,6 +139,7 @@ impl fmt::Display for Fault {
             Kind::ClockForward => "clock forward",
             Kind::ClockBack => "clock back",
             Kind::FullDisk => "full disk",
+            Kind::Promote => "promoted by hand",
             Kind::Switchover => "switchover",
             Kind::NodeDown => "node-down, and up again",
             Kind::AddAndRemove => "another node, added and removed",
@@ -152,8 +163,8 @@ mod tests {
     fn every_fault_comes_before_any_comes_again_and_has_a_name_of_its_own() {
         let mut deck = Deck::new(|_| true);
         let mut random = Random::new(5);
-        let first: BTreeSet<String> = (0..42).filter_map(|_| deck.draw(&mut random)).map(|f| f.to_string()).collect();
-        assert_eq!(first.len(), 42);
+        let first: BTreeSet<String> = (0..43).filter_map(|_| deck.draw(&mut random)).map(|f| f.to_string()).collect();
+        assert_eq!(first.len(), 43);
         assert_eq!(deck.left.len(), 0);
         assert!(deck.draw(&mut random).is_some());
     }

@@ -14,11 +14,14 @@ use super::fault::{Fault, Kind, Victim};
 use super::network::{CLIENTS, Network, address};
 use super::random::Random;
 use super::world::{INTERVAL, LIMIT, World};
+use crate::postgres::Session;
 use crate::process;
 use crate::wait::{Look, until};
 
 /// What is killed is dead by then; longer only where the kernel holds it.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
+/// What somebody does by hand is waited for so long.
+const STATEMENT: Duration = Duration::from_secs(5);
 /// So far the clock is put wrong, in seconds.
 const STEPS: [i64; 3] = [15, 40, 75];
 
@@ -52,7 +55,7 @@ pub(crate) fn lasts(fault: Fault, random: &mut Random) -> Duration {
             (200, 800)
         }
         Kind::KillAgent | Kind::KillDatabase | Kind::KillNode | Kind::PowerCut => (100, 2500),
-        Kind::Switchover | Kind::NodeDown | Kind::Rejoin => (500, 1500),
+        Kind::Promote | Kind::Switchover | Kind::NodeDown | Kind::Rejoin => (500, 1500),
         Kind::AddAndRemove => (0, 500),
         _ => (1500, 3500),
     };
@@ -160,6 +163,10 @@ pub(crate) fn inflict(world: &mut World, fault: Fault) -> Result<Inflicted> {
             world.cluster.nodes()[victim].disk().context("the node has no disk of its own")?.fill()?;
             Undo::Free(victim)
         }
+        Kind::Promote => {
+            promote(world, victim);
+            Undo::Nothing
+        }
         Kind::Switchover => {
             if let Some((id, _)) = world.random.choose(&others).and_then(|to| world.member(to).ok()?) {
                 attempt(world, "POST", &format!("/leader?node={id}"));
@@ -248,6 +255,20 @@ impl Inflicted {
 fn attempt(world: &World, method: &str, path: &str) {
     if let Err(error) = world.ask_leader(method, path, "") {
         world.journal.note(format!("{method} {path}: {error:#}"));
+    }
+}
+
+/// Promotes a database as somebody would who knows PostgreSQL and not the cluster, and writes to it, for as long as it is
+/// let be. A commit that waits as the settings say would wait for ever.
+fn promote(world: &World, node: usize) {
+    let (bin_dir, at) = (world.cluster.bin_dir(), world.cluster.nodes()[node].db());
+    let promoted = Session::open(bin_dir, at).and_then(|mut session| {
+        session.query("SELECT pg_promote()", STATEMENT)?;
+        session.query("SET synchronous_commit = local", STATEMENT)?;
+        session.query("CREATE TABLE strayed AS SELECT generate_series(1, 20000)", STATEMENT)
+    });
+    if let Err(error) = promoted {
+        world.journal.note(format!("promoting node {}: {error:#}", node + 1));
     }
 }
 

@@ -18,6 +18,7 @@ pub(super) fn of(plot: Plot) -> &'static [Scene] {
         Plot::Expelled => &EXPELLED,
         Plot::Outsider => &OUTSIDER,
         Plot::Interlude => &INTERLUDE,
+        Plot::Usurper => &USURPER,
     }
 }
 
@@ -534,4 +535,27 @@ const INTERLUDE: [Scene; 8] = [
         },
     ),
     scene(another_is_promoted, ELECTION, nothing),
+];
+
+const USURPER: [Scene; 4] = [
+    // The first of the others strays while it is cut off; the second holds what is acknowledged from then on.
+    scene(
+        |stage, sim| db(sim, stage.other(0), Db::streaming) && db(sim, stage.other(1), Db::streaming),
+        SOON,
+        |stage, sim| {
+            cut_off(sim, stage.other(0));
+            stray(sim, stage.other(0));
+            stage.remember(sim);
+        },
+    ),
+    scene(
+        |stage, sim| stage.more_is_acknowledged(sim, 3),
+        2 * SOON,
+        |stage, sim| {
+            cut_power(sim, stage.leader);
+            heal(sim);
+        },
+    ),
+    scene(another_is_promoted, ELECTION, |stage, sim| start(sim, stage.leader, 0)),
+    scene(at_once, 0, nothing),
 ];

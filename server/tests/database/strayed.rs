@@ -1,0 +1,116 @@
+//! A database that somebody else than its agent promotes.
+
+use std::time::Instant;
+
+use qluster_consensus::database::{Database, DatabaseError, DatabaseRole};
+use qluster_consensus::model::Lsn;
+
+use crate::node::{DEADLINE, Ground, Node, PATIENCE, kill};
+
+/// Waits until it is noted that the database of a node is a standby.
+async fn noted(node: &Node) {
+    let begun = Instant::now();
+    while !node.config.run_dir.join("standby").exists() {
+        assert!(begun.elapsed() < PATIENCE, "node {} is not known as a standby", node.config.node);
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+fn strayed(node: &Node) -> bool {
+    node.postgres.status().borrow().strayed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_somebody_else_promotes_has_strayed_until_it_is_rewound() {
+    let ground = Ground::new();
+    let (one, promotion) = Node::primary(&ground, 1, 1).await;
+    one.execute("CREATE TABLE t AS SELECT 1 AS id").await;
+    let primary = one.as_primary(1, promotion);
+    let two = Node::new(&ground, 2).await.watched();
+    two.copy_from(primary.clone()).await.unwrap();
+    two.has_rows(1).await;
+    noted(&two).await;
+    assert!(!strayed(&two));
+
+    two.execute("SELECT pg_promote()").await;
+    two.until("strayed", |status| status.role == DatabaseRole::Primary && status.strayed).await;
+    // It waits for nobody with that, as a client that commits by default would, for ever.
+    two.execute("SET synchronous_commit = local; INSERT INTO t SELECT generate_series(1, 1000)").await;
+    one.execute("INSERT INTO t VALUES (2)").await;
+
+    // As a standby it is one whose WAL does not count, under the next agent, too.
+    let end = two.postgres.fence(DEADLINE).await.unwrap();
+    assert!(end > one.postgres.status().borrow().lsn.unwrap());
+    assert!(strayed(&two));
+    let two = two.reopened().await.watched();
+    two.until("strayed", |status| status.role == DatabaseRole::Standby && status.strayed).await;
+
+    // Its timeline tells where it parts, which no term does.
+    two.postgres.rewind(primary, Lsn(u64::MAX)).await.unwrap();
+    two.streaming().await;
+    two.has_rows(2).await;
+    assert!(!strayed(&two));
+    let two = two.reopened().await;
+    assert!(!strayed(&two));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_was_promoted_without_an_agent_and_died_has_strayed() {
+    let ground = Ground::new();
+    let (one, promotion) = Node::primary(&ground, 1, 1).await;
+    one.execute("CREATE TABLE t AS SELECT 1 AS id").await;
+    let mut two = Node::new(&ground, 2).await.watched();
+    two.copy_from(one.as_primary(1, promotion)).await.unwrap();
+    noted(&two).await;
+    two.run.take().unwrap().abort();
+    two.execute("SELECT pg_promote()").await;
+    two.execute("SET synchronous_commit = local; INSERT INTO t VALUES (9)").await;
+    kill(two.postgres.pid().unwrap());
+    let two = two.reopened().await.watched();
+    two.postgres.fence(DEADLINE).await.unwrap();
+    assert!(strayed(&two));
+
+    // The next primary begins a timeline of the same number.
+    one.postgres.fence(DEADLINE).await.unwrap();
+    assert!(!strayed(&one));
+    let second = one.promote(2).await;
+    assert_eq!(second.timeline, promotion.timeline + 1);
+    one.execute("INSERT INTO t VALUES (2)").await;
+    let primary = one.as_primary(2, second);
+    let failed = two.postgres.rewind(primary.clone(), Lsn(u64::MAX)).await.unwrap_err();
+    assert!(matches!(failed, DatabaseError::Hopeless { .. }), "{failed}");
+    assert!(strayed(&two));
+    two.copy_from(primary).await.unwrap();
+    two.has_rows(2).await;
+    assert!(!strayed(&two));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_promoted_as_it_was_told_has_not_strayed_however_it_ends() {
+    let ground = Ground::new();
+    let (mut node, _) = Node::primary(&ground, 1, 1).await;
+    for term in [2, 3] {
+        // Killed while no agent is there, and a standby again under the next.
+        node.run.take().unwrap().abort();
+        kill(node.postgres.pid().unwrap());
+        node = node.reopened().await.watched();
+        node.until("a standby", |status| status.role == DatabaseRole::Standby).await;
+        noted(&node).await;
+        assert!(!strayed(&node));
+        // Where it has strayed and is to lead all the same, that is over.
+        if term == 3 {
+            node.execute("SELECT pg_promote()").await;
+            node.postgres.fence(DEADLINE).await.unwrap();
+            assert!(strayed(&node));
+        }
+        node.promote(term).await;
+        assert!(!strayed(&node));
+        node.postgres.fence(DEADLINE).await.unwrap();
+        assert!(!strayed(&node));
+        node.promote(term).await;
+    }
+    node.postgres.stop().await.unwrap();
+    node = node.reopened().await.watched();
+    node.postgres.fence(DEADLINE).await.unwrap();
+    assert!(!strayed(&node));
+}
