@@ -115,7 +115,8 @@ impl Timelines {
         common.filter(|&(timeline, _)| self.last() != others.last() || timeline == self.last())
     }
 
-    fn last(&self) -> u32 {
+    /// The number of the last one.
+    pub(super) fn last(&self) -> u32 {
         self.0.last().map_or(0, |(timeline, _)| *timeline)
     }
 

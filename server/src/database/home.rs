@@ -274,6 +274,12 @@ impl Home {
         Timelines::parse(timeline, &self.files.read(&path)?.ok_or_else(missing)?)
     }
 
+    /// Whether the last checkpoint is on the timeline that the WAL of this database ends on.
+    pub(super) fn has_checkpointed(&self) -> Result<bool> {
+        let control = self.control()?;
+        Ok(control.timeline >= control.recovers_on)
+    }
+
     /// The first record of a timeline that begins at `begin`: in which file of `pg_wal`, at which offset, and as it is
     /// there. None where that is not there any more.
     pub(super) fn wal_at(&self, timeline: u32, begin: Lsn) -> Result<Option<(String, u64, Vec<u8>)>> {

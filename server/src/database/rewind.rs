@@ -1,9 +1,12 @@
 //! Rewinding a database that has diverged from its primary's.
 
+use std::pin::pin;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use qluster_consensus::database::{DatabaseRole, Primary};
 use qluster_consensus::model::Lsn;
 use tokio::process::Command;
@@ -158,7 +161,24 @@ impl Postgres {
         let mut command = home.files.accounts.command(&home.programs.path("pg_rewind"));
         command.current_dir(&home.data_dir).arg("--target-pgdata").arg(&home.data_dir).arg("--progress");
         command.arg("--source-server").arg(home.own.connect(primary, &[("dbname", "postgres")]));
-        self.run_rewind(turn, command, rebuilding).await?;
+        let mut commands = vec![("pg_rewind", command)];
+        if !self.blocking(turn, Home::has_checkpointed).await? {
+            // pg_rewind goes by the timeline of the last checkpoint, before version 16 by that alone.
+            let mut command = home.files.accounts.command(&home.programs.path("postgres"));
+            command.current_dir(&home.data_dir).stdin(Stdio::null());
+            command.args(["--single", "-D"]).arg(&home.data_dir).arg("template1");
+            commands.insert(0, ("postgres --single", command));
+        }
+        self.run_rewind(turn, commands, rebuilding).await?;
+        let rewound = self.blocking(turn, Home::timelines).await?;
+        if rewound.last() > theirs.last() {
+            return Err(Error::Hopeless(format!(
+                "pg_rewind left it on timeline {}, that of node {} is {}",
+                rewound.last(),
+                primary.node,
+                theirs.last()
+            )));
+        }
         // It has copied the primary's settings over ours.
         self.prepare(turn, Directions::Follows(primary.clone())).await?;
         self.blocking(turn, |home| home.forget_past().and_then(|()| home.mark_rewind(false))).await?;
@@ -193,15 +213,20 @@ impl Postgres {
         Ok(cell::<Option<Vec<u8>>>(&row, 0)? == Some(mine))
     }
 
-    /// Runs pg_rewind. Where it ends before it has changed anything, since there is nothing to do or it failed, the data is
+    /// Runs pg_rewind, after what has to be run before it. Where it ends before it has changed anything, since there is nothing to do or it failed, the data is
     /// as it was, and is a standby's again; also where nobody waits for it any more, which ends it.
-    async fn run_rewind(&self, turn: &Turn, command: Command, rebuilding: &Rebuilding<'_>) -> Result<()> {
+    async fn run_rewind(
+        &self,
+        turn: &Turn,
+        commands: Vec<(&'static str, Command)>,
+        rebuilding: &Rebuilding<'_>,
+    ) -> Result<()> {
         let (home, turn) = (self.home.clone(), turn.clone());
         let (_waits, nobody_waits) = oneshot::channel::<()>();
         let (said, mut shown) = watch::channel(None);
         let mut rewind = tokio::spawn(async move {
             let mut begun = false;
-            let line = |line: &str| {
+            let mut line = |line: &str| {
                 begun |= line.contains(BEGINS);
                 if let Some(percent) = percent(line) {
                     said.send_replace(Some(percent));
@@ -212,10 +237,13 @@ impl Postgres {
                 home.unmark_standby()?;
                 home.mark_rewind(true)
             });
-            let rewound = match prepared.await {
-                Ok(()) => programs::run_until(command, "pg_rewind", line, async { drop(nobody_waits.await) }).await,
-                Err(error) => Err(error),
-            };
+            let mut rewound = prepared.await;
+            let mut stop = pin!(async { drop(nobody_waits.await) }.shared());
+            for (name, command) in commands {
+                if rewound.is_ok() {
+                    rewound = programs::run_until(command, name, &mut line, stop.as_mut()).await.map(drop);
+                }
+            }
             if !begun {
                 let restored = blocking(home, |home| {
                     home.mark_standby()?;
@@ -224,7 +252,7 @@ impl Postgres {
                 restored.await?;
             }
             drop(turn);
-            rewound.map(drop)
+            rewound
         });
         loop {
             tokio::select! {

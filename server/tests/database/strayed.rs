@@ -55,6 +55,28 @@ async fn a_standby_that_somebody_else_promotes_has_strayed_until_it_is_rewound()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_strayed_and_died_before_its_first_checkpoint_is_rewound() {
+    let ground = Ground::new();
+    let (one, promotion) = Node::primary(&ground, 1, 1).await;
+    one.execute("CREATE TABLE t (id int)").await;
+    let primary = one.as_primary(1, promotion);
+    let two = Node::new(&ground, 2).await.watched();
+    two.copy_from(primary.clone()).await.unwrap();
+    noted(&two).await;
+    // So much is to be written that a checkpoint, which takes its time, is not done when it dies.
+    one.execute("INSERT INTO t SELECT generate_series(1, 300000)").await;
+    two.has_rows(300_000).await;
+    two.execute("SELECT pg_promote()").await;
+    two.execute("SET synchronous_commit = local; DELETE FROM t WHERE id % 2 = 0").await;
+    kill(two.postgres.pid().unwrap());
+    two.postgres.fence(DEADLINE).await.unwrap();
+    one.execute("INSERT INTO t VALUES (0)").await;
+    two.postgres.rewind(primary, Lsn(u64::MAX)).await.unwrap();
+    two.streaming().await;
+    two.has_rows(300_001).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_standby_that_was_promoted_without_an_agent_and_died_has_strayed() {
     let ground = Ground::new();
     let (one, promotion) = Node::primary(&ground, 1, 1).await;
