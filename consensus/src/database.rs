@@ -62,7 +62,8 @@ pub trait Database: Send + Sync + 'static {
     fn admit(&self) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
     /// Makes a fenced standby, whose WAL is a prefix of `primary`'s, stream from it. Returns once it is told to, not
-    /// once it streams: that is in the status.
+    /// once it streams: that is in the status. It fails as [`DatabaseError::Hopeless`] where it turns out to be no prefix:
+    /// it has to be rewound.
     fn follow(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
     /// Rewinds a database whose WAL has diverged from `primary`'s at `fork` (pg_rewind), and starts it to follow that
@@ -148,7 +149,8 @@ pub struct Primary {
 pub struct Promotion {
     /// The timeline that it began.
     pub timeline: u32,
-    /// Where that timeline begins: the LSN of its history file.
+    /// Where the WAL of that term begins: as its timeline does. Where somebody else had promoted it before, what it wrote
+    /// since belongs to this term.
     pub start: Lsn,
 }
 

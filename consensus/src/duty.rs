@@ -97,6 +97,8 @@ impl Inputs {
             ),
             (promoted, _) => (promoted, primary),
         };
+        // What is there beside a node that is to have none is not its own.
+        let status = self.local.status().filter(|_| keeps);
         View {
             me: core.id(),
             now,
@@ -113,8 +115,8 @@ impl Inputs {
             promise: self.local.record.borrow().promise,
             applied: core.machine().progress().borrow().term,
             may_serve: self.local.may_serve.load(Ordering::Relaxed),
-            // What is there beside a node that is to have none is not its own.
-            database: self.local.status().filter(|_| keeps).map(|status| status.role),
+            strayed: status.as_ref().is_some_and(|status| status.strayed),
+            database: status.map(|status| status.role),
         }
     }
 
@@ -174,6 +176,8 @@ pub(crate) struct Duty {
     fenced: Option<(Term, Lsn)>,
     /// The term in which this leader could not serve when it tried last.
     failed: Option<Term>,
+    /// The term that this node leads by an operator's word.
+    lossy: Option<Term>,
     /// What hinders this node, for people.
     note: watch::Sender<Option<String>>,
 }
@@ -211,6 +215,7 @@ impl Duty {
             waits: None,
             fenced: None,
             failed: None,
+            lossy: None,
             note,
         })
     }
@@ -433,17 +438,18 @@ impl Duty {
     /// outdo what that term's primary has acknowledged. So it counts for nothing until it is rewound, which is noted, unless
     /// there is nobody else who could have more, or an operator has accepted what is lost.
     fn strays(&mut self, database: &Arc<dyn Database>) -> Result<bool, StoreError> {
-        let strays = database.status().borrow().strayed && self.record.borrow().repair.is_none();
-        if !strays
-            || self.is_the_only_holder()
-            || self.loss_is_accepted().is_some()
-            || sabotage::is(Sabotage::CountStrayed)
-        {
+        if !self.is_astray(database) || self.record.borrow().repair.is_some() || self.loss_is_accepted().is_some() {
             return Ok(false);
         }
         tracing::warn!("{STRAYED}");
         self.keep(|record| record.repair = Some(Repair::Rewind))?;
         Ok(true)
+    }
+
+    /// Whether the database was promoted by somebody else, and others could have more.
+    fn is_astray(&self, database: &Arc<dyn Database>) -> bool {
+        let strayed = database.status().borrow().strayed && !sabotage::is(Sabotage::CountStrayed);
+        strayed && !self.is_the_only_holder()
     }
 
     /// Whether no other voter has a database.
@@ -513,7 +519,14 @@ impl Duty {
                     Ok(()) => {
                         self.keep(|record| record.history = record.history.following(end, history))?;
                         tracing::info!(primary = %primary.node, term = %primary.term, from = %end, "follows");
-                        return Ok(database.follow(primary.clone()).await?);
+                        match database.follow(primary.clone()).await {
+                            Err(error @ DatabaseError::Hopeless { .. }) => {
+                                tracing::warn!(error = chain(&error), "it cannot follow as it is: rewinds");
+                                self.keep(|record| record.repair = Some(Repair::Rewind))?;
+                                Repair::Rewind
+                            }
+                            done => return Ok(done?),
+                        }
                     }
                     Err(_) if sabotage::is(Sabotage::FollowDiverged) => {
                         return Ok(database.follow(primary.clone()).await?);

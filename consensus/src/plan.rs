@@ -32,6 +32,8 @@ pub(crate) struct View {
     pub(crate) applied: Term,
     /// What the own database is; none where there is none.
     pub(crate) database: Option<DatabaseRole>,
+    /// Whether somebody else has promoted it.
+    pub(crate) strayed: bool,
     /// Whether its promotion was begun and it was not fenced since: it may take writes before it shows.
     pub(crate) may_serve: bool,
 }
@@ -58,6 +60,9 @@ pub(crate) fn plan(view: &View) -> Wanted {
     let serves = view.may_serve || view.database == Some(DatabaseRole::Primary);
     if view.removed {
         return if view.database.is_some() { Wanted::Stop } else { Wanted::Rest };
+    }
+    if view.strayed && view.database == Some(DatabaseRole::Primary) {
+        return Wanted::Demote;
     }
     if view.leading && view.member {
         // It led before it restarted: its heartbeats are under way, and its peers' promises hold so long.
@@ -145,6 +150,7 @@ mod tests {
             promise: Term(5),
             applied: Term(5),
             database: Some(DatabaseRole::Standby),
+            strayed: false,
             may_serve: false,
         }
     }
@@ -176,6 +182,10 @@ mod tests {
             // It restarted, and is about to be elected again.
             (View { leading: false, resumes: true, grace: at(9000), ..leader() }, Wanted::Rest),
             (View { leading: false, resumes: true, ..leader() }, Wanted::Demote),
+            // Somebody else promoted it, whoever leads.
+            (View { strayed: true, ..leader() }, Wanted::Demote),
+            (View { strayed: true, lead: None, promoted: None, ..leader() }, Wanted::Demote),
+            (View { strayed: true, database: Some(DatabaseRole::Standby), ..leader() }, Wanted::Lead(Term(5))),
         ] {
             assert_eq!(plan(&view), expected, "{view:?}");
         }

@@ -60,6 +60,9 @@ impl Duty {
                 Some((fenced, end)) if fenced == term && status.role == DatabaseRole::Standby => end,
                 _ => self.fence(&database).await?,
             };
+            if self.lossy != Some(term) && self.strays(&database)? {
+                return self.give_up().await;
+            }
             if begun.is_some_and(|start| start.lsn < end) {
                 tracing::warn!(%term, "the database was promoted in this term and went down: leadership is given up");
                 return self.give_up().await;

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use super::serve::is_ours;
-use super::{Duty, DutyError, RETRY, chain};
+use super::{Duty, DutyError, RETRY, STRAYED, chain};
 use crate::clock::Instant;
 use crate::command::Change;
 use crate::database::DatabaseRole;
@@ -158,6 +158,14 @@ impl Duty {
         }
         // Whoever goes on serving has all WAL that its standbys have, though its last look at it is older.
         if goes_on || choice == Choice::Me {
+            // What it wrote when somebody else had promoted it is in its position.
+            let astray = !goes_on && self.database().is_some_and(|database| self.is_astray(&database));
+            if astray {
+                let Some(actor) = self.loss_is_accepted() else {
+                    return Err(DutyError::Refused(STRAYED.into()));
+                };
+                return self.lead_with_loss(term, actor, promises.len(), voters[0].len()).await;
+            }
             let (kind, why) = self.why_it_leads(last_lead);
             let cause = format!("elected in term {term}, by {} of {} voters: {why}", promises.len(), voters[0].len());
             self.write(Change::Lead { node: me, term, lossy: false }, cause).await?;
@@ -244,6 +252,7 @@ impl Duty {
         self.write(Change::Lead { node: self.core.id(), term, lossy: true }, cause).await?;
         self.core.observers().leaderships.led(self.why_it_leads(last).0);
         self.accepted = None;
+        self.lossy = Some(term);
         Ok(())
     }
 }

@@ -272,28 +272,41 @@ async fn what_a_database_wrote_that_somebody_else_promoted_counts_for_nothing() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_somebody_else_promoted_leads_where_no_other_is_or_an_operator_says_so() {
-    let mut cluster = Harness::with_databases(1).await;
+async fn the_only_database_leads_also_when_somebody_else_has_promoted_it() {
+    let cluster = Harness::with_databases(1).await;
     cluster.write_acknowledged(10).await;
     cluster.database(ONE).crash();
     cluster.database(ONE).stray(5);
     eventually("it is let in to", || cluster.database(ONE).admits()).await;
     assert_eq!(cluster.database(ONE).rows(), 15);
+}
 
-    let second = cluster.add(NodeRole::Voter).await;
-    cluster.upgrade(second).await;
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_somebody_else_promoted_leads_where_an_operator_accepts_it() {
+    let mut cluster = Harness::with_databases(3).await;
+    let first = cluster.leader().await.id;
     cluster.write_acknowledged(10).await;
-    cluster.following(second, ONE).await;
-    cluster.kill_with_database(ONE).await;
-    cluster.database(second).set_unrewindable(true);
-    cluster.database(second).stray(5);
-    cluster.database(ONE).break_down("its pages are gone");
-    cluster.restart(ONE).await;
-    let why = || cluster.node(ONE).map().ok().and_then(|map| map.reason).unwrap_or_default();
+    let [strayed, other] = others(first);
+    for id in [strayed, other] {
+        cluster.following(id, first).await;
+    }
+    cluster.database(strayed).set_unrewindable(true);
+    cluster.database(strayed).stray(100);
+    // By its LSN the other has less than the strayed one, and more than that had when it strayed.
+    cluster.write_acknowledged(10).await;
+    cluster.kill_with_database(first).await;
+    let why = || cluster.node(other).map().ok().and_then(|map| map.reason).unwrap_or_default();
     eventually("it refuses", || why().contains("its database needs a rewind")).await;
-    assert_eq!(cluster.node(ONE).lead_with_loss(second, "operator").await.unwrap().id, second);
-    cluster.serving(second).await;
-    assert_eq!(cluster.database(second).rows(), 30);
+
+    assert_eq!(cluster.node(other).lead_with_loss(strayed, "operator").await.unwrap().id, strayed);
+    cluster.serving(strayed).await;
+    // Told by a node that has applied it; and that is never an election like any other.
+    let events = cluster.node(strayed).events(None, 100, Duration::ZERO).await;
+    assert!(events.iter().any(|event| event.kind == EventKind::DataLossAccepted), "{events:?}");
+    cluster.following(other, strayed).await;
+    eventually("it has what that has", || cluster.database(other).rows() == 110).await;
+    eventually("clients are let in", || cluster.database(strayed).admits()).await;
+    cluster.write_acknowledged(10).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

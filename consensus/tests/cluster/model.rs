@@ -41,6 +41,7 @@ impl Databases {
                     panics: Mutex::default(),
                     hangs: Mutex::default(),
                     unpromotable: Mutex::default(),
+                    parts: Mutex::default(),
                     unrewindable: Mutex::default(),
                 })
             })
@@ -87,6 +88,8 @@ pub struct ModelDatabase {
     panics: Mutex<bool>,
     hangs: Mutex<bool>,
     unpromotable: Mutex<Option<String>>,
+    /// Where it ended when somebody else promoted it.
+    parts: Mutex<Option<usize>>,
 }
 
 impl ModelDatabase {
@@ -156,6 +159,7 @@ impl ModelDatabase {
 
     /// Somebody else promotes it, and it writes so many rows.
     pub fn stray(&self, rows: u64) {
+        *self.parts.lock().unwrap() = Some(self.end());
         self.wal.lock().unwrap().extend((0..rows).map(|_| rand::random::<u64>().max(1)));
         self.set(|status| {
             (status.role, status.strayed) = (DatabaseRole::Primary, true);
@@ -288,7 +292,8 @@ impl Database for ModelDatabase {
         *self.rule.lock().unwrap() = rule;
         *self.open.lock().unwrap() = false;
         self.set(|status| (status.role, status.strayed) = (DatabaseRole::Primary, false));
-        done(Promotion { timeline: 1, start: Lsn(self.end() as u64) })
+        let start = self.parts.lock().unwrap().take().unwrap_or(self.end());
+        done(Promotion { timeline: 1, start: Lsn(start as u64) })
     }
 
     fn set_sync_rule(&self, rule: SyncRule) -> Done<()> {
@@ -312,6 +317,7 @@ impl Database for ModelDatabase {
         mine.truncate(common);
         drop(mine);
         self.set(|status| status.strayed = false);
+        *self.parts.lock().unwrap() = None;
         self.follow_now(primary);
         done(())
     }
@@ -323,6 +329,7 @@ impl Database for ModelDatabase {
     fn copy_from(&self, primary: Primary) -> Done<()> {
         *self.wal.lock().unwrap() = self.all.of(primary.node).wal.lock().unwrap().clone();
         self.set(|status| (status.lacks_wal, status.strayed) = (false, false));
+        *self.parts.lock().unwrap() = None;
         self.follow_now(primary);
         done(())
     }

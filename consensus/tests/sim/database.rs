@@ -47,6 +47,8 @@ pub struct Db {
     pub frozen: Duration,
     /// Whether somebody else than its agent promoted it.
     pub strayed: bool,
+    /// Where the WAL of its promotion's term begins: what it wrote as a stray belongs to that.
+    pub parts: usize,
     /// Why it says that it is not fit.
     pub unfit: Option<&'static str>,
     /// Commits of clients that wait: the end of each in the WAL.
@@ -72,6 +74,7 @@ impl Db {
             torn: None,
             frozen: Duration::ZERO,
             strayed: false,
+            parts: 0,
             unfit: None,
             waiting: Vec::new(),
             status: watch::Sender::new(DatabaseStatus::unknown(role)),
@@ -170,6 +173,9 @@ impl Db {
     pub fn promote(&mut self, rule: SyncRule, promotion: u64) {
         self.role = DatabaseRole::Primary;
         self.follows = None;
+        if !self.strayed {
+            self.parts = self.wal.len();
+        }
         self.strayed = false;
         self.disconnect();
         self.flushed = self.wal.len();
@@ -184,6 +190,7 @@ impl Db {
         self.role = DatabaseRole::Primary;
         self.follows = None;
         self.strayed = true;
+        self.parts = self.wal.len();
         self.disconnect();
         self.rule = SyncRule::default();
         self.promotion = promotion;

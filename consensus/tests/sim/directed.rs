@@ -216,7 +216,7 @@ impl Database for Directed {
                     role => return Err(unfit("promote the database", format!("it is {role}"))),
                 }
                 let db = &world.databases[&self.id];
-                Promotion { timeline: u32::try_from(db.promotion).unwrap(), start: Lsn(db.start as u64) }
+                Promotion { timeline: u32::try_from(db.promotion).unwrap(), start: Lsn(db.parts as u64) }
             };
             self.takes(2, 10).await;
             Ok(promotion)

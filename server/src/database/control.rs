@@ -63,20 +63,13 @@ impl ControlData {
     }
 }
 
-/// States of a control file that a primary leaves, however it ended, and a standby never (PostgreSQL's `pg_control.h`,
-/// `DBState`).
-const OF_PRIMARIES: [&str; 3] = ["in production", "shutting down", "shut down"];
+/// States of a control file that a primary leaves, and a standby that was consistent never: that enters archive recovery at
+/// once (PostgreSQL's `pg_control.h`, `DBState`).
+const OF_PRIMARIES: [&str; 4] = ["in production", "shutting down", "shut down", "in crash recovery"];
 
 /// Name of the history file of a timeline.
 pub(super) fn history_file(timeline: u32) -> String {
     format!("{timeline:08X}.history")
-}
-
-/// Where the timeline begins whose history file has this text: the switch point in its last line.
-pub(super) fn start_of_timeline(history: &str) -> Result<Lsn> {
-    let mut lines = history.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let start = lines.next_back().and_then(|line| line.split_whitespace().nth(1)).and_then(|lsn| lsn.parse().ok());
-    start.ok_or_else(|| Error::Odd { what: "timeline history", text: history.chars().take(200).collect() })
 }
 
 /// The timelines that led to one, oldest first: the number of each, and where it ended. The last one goes on.
@@ -93,6 +86,9 @@ impl Timelines {
             Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
         });
         let mut all: Vec<(u32, Lsn)> = past.collect::<Option<_>>().ok_or_else(odd)?;
+        if timeline > 1 && all.is_empty() {
+            return Err(odd());
+        }
         all.push((timeline, Lsn(u64::MAX)));
         Ok(Self(all))
     }
@@ -120,9 +116,18 @@ impl Timelines {
         self.0.last().map_or(0, |(timeline, _)| *timeline)
     }
 
-    /// Where the last one begins.
+    /// Where the last one begins; 0/0 for the first of all.
     pub(super) fn begin_of_last(&self) -> Lsn {
-        self.0.iter().rev().nth(1).map_or(Lsn(0), |&(_, end)| end)
+        self.begin(0)
+    }
+
+    /// Where the one before the last begins.
+    pub(super) fn begin_of_parent(&self) -> Lsn {
+        self.begin(1)
+    }
+
+    fn begin(&self, before_last: usize) -> Lsn {
+        self.0.iter().rev().nth(before_last + 1).map_or(Lsn(0), |&(_, end)| end)
     }
 
     /// The timelines that both have by number and by where each begins, which goes along.
@@ -204,6 +209,7 @@ max_locks_per_xact setting:           64
             ("shut down in recovery", false),
             ("shut down", true),
             ("in production", true),
+            ("in crash recovery", true),
         ] {
             let data = ControlData::parse(&CONTROL.replace("in archive recovery", state)).unwrap();
             assert_eq!((data.was_primary(), data.state.as_str()), (expected, state));
@@ -254,8 +260,6 @@ max_locks_per_xact setting:           64
             assert_eq!(mine.part_from(&theirs), expected, "{mine:?} {theirs:?}");
             assert_eq!(theirs.part_from(&mine), expected, "{mine:?} {theirs:?}");
         }
-        let begins = |past: &str| Timelines::parse(9, past).unwrap().begin_of_last();
-        assert_eq!((begins(""), begins(first), begins(second)), (Lsn(0), Lsn(0x3000), Lsn(0x5000)));
         let last_common = |mine: (u32, &str), theirs: (u32, &str)| {
             Timelines::parse(mine.0, mine.1).unwrap().last_common(&Timelines::parse(theirs.0, theirs.1).unwrap())
         };
@@ -269,10 +273,13 @@ max_locks_per_xact setting:           64
 
     #[test]
     fn a_timeline_begins_at_the_last_switch_of_its_history() {
-        let history = "1\t0/3000148\tno recovery target specified\n\n2\t16/B374D848\tno recovery target specified\n";
-        assert_eq!(start_of_timeline(history).unwrap().to_string(), "16/B374D848");
+        let past = "1\t0/3000148\tno recovery target specified\n\n2\t16/B374D848\tno recovery target specified\n";
+        let timelines = Timelines::parse(3, past).unwrap();
+        assert_eq!(timelines.begin_of_last().to_string(), "16/B374D848");
+        assert_eq!(timelines.begin_of_parent().to_string(), "0/3000148");
+        assert_eq!(Timelines::parse(1, "# nothing\n").unwrap().begin_of_last(), Lsn(0));
         for odd in ["", "# nothing\n", "1\n", "1\tx\ty\n"] {
-            assert!(start_of_timeline(odd).is_err(), "{odd:?}");
+            assert!(Timelines::parse(2, odd).is_err(), "{odd:?}");
         }
         assert_eq!(history_file(26), "0000001A.history");
         assert_eq!(timeline_of_file("0000001A00000000000000A3"), Some(26));
@@ -282,7 +289,6 @@ max_locks_per_xact setting:           64
         #[test]
         fn odd_text_is_refused_and_does_not_panic(text in "\\PC{0,200}") {
             let _ = ControlData::parse(&text);
-            let _ = start_of_timeline(&text);
             let _ = Timelines::parse(1, &text);
             let _ = timeline_of_file(&text);
         }
@@ -306,7 +312,8 @@ max_locks_per_xact setting:           64
             lines in prop::collection::vec("([0-9]{1,10}|x)?[\t ](([0-9A-F]{1,9}/[0-9A-F]{1,9})|\\PC{0,9})[\t ]\\PC{0,20}", 0..5),
         ) {
             let text = lines.join("\n");
-            if let Ok(start) = start_of_timeline(&text) {
+            if let Ok(timelines) = Timelines::parse(9, &text) {
+                let start = timelines.begin_of_last();
                 let lsn = |line: &String| line.split_whitespace().nth(1).and_then(|lsn| lsn.parse::<Lsn>().ok());
                 prop_assert!(lines.iter().filter_map(lsn).any(|lsn| lsn == start));
             }

@@ -9,7 +9,7 @@ use qluster_consensus::model::Lsn;
 use secrecy::SecretString;
 
 use super::conf;
-use super::control::{ControlData, Timelines, first_record, history_file, place_of, start_of_timeline};
+use super::control::{ControlData, Timelines, first_record, history_file, place_of};
 use super::disk;
 use super::error::{Error, Result};
 use super::files::{self, Files, remove_file};
@@ -60,6 +60,8 @@ pub(super) struct Home {
     /// Whether it is noted that the database was a standby, and that it was a primary since without being told to.
     stood_by: AtomicBool,
     strayed: AtomicBool,
+    /// Whether it was seen to be such a primary since it was last started.
+    seen_primary: AtomicBool,
     /// The least sizes with which it starts as a standby, once they were asked for.
     floors: Mutex<Option<Vec<(&'static str, u64)>>>,
     /// The postmaster that was started last; its pid file comes later.
@@ -97,6 +99,7 @@ impl Home {
             directions: Mutex::new(Directions::Fenced),
             stood_by: AtomicBool::new(false),
             strayed: AtomicBool::new(false),
+            seen_primary: AtomicBool::new(false),
             floors: Mutex::new(None),
             spawned: Mutex::new(None),
         };
@@ -160,32 +163,55 @@ impl Home {
         self.strayed.load(Ordering::SeqCst)
     }
 
-    /// Takes durable note where a standby that is not to lead was a primary, by its control file, when it ended. A copy
-    /// has that of the database that it was copied from, until it has started.
-    fn note_strayed(&self) -> Result<()> {
-        let leads = matches!(self.directions(), Directions::Leads(_));
-        if leads || self.strayed() || !self.stood_by() || self.data_dir.join("backup_label").exists() {
+    /// Takes durable note where a database that is not to lead was a primary, by its control file, when it ended. Nothing
+    /// of it runs. One that was told to lead, and did, has nothing behind it any more; a copy has the control file of the
+    /// database that it was copied from until it has started.
+    pub(super) fn note_strayed(&self) -> Result<()> {
+        let seen = self.seen_primary.swap(false, Ordering::SeqCst);
+        let text = self.files.read(&self.settings_file())?.unwrap_or_default();
+        // Where that cannot be read, nothing is known of what it was told.
+        let Some(told) = Directions::parse(&text) else { return Ok(()) };
+        let leads = matches!(told, Directions::Leads(_));
+        let unknown = !leads && !self.stood_by() && !seen;
+        if self.strayed() && !leads || unknown || self.data_dir.join("backup_label").exists() {
             return Ok(());
         }
-        if self.control()?.was_primary() {
-            tracing::warn!("PostgreSQL was a primary that it was not told to be: somebody else has promoted it");
-            self.files.write(&self.strayed_mark(), "", 0o600)?;
-            self.strayed.store(true, Ordering::SeqCst);
+        if !self.control()?.was_primary() {
+            return Ok(());
+        }
+        if leads {
+            return self.forget_past();
+        }
+        tracing::warn!("PostgreSQL was a primary that it was not told to be: somebody else has promoted it");
+        self.files.write(&self.strayed_mark(), "", 0o600)?;
+        self.strayed.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Takes note that it runs as a primary, and was not told to.
+    pub(super) fn see_primary(&self) {
+        self.seen_primary.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes note that it is to lead: what ends as a primary from now on did as it was told.
+    pub(super) fn forget_standby(&self) -> Result<()> {
+        self.forget(&self.standby_mark(), &self.stood_by)
+    }
+
+    fn forget(&self, mark: &Path, known: &AtomicBool) -> Result<()> {
+        if known.load(Ordering::SeqCst) {
+            remove_file(mark)?;
+            files::sync_dir(&self.run_dir)?;
+            known.store(false, Ordering::SeqCst);
         }
         Ok(())
     }
 
-    /// Takes note that what the database was before does not matter any more: it is another, or it is to lead.
+    /// Takes note that what the database was before does not matter any more: it is another, or was rewound, or has led.
     pub(super) fn forget_past(&self) -> Result<()> {
         // A crash in between must not leave what looks like a standby that strayed.
-        for (mark, known) in [(self.standby_mark(), &self.stood_by), (self.strayed_mark(), &self.strayed)] {
-            if mark.exists() {
-                remove_file(&mark)?;
-                files::sync_dir(&self.run_dir)?;
-            }
-            known.store(false, Ordering::SeqCst);
-        }
-        Ok(())
+        self.forget_standby()?;
+        self.forget(&self.strayed_mark(), &self.strayed)
     }
 
     /// Whether there is a database, whole.
@@ -264,14 +290,7 @@ impl Home {
     /// The timelines that led to the one that the WAL of this database ends on. Nothing of it runs.
     pub(super) fn timelines(&self) -> Result<Timelines> {
         let control = self.control()?;
-        let timeline = control.timeline.max(control.recovers_on).unwrap_or(1);
-        if timeline <= 1 {
-            return Timelines::parse(timeline, "");
-        }
-        let path = self.data_dir.join("pg_wal").join(history_file(timeline));
-        // pg_rewind would not find it either.
-        let missing = || Error::Hopeless(format!("{} is missing", path.display()));
-        Timelines::parse(timeline, &self.files.read(&path)?.ok_or_else(missing)?)
+        self.past_of(control.timeline.max(control.recovers_on).unwrap_or(1))
     }
 
     /// Whether the last checkpoint is on the timeline that the WAL of this database ends on.
@@ -297,14 +316,15 @@ impl Home {
         Ok(Some((file, offset, bytes)))
     }
 
-    /// Where a timeline of this database begins; 0/0 for the first.
-    pub(super) fn start_of(&self, timeline: u32) -> Result<Lsn> {
+    /// The timelines that led to one of this database.
+    pub(super) fn past_of(&self, timeline: u32) -> Result<Timelines> {
         if timeline <= 1 {
-            return Ok(Lsn(0));
+            return Timelines::parse(timeline, "");
         }
         let path = self.data_dir.join("pg_wal").join(history_file(timeline));
-        let text = self.files.read(&path)?;
-        start_of_timeline(&text.ok_or_else(|| Error::Unfit(format!("{} is missing", path.display())))?)
+        // pg_rewind would not find it either.
+        let missing = || Error::Hopeless(format!("{} is missing", path.display()));
+        Timelines::parse(timeline, &self.files.read(&path)?.ok_or_else(missing)?)
     }
 
     /// Gets everything ready for PostgreSQL to start as a standby with these directions. Nothing of it runs.
@@ -393,7 +413,7 @@ impl Home {
         let text = self.own.render(directions, &rendering);
         // That it may be a primary is known before it can be one, that it is none after.
         if matches!(directions, Directions::Leads(_)) {
-            self.forget_past()?;
+            self.forget_standby()?;
             *lock(&self.directions) = directions.clone();
         }
         self.files.write(&self.settings_file(), &text, 0o600)?;

@@ -211,6 +211,7 @@ impl Postgres {
             return Ok(());
         }
         let new = self.blocking(&turn, |home| {
+            home.forget_past()?;
             home.files.make_dir(&home.data_dir, 0o700)?;
             let new = staging::new_dir(&home.data_dir);
             home.files.make_dir(&new, 0o700)?;

@@ -155,7 +155,7 @@ impl Postgres {
             return;
         }
         if let Err(error) = self.blocking(&Arc::new(turn), |home| home.note_standby()).await {
-            tracing::warn!(error = error.chain(), "that PostgreSQL is a standby could not be noted");
+            tracing::debug!(error = error.chain(), "that PostgreSQL is a standby could not be noted");
         }
     }
 
@@ -220,7 +220,8 @@ impl Postgres {
 
     async fn look(&self) -> DatabaseStatus {
         let mut status = self.look_at_it().await;
-        status.strayed |= self.home.strayed();
+        // What it wrote counts once it is told to lead.
+        status.strayed |= self.home.strayed() && !self.may_lead();
         let has_data = !matches!(status.role, DatabaseRole::Absent | DatabaseRole::Rebuilding);
         // It comes first: whatever else is the matter may be so because of it.
         if let Some(full) = self.disk_is_full()

@@ -69,7 +69,11 @@ impl Postgres {
         }
         let ask = async { self.session().await?.report(patience).await };
         match tokio::time::timeout(patience, ask).await {
-            Ok(Ok(report)) => !report.in_recovery,
+            Ok(Ok(report)) if report.in_recovery => false,
+            Ok(Ok(_)) => {
+                self.home.see_primary();
+                true
+            }
             Ok(Err(error)) => session::is_starting(&error).is_none() && !self.is_just_started(),
             Err(_) => true,
         }
@@ -154,7 +158,8 @@ impl Postgres {
         let start = self.blocking(&turn, move |home| {
             // Whoever starts it next, even unasked, starts a standby.
             home.mark_standby()?;
-            home.start_of(timeline)
+            let past = home.past_of(timeline)?;
+            Ok(if home.strayed() { past.begin_of_parent() } else { past.begin_of_last() })
         });
         let start = start.await?;
         self.create_role(&session).await?;
@@ -229,6 +234,14 @@ impl Postgres {
         }
         if self.may_be_primary(PATIENCE).await {
             return Err(Error::Unfit("it is, or may be, a primary: it must be fenced first".into()));
+        }
+        // One that does not answer yet is not known to be on another.
+        if let Ok(session) = self.session().await
+            && let Ok(Some(timeline)) = session.report(PATIENCE).await.map(|report| report.timeline)
+            && timeline > primary.timeline
+        {
+            let Primary { node, timeline: theirs, .. } = primary;
+            return Err(Error::Hopeless(format!("its WAL is on timeline {timeline}, that of node {node} on {theirs}")));
         }
         self.direct(&turn, Directions::Follows(primary.clone()), Some(Access::Open)).await?;
         self.held.store(false, Ordering::SeqCst);

@@ -136,14 +136,22 @@ impl Postgres {
             self.stop_fast().await?;
         }
         let mine = self.blocking(turn, Home::timelines).await?;
-        // Terms do not tell where a database parts that somebody else promoted.
-        let fork = if self.home.strayed() {
-            fork.min(mine.begin_of_last())
-        } else {
-            // pg_rewind may recover it as what it is not, alone, and that leaves what a primary leaves.
-            self.blocking(turn, Home::forget_past).await?;
-            fork
-        };
+        // pg_rewind may recover it alone, which leaves what a primary leaves: what it was is to be known before.
+        let strayed = self.blocking(turn, |home| {
+            home.note_strayed()?;
+            home.forget_standby()?;
+            Ok(home.strayed())
+        });
+        let strayed = strayed.await?;
+        // Terms do not tell where a database parts that somebody else promoted; a timeline of its own does.
+        if strayed && mine.last_common(theirs).is_some_and(|(timeline, _)| timeline == mine.last()) {
+            return Err(Error::Hopeless(format!(
+                "somebody else promoted it, and its timeline {} is one of node {}, too: where they part is not known",
+                mine.last(),
+                primary.node
+            )));
+        }
+        let fork = if strayed { fork.min(mine.begin_of_last()) } else { fork };
         // A primary whose promotion another has not heard of, and that one, when it is promoted, choose the same number. To
         // pg_rewind they are one timeline: it would leave what only the first has written, and say that all is well.
         // They may be one all the same: whoever is promoted and lost notes where that was to begin, and may follow on.

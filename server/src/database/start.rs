@@ -76,7 +76,13 @@ impl Postgres {
     /// keep its memory, and programs of an earlier agent may still change the data directory.
     pub(super) async fn prepare(&self, turn: &Turn, directions: Directions) -> Result<()> {
         self.end(Duration::from_secs(2)).await?;
-        self.blocking(turn, move |home| home.prepare(&directions)).await
+        self.blocking(turn, move |home| home.prepare(&directions)).await?;
+        if self.home.strayed() && !self.may_lead() {
+            // Before anybody takes what an earlier look found for what it is.
+            self.outdate();
+            self.status.send_modify(|status| status.strayed = true);
+        }
+        Ok(())
     }
 
     /// Starts what was prepared.

@@ -1,18 +1,21 @@
 //! A database that somebody else than its agent promotes.
 
-use std::time::Instant;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use qluster_consensus::database::{Database, DatabaseError, DatabaseRole};
 use qluster_consensus::model::Lsn;
 
-use crate::node::{DEADLINE, Ground, Node, PATIENCE, kill};
+use crate::node::{DEADLINE, Ground, Node, PATIENCE, kill, try_connect};
 
 /// Waits until it is noted that the database of a node is a standby.
 async fn noted(node: &Node) {
     let begun = Instant::now();
     while !node.config.run_dir.join("standby").exists() {
         assert!(begun.elapsed() < PATIENCE, "node {} is not known as a standby", node.config.node);
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -45,7 +48,7 @@ async fn a_standby_that_somebody_else_promotes_has_strayed_until_it_is_rewound()
     let two = two.reopened().await.watched();
     two.until("strayed", |status| status.role == DatabaseRole::Standby && status.strayed).await;
 
-    // Its timeline tells where it parts, which no term does.
+    // No term tells where it parts.
     two.postgres.rewind(primary, Lsn(u64::MAX)).await.unwrap();
     two.streaming().await;
     two.has_rows(2).await;
@@ -108,6 +111,65 @@ async fn a_standby_that_was_promoted_without_an_agent_and_died_has_strayed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_started_as_a_primary_has_no_timeline_of_its_own_and_is_cloned() {
+    let ground = Ground::new();
+    let (one, promotion) = Node::primary(&ground, 1, 1).await;
+    one.execute("CREATE TABLE t AS SELECT 1 AS id").await;
+    let primary = one.as_primary(1, promotion);
+    let mut two = Node::new(&ground, 2).await.watched();
+    two.copy_from(primary.clone()).await.unwrap();
+    two.has_rows(1).await;
+    noted(&two).await;
+    two.run.take().unwrap().abort();
+    let program = std::fs::read_link(format!("/proc/{}/exe", two.postgres.pid().unwrap())).unwrap();
+    two.postgres.stop().await.unwrap();
+    let data_dir = &two.config.data_dir;
+    std::fs::remove_file(data_dir.join("standby.signal")).unwrap();
+    let owner = std::fs::metadata(data_dir).unwrap();
+    let mut server = Command::new(program);
+    server.arg("-D").arg(data_dir).current_dir(data_dir).uid(owner.uid()).gid(owner.gid());
+    let mut server = server.spawn().unwrap();
+    let begun = Instant::now();
+    while try_connect(two.config.ip, two.config.port).await.is_err() {
+        assert!(begun.elapsed() < PATIENCE, "it does not start");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    two.execute("SET synchronous_commit = local; INSERT INTO t VALUES (9)").await;
+    server.kill().unwrap();
+    server.wait().unwrap();
+    one.execute("INSERT INTO t VALUES (2)").await;
+
+    let two = two.reopened().await.watched();
+    two.postgres.fence(DEADLINE).await.unwrap();
+    assert!(strayed(&two));
+    let failed = two.postgres.rewind(primary.clone(), Lsn(u64::MAX)).await.unwrap_err();
+    assert!(matches!(failed, DatabaseError::Hopeless { .. }), "{failed}");
+    two.copy_from(primary).await.unwrap();
+    two.has_rows(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_seen_to_have_strayed_is_known_though_nothing_was_noted_of_it_before() {
+    let ground = Ground::new();
+    let (one, promotion) = Node::primary(&ground, 1, 1).await;
+    let two = Node::new(&ground, 2).await;
+    let primary = one.as_primary(1, promotion);
+    Database::copy_from(two.postgres.as_ref(), primary.clone()).await.unwrap();
+    two.postgres.fence(DEADLINE).await.unwrap();
+    assert!(!two.config.run_dir.join("standby").exists());
+    two.execute("SELECT pg_promote()").await;
+    two.postgres.demote(DEADLINE).await.unwrap();
+    two.postgres.fence(DEADLINE).await.unwrap();
+    assert!(strayed(&two));
+    // A timeline that the primary lacks is not followed, whatever is known.
+    let failed = two.postgres.follow(primary.clone()).await.unwrap_err();
+    assert!(matches!(failed, DatabaseError::Hopeless { .. }), "{failed}");
+    two.postgres.rewind(primary, Lsn(u64::MAX)).await.unwrap();
+    let two = two.watched();
+    two.streaming().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_promoted_as_it_was_told_has_not_strayed_however_it_ends() {
     let ground = Ground::new();
     let (mut node, _) = Node::primary(&ground, 1, 1).await;
@@ -120,12 +182,14 @@ async fn whoever_is_promoted_as_it_was_told_has_not_strayed_however_it_ends() {
         noted(&node).await;
         assert!(!strayed(&node));
         // Where it has strayed and is to lead all the same, that is over.
+        let end = node.postgres.fence(DEADLINE).await.unwrap();
         if term == 3 {
             node.execute("SELECT pg_promote()").await;
-            node.postgres.fence(DEADLINE).await.unwrap();
+            assert!(node.postgres.fence(DEADLINE).await.unwrap() > end);
             assert!(strayed(&node));
         }
-        node.promote(term).await;
+        // What it wrote meanwhile belongs to the term that it is promoted in.
+        assert_eq!(node.promote(term).await.start, end);
         assert!(!strayed(&node));
         node.postgres.fence(DEADLINE).await.unwrap();
         assert!(!strayed(&node));

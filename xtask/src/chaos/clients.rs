@@ -167,7 +167,7 @@ impl Client {
             // Where commits wait for a name that no node has, somebody promoted it who was not asked to.
             let select = format!(
                 "SELECT row FROM {TABLE} WHERE row > {after} AND NOT pg_is_in_recovery()
-                    AND current_setting('synchronous_standby_names') NOT LIKE '%qluster_nobody%'"
+                    AND current_setting('synchronous_standby_names') <> 'qluster_nobody'"
             );
             if session.send(&select).is_err() {
                 continue;
