@@ -438,11 +438,13 @@ impl Duty {
     /// outdo what that term's primary has acknowledged. So it counts for nothing until it is rewound, which is noted, unless
     /// there is nobody else who could have more, or an operator has accepted what is lost.
     fn strays(&mut self, database: &Arc<dyn Database>) -> Result<bool, StoreError> {
-        if !self.is_astray(database) || self.record.borrow().repair.is_some() || self.loss_is_accepted().is_some() {
+        if !self.is_astray(database) || self.loss_is_accepted().is_some() {
             return Ok(false);
         }
-        tracing::warn!("{STRAYED}");
-        self.keep(|record| record.repair = Some(Repair::Rewind))?;
+        if self.record.borrow().repair.is_none() {
+            tracing::warn!("{STRAYED}");
+            self.keep(|record| record.repair = Some(Repair::Rewind))?;
+        }
         Ok(true)
     }
 
@@ -517,12 +519,13 @@ impl Duty {
                 match parted {
                     _ if self.strays(&database)? => Repair::Rewind,
                     Ok(()) => {
-                        self.keep(|record| record.history = record.history.following(end, history))?;
+                        let before = self.record.borrow().history.clone();
+                        self.keep(|record| record.history = before.following(end, history))?;
                         tracing::info!(primary = %primary.node, term = %primary.term, from = %end, "follows");
                         match database.follow(primary.clone()).await {
                             Err(error @ DatabaseError::Hopeless { .. }) => {
                                 tracing::warn!(error = chain(&error), "it cannot follow as it is: rewinds");
-                                self.keep(|record| record.repair = Some(Repair::Rewind))?;
+                                self.keep(|record| (record.history, record.repair) = (before, Some(Repair::Rewind)))?;
                                 Repair::Rewind
                             }
                             done => return Ok(done?),

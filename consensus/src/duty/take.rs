@@ -249,10 +249,11 @@ impl Duty {
         );
         tracing::warn!(cause, "leads");
         let last = self.core.machine().read(|applied| applied.state.lead);
+        // Also where the answer to it is lost.
+        self.lossy = Some(term);
         self.write(Change::Lead { node: self.core.id(), term, lossy: true }, cause).await?;
         self.core.observers().leaderships.led(self.why_it_leads(last).0);
         self.accepted = None;
-        self.lossy = Some(term);
         Ok(())
     }
 }

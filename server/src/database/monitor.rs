@@ -149,9 +149,11 @@ impl Postgres {
         if !is_standby || self.home.stood_by() || self.may_lead() {
             return;
         }
+        let epoch = *self.epoch.borrow();
+        let is_standby = self.ask().await.is_ok_and(|report| report.in_recovery);
         let Ok(turn) = self.turn.clone().try_lock_owned() else { return };
-        // What it was told, and which postmaster runs, stays as it is now.
-        if self.may_lead() || !self.ask().await.is_ok_and(|report| report.in_recovery) {
+        // What it is told, and which postmaster runs, has not changed, and does not now.
+        if !is_standby || self.may_lead() || *self.epoch.borrow() != epoch {
             return;
         }
         if let Err(error) = self.blocking(&Arc::new(turn), |home| home.note_standby()).await {

@@ -1,12 +1,9 @@
 //! Rewinding a database that has diverged from its primary's.
 
-use std::pin::pin;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
 use qluster_consensus::database::{DatabaseRole, Primary};
 use qluster_consensus::model::Lsn;
 use tokio::process::Command;
@@ -137,30 +134,37 @@ impl Postgres {
         }
         let mine = self.blocking(turn, Home::timelines).await?;
         // pg_rewind may recover it alone, which leaves what a primary leaves: what it was is to be known before.
-        let strayed = self.blocking(turn, |home| {
+        let known = self.blocking(turn, |home| {
             home.note_strayed()?;
             home.forget_standby()?;
-            Ok(home.strayed())
+            Ok((home.strayed(), home.has_checkpointed()?))
         });
-        let strayed = strayed.await?;
-        // Terms do not tell where a database parts that somebody else promoted; a timeline of its own does.
-        if strayed && mine.last_common(theirs).is_some_and(|(timeline, _)| timeline == mine.last()) {
+        let (strayed, has_checkpointed) = known.await?;
+        let last_common = mine.last_common(theirs);
+        if last_common.is_none_or(|(timeline, _)| timeline != mine.last()) {
+            if !has_checkpointed {
+                return Err(Error::Hopeless(format!(
+                    "it has no checkpoint on its timeline {}, which pg_rewind before version 16 does not see then",
+                    mine.last()
+                )));
+            }
+        } else if strayed {
+            // Terms do not tell where it parts; a timeline of its own would.
             return Err(Error::Hopeless(format!(
-                "somebody else promoted it, and its timeline {} is one of node {}, too: where they part is not known",
+                "somebody else promoted it, and its timeline {} is one of node {}, too",
                 mine.last(),
                 primary.node
             )));
         }
-        let fork = if strayed { fork.min(mine.begin_of_last()) } else { fork };
         // A primary whose promotion another has not heard of, and that one, when it is promoted, choose the same number. To
         // pg_rewind they are one timeline: it would leave what only the first has written, and say that all is well.
         // They may be one all the same: whoever is promoted and lost notes where that was to begin, and may follow on.
-        if let Some(parts) = mine.part_from(theirs).filter(|parts| *parts > fork)
-            && !self.is_one(turn, primary, mine.last_common(theirs)).await?
+        // Of one that somebody else promoted nothing is known by terms.
+        if let Some(parts) = mine.part_from(theirs).filter(|parts| strayed || *parts > fork)
+            && !self.is_one(turn, primary, last_common).await?
         {
             return Err(Error::Hopeless(format!(
-                "it has diverged from node {} at {fork}, and its timelines do not show that: by their numbers they are the \
-                 same up to {}",
+                "it has diverged from node {}, and its timelines do not show that: by their numbers they are the same up to {}",
                 primary.node,
                 if parts == Lsn(u64::MAX) { "the end".into() } else { parts.to_string() }
             )));
@@ -169,15 +173,7 @@ impl Postgres {
         let mut command = home.files.accounts.command(&home.programs.path("pg_rewind"));
         command.current_dir(&home.data_dir).arg("--target-pgdata").arg(&home.data_dir).arg("--progress");
         command.arg("--source-server").arg(home.own.connect(primary, &[("dbname", "postgres")]));
-        let mut commands = vec![("pg_rewind", command)];
-        if !self.blocking(turn, Home::has_checkpointed).await? {
-            // pg_rewind goes by the timeline of the last checkpoint, before version 16 by that alone.
-            let mut command = home.files.accounts.command(&home.programs.path("postgres"));
-            command.current_dir(&home.data_dir).stdin(Stdio::null());
-            command.args(["--single", "-D"]).arg(&home.data_dir).arg("template1");
-            commands.insert(0, ("postgres --single", command));
-        }
-        self.run_rewind(turn, commands, rebuilding).await?;
+        self.run_rewind(turn, command, rebuilding).await?;
         let rewound = self.blocking(turn, Home::timelines).await?;
         if rewound.last() > theirs.last() {
             return Err(Error::Hopeless(format!(
@@ -221,20 +217,15 @@ impl Postgres {
         Ok(cell::<Option<Vec<u8>>>(&row, 0)? == Some(mine))
     }
 
-    /// Runs pg_rewind, after what has to be run before it. Where it ends before it has changed anything, since there is nothing to do or it failed, the data is
+    /// Runs pg_rewind. Where it ends before it has changed anything, since there is nothing to do or it failed, the data is
     /// as it was, and is a standby's again; also where nobody waits for it any more, which ends it.
-    async fn run_rewind(
-        &self,
-        turn: &Turn,
-        commands: Vec<(&'static str, Command)>,
-        rebuilding: &Rebuilding<'_>,
-    ) -> Result<()> {
+    async fn run_rewind(&self, turn: &Turn, command: Command, rebuilding: &Rebuilding<'_>) -> Result<()> {
         let (home, turn) = (self.home.clone(), turn.clone());
         let (_waits, nobody_waits) = oneshot::channel::<()>();
         let (said, mut shown) = watch::channel(None);
         let mut rewind = tokio::spawn(async move {
             let mut begun = false;
-            let mut line = |line: &str| {
+            let line = |line: &str| {
                 begun |= line.contains(BEGINS);
                 if let Some(percent) = percent(line) {
                     said.send_replace(Some(percent));
@@ -245,13 +236,10 @@ impl Postgres {
                 home.unmark_standby()?;
                 home.mark_rewind(true)
             });
-            let mut rewound = prepared.await;
-            let mut stop = pin!(async { drop(nobody_waits.await) }.shared());
-            for (name, command) in commands {
-                if rewound.is_ok() {
-                    rewound = programs::run_until(command, name, &mut line, stop.as_mut()).await.map(drop);
-                }
-            }
+            let rewound = match prepared.await {
+                Ok(()) => programs::run_until(command, "pg_rewind", line, async { drop(nobody_waits.await) }).await,
+                Err(error) => Err(error),
+            };
             if !begun {
                 let restored = blocking(home, |home| {
                     home.mark_standby()?;
@@ -260,7 +248,7 @@ impl Postgres {
                 restored.await?;
             }
             drop(turn);
-            rewound
+            rewound.map(drop)
         });
         loop {
             tokio::select! {
