@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use qluster_consensus::database::{Database, DatabaseError, DatabaseRole};
+use qluster_consensus::database::{Database, DatabaseError, DatabaseRole, Promotion};
 use qluster_consensus::model::Lsn;
 
 use crate::node::{DEADLINE, Ground, Node, PATIENCE, kill, try_connect};
@@ -19,6 +19,17 @@ async fn noted(node: &Node) {
     }
 }
 
+/// A primary with a table of one row, its promotion, and a standby of it that is known as one.
+async fn pair(ground: &Ground) -> (Node, Promotion, Node) {
+    let (one, promotion) = Node::primary(ground, 1, 1).await;
+    one.execute("CREATE TABLE t AS SELECT 1 AS id").await;
+    let two = Node::new(ground, 2).await.watched();
+    two.copy_from(one.as_primary(1, promotion)).await.unwrap();
+    two.has_rows(1).await;
+    noted(&two).await;
+    (one, promotion, two)
+}
+
 fn strayed(node: &Node) -> bool {
     node.postgres.status().borrow().strayed
 }
@@ -26,13 +37,8 @@ fn strayed(node: &Node) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_that_somebody_else_promotes_has_strayed_until_it_is_rewound() {
     let ground = Ground::new();
-    let (one, promotion) = Node::primary(&ground, 1, 1).await;
-    one.execute("CREATE TABLE t AS SELECT 1 AS id").await;
+    let (one, promotion, two) = pair(&ground).await;
     let primary = one.as_primary(1, promotion);
-    let two = Node::new(&ground, 2).await.watched();
-    two.copy_from(primary.clone()).await.unwrap();
-    two.has_rows(1).await;
-    noted(&two).await;
     assert!(!strayed(&two));
 
     two.execute("SELECT pg_promote()").await;
@@ -61,14 +67,10 @@ async fn a_standby_that_somebody_else_promotes_has_strayed_until_it_is_rewound()
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_strayed_and_died_before_its_first_checkpoint_is_cloned() {
     let ground = Ground::new();
-    let (one, promotion) = Node::primary(&ground, 1, 1).await;
-    one.execute("CREATE TABLE t (id int)").await;
+    let (one, promotion, two) = pair(&ground).await;
     let primary = one.as_primary(1, promotion);
-    let two = Node::new(&ground, 2).await.watched();
-    two.copy_from(primary.clone()).await.unwrap();
-    noted(&two).await;
     // So much is to be written that a checkpoint, which takes its time, is not done when it dies.
-    one.execute("INSERT INTO t SELECT generate_series(1, 300000)").await;
+    one.execute("INSERT INTO t SELECT generate_series(2, 300000)").await;
     two.has_rows(300_000).await;
     two.execute("SELECT pg_promote()").await;
     two.execute("SET synchronous_commit = local; DELETE FROM t WHERE id % 2 = 0").await;
@@ -85,11 +87,7 @@ async fn one_that_strayed_and_died_before_its_first_checkpoint_is_cloned() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_that_was_promoted_without_an_agent_and_died_has_strayed() {
     let ground = Ground::new();
-    let (one, promotion) = Node::primary(&ground, 1, 1).await;
-    one.execute("CREATE TABLE t AS SELECT 1 AS id").await;
-    let mut two = Node::new(&ground, 2).await.watched();
-    two.copy_from(one.as_primary(1, promotion)).await.unwrap();
-    noted(&two).await;
+    let (one, promotion, mut two) = pair(&ground).await;
     two.run.take().unwrap().abort();
     two.execute("SELECT pg_promote()").await;
     two.execute("SET synchronous_commit = local; INSERT INTO t VALUES (9)").await;
@@ -116,13 +114,8 @@ async fn a_standby_that_was_promoted_without_an_agent_and_died_has_strayed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_was_started_as_a_primary_has_no_timeline_of_its_own_and_is_cloned() {
     let ground = Ground::new();
-    let (one, promotion) = Node::primary(&ground, 1, 1).await;
-    one.execute("CREATE TABLE t AS SELECT 1 AS id").await;
+    let (one, promotion, mut two) = pair(&ground).await;
     let primary = one.as_primary(1, promotion);
-    let mut two = Node::new(&ground, 2).await.watched();
-    two.copy_from(primary.clone()).await.unwrap();
-    two.has_rows(1).await;
-    noted(&two).await;
     two.run.take().unwrap().abort();
     let program = std::fs::read_link(format!("/proc/{}/exe", two.postgres.pid().unwrap())).unwrap();
     two.postgres.stop().await.unwrap();
