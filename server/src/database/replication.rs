@@ -108,6 +108,13 @@ impl Postgres {
                 let resume = session.client.batch_execute("SELECT pg_wal_replay_resume()");
                 within(PATIENCE, "resume its replay", resume).await?;
             }
+            if let Some(receiver) = now.idle_receiver
+                && now.conninfo.is_empty()
+            {
+                // PostgreSQL leaves it there for ever where it is to follow nobody, and has it go on where it is to follow
+                // another: over its connection to the primary of before, under its name of then.
+                process::signal(receiver, Signal::TERM)?;
+            }
             let waits = now.wait.as_deref() == Some(AT_END) && now.receivers == 0 && now.conninfo.is_empty();
             let sleeps = now.startup.and_then(process::sleeps);
             match (now.replayed, now.startup, sleeps) {

@@ -35,6 +35,8 @@ pub(super) struct Recovery {
     pub(super) startup: Option<i32>,
     pub(super) wait: Option<String>,
     pub(super) pause: bool,
+    /// A receiver that has come to the end of a timeline, and waits to be told to go on.
+    pub(super) idle_receiver: Option<i32>,
 }
 
 const REPORT: &str = "
@@ -55,7 +57,8 @@ const RECOVERY: &str = "
            count(*) FILTER (WHERE backend_type = 'walreceiver'),
            max(pid) FILTER (WHERE backend_type = 'startup'),
            max(wait_event) FILTER (WHERE backend_type = 'startup'),
-           CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END
+           CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END,
+           max(pid) FILTER (WHERE backend_type = 'walreceiver' AND wait_event = 'WalReceiverWaitStart')
       FROM pg_stat_activity";
 
 const SETTINGS: &str = "
@@ -189,6 +192,7 @@ pub(super) async fn recovery(client: &Client) -> Result<Recovery> {
         startup: cell(&row, 4)?,
         wait: cell(&row, 5)?,
         pause: cell(&row, 6)?,
+        idle_receiver: cell(&row, 7)?,
     })
 }
 

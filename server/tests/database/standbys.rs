@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use qluster_consensus::database::{Database, DatabaseRole, DatabaseStatus, SyncRule};
 use qluster_consensus::model::{Lsn, NodeId, Term};
 use qluster_server::database::Passwords;
+use rustix::process::Signal;
 use tokio_postgres::NoTls;
 
 use crate::node::*;
@@ -70,6 +71,37 @@ async fn a_standby_is_fenced_at_the_end_of_all_that_it_has_received() {
         (one, two, promotion) = (two, one, next);
     }
     assert!(promotion.timeline > 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_is_fenced_whose_receiver_waits_at_the_end_of_a_timeline_and_follows_under_its_new_name() {
+    let ground = Ground::new();
+    let (one, promotion) = Node::primary(&ground, 1, 1).await;
+    let two = Node::new(&ground, 2).await.watched();
+    two.copy_from(one.as_primary(1, promotion)).await.unwrap();
+    // It streams on from its former primary, and that ends the timeline. The startup process, which would have the receiver
+    // go on with the next one, does not get to it before it is to follow nobody.
+    one.postgres.fence(DEADLINE).await.unwrap();
+    let client = two.connect().await;
+    until_number(&client, "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'", 1).await;
+    let startup = number(&client, "SELECT pid::bigint FROM pg_stat_activity WHERE backend_type = 'startup'").await;
+    let startup = i32::try_from(startup).unwrap();
+    signal(startup, Signal::STOP);
+    let promotion = one.promote(2).await;
+    until_number(&client, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'WalReceiverWaitStart'", 1).await;
+    let fence = tokio::spawn({
+        let two = two.postgres.clone();
+        async move { two.fence(DEADLINE).await }
+    });
+    until_number(&client, "SELECT count(*) FROM pg_settings WHERE name = 'primary_conninfo' AND setting = ''", 1).await;
+    signal(startup, Signal::CONT);
+    tokio::time::timeout(PATIENCE, fence).await.expect("it is never fenced").unwrap().unwrap();
+
+    two.postgres.follow(one.as_primary(2, promotion)).await.unwrap();
+    two.streaming().await;
+    let named =
+        "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'qluster_2_2' AND state = 'streaming'";
+    until_number(&one.connect().await, named, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
