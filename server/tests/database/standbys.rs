@@ -79,8 +79,8 @@ async fn a_standby_is_fenced_whose_receiver_waits_at_the_end_of_a_timeline_and_f
     let (one, promotion) = Node::primary(&ground, 1, 1).await;
     let two = Node::new(&ground, 2).await.watched();
     two.copy_from(one.as_primary(1, promotion)).await.unwrap();
-    // It streams on from its former primary, and that ends the timeline. The startup process, which would have the receiver
-    // go on with the next one, does not get to it before it is to follow nobody.
+    // It streams on from its former primary, and that ends the timeline. The startup process gets to it when the receiver
+    // waits, and finds no next timeline: so it waits a while, too.
     one.postgres.fence(DEADLINE).await.unwrap();
     let client = two.connect().await;
     until_number(&client, "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'", 1).await;
@@ -89,13 +89,13 @@ async fn a_standby_is_fenced_whose_receiver_waits_at_the_end_of_a_timeline_and_f
     signal(startup, Signal::STOP);
     let promotion = one.promote(2).await;
     until_number(&client, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'WalReceiverWaitStart'", 1).await;
-    let fence = tokio::spawn({
-        let two = two.postgres.clone();
-        async move { two.fence(DEADLINE).await }
-    });
-    until_number(&client, "SELECT count(*) FROM pg_settings WHERE name = 'primary_conninfo' AND setting = ''", 1).await;
+    std::fs::remove_file(two.config.data_dir.join("pg_wal/00000003.history")).unwrap();
     signal(startup, Signal::CONT);
-    tokio::time::timeout(PATIENCE, fence).await.expect("it is never fenced").unwrap().unwrap();
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                    WHERE wait_event IN ('WalReceiverWaitStart', 'RecoveryRetrieveRetryInterval')";
+    until_number(&client, waiting, 2).await;
+    let fence = tokio::time::timeout(PATIENCE, two.postgres.fence(DEADLINE)).await;
+    fence.expect("it is never fenced").unwrap();
 
     two.postgres.follow(one.as_primary(2, promotion)).await.unwrap();
     two.streaming().await;
