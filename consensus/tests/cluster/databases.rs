@@ -243,8 +243,9 @@ async fn who_led_last_leads_again_though_the_only_other_voter_has_to_be_rewound(
     assert_eq!(cluster.database(diverged).rows(), 20);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_database_wrote_that_somebody_else_promoted_counts_for_nothing() {
+/// Three databases, of which somebody has promoted a standby, and the primary is gone; and who that was, the one that has
+/// strayed, and the other, which has all that was acknowledged: 20 rows.
+async fn with_a_stray() -> (Harness, NodeId, NodeId, NodeId) {
     let mut cluster = Harness::with_databases(3).await;
     let first = cluster.leader().await.id;
     cluster.write_acknowledged(10).await;
@@ -257,12 +258,17 @@ async fn what_a_database_wrote_that_somebody_else_promoted_counts_for_nothing() 
     let note = || cluster.node(strayed).reports().into_iter().find(|report| report.node == strayed)?.note;
     eventually("it is to be rewound", || note().is_some_and(|note| note.contains("not reached"))).await;
     assert_eq!(cluster.database(strayed).role(), DatabaseRole::Standby);
+    // By its LSN the other has less than the strayed one, and more than that had when it strayed.
     cluster.write_acknowledged(10).await;
-    // By its LSN the strayed one has more than the other, which holds what was acknowledged.
     cluster.kill_with_database(first).await;
     let why = || cluster.node(other).map().ok().and_then(|map| map.reason).unwrap_or_default();
     eventually("it refuses", || why().contains("its database needs a rewind")).await;
+    (cluster, first, strayed, other)
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_database_wrote_that_somebody_else_promoted_counts_for_nothing() {
+    let (mut cluster, first, strayed, _) = with_a_stray().await;
     cluster.restart(first).await;
     cluster.database(strayed).set_unrewindable(false);
     let last = cluster.leader().await.id;
@@ -283,21 +289,7 @@ async fn the_only_database_leads_also_when_somebody_else_has_promoted_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_somebody_else_promoted_leads_where_an_operator_accepts_it() {
-    let mut cluster = Harness::with_databases(3).await;
-    let first = cluster.leader().await.id;
-    cluster.write_acknowledged(10).await;
-    let [strayed, other] = others(first);
-    for id in [strayed, other] {
-        cluster.following(id, first).await;
-    }
-    cluster.database(strayed).set_unrewindable(true);
-    cluster.database(strayed).stray(100);
-    // By its LSN the other has less than the strayed one, and more than that had when it strayed.
-    cluster.write_acknowledged(10).await;
-    cluster.kill_with_database(first).await;
-    let why = || cluster.node(other).map().ok().and_then(|map| map.reason).unwrap_or_default();
-    eventually("it refuses", || why().contains("its database needs a rewind")).await;
-
+    let (cluster, _, strayed, other) = with_a_stray().await;
     assert_eq!(cluster.node(other).lead_with_loss(strayed, "operator").await.unwrap().id, strayed);
     cluster.serving(strayed).await;
     // Told by a node that has applied it; and that is never an election like any other.

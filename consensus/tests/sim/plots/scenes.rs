@@ -537,7 +537,7 @@ const INTERLUDE: [Scene; 8] = [
     scene(another_is_promoted, ELECTION, nothing),
 ];
 
-const USURPER: [Scene; 4] = [
+const USURPER: [Scene; 3] = [
     // The first of the others strays while it is cut off; the second holds what is acknowledged from then on.
     scene(
         |stage, sim| db(sim, stage.other(0), Db::streaming) && db(sim, stage.other(1), Db::streaming),
@@ -557,5 +557,4 @@ const USURPER: [Scene; 4] = [
         },
     ),
     scene(another_is_promoted, ELECTION, |stage, sim| start(sim, stage.leader, 0)),
-    scene(at_once, 0, nothing),
 ];
