@@ -167,7 +167,7 @@ impl Home {
     /// of it runs. One that was told to lead, and did, has nothing behind it any more; a copy has the control file of the
     /// database that it was copied from until it has started.
     pub(super) fn note_strayed(&self) -> Result<()> {
-        let seen = self.seen_primary.swap(false, Ordering::SeqCst);
+        let seen = self.seen_primary.load(Ordering::SeqCst);
         let text = self.files.read(&self.settings_file())?.unwrap_or_default();
         // Where that cannot be read, nothing is known of what it was told.
         let Some(told) = Directions::parse(&text) else { return Ok(()) };
@@ -336,6 +336,7 @@ impl Home {
         self.files.make_dir(&self.run_dir, 0o750)?;
         self.remove_stale_locks()?;
         self.note_strayed()?;
+        self.seen_primary.store(false, Ordering::SeqCst);
         *lock(&self.floors) = None;
         self.include_settings()?;
         self.write_settings(directions)?;
