@@ -278,6 +278,23 @@ async fn what_a_database_wrote_that_somebody_else_promoted_counts_for_nothing() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_cannot_follow_as_it_is_is_rewound() {
+    let mut cluster = Harness::with_databases(3).await;
+    let first = cluster.leader().await.id;
+    cluster.write_acknowledged(10).await;
+    for id in others(first) {
+        cluster.following(id, first).await;
+        cluster.database(id).go_off();
+    }
+    cluster.kill_with_database(first).await;
+    let next = cluster.leader().await.id;
+    let standby = others(first).into_iter().find(|id| *id != next).unwrap();
+    eventually("it is rewound", || !cluster.database(standby).is_off()).await;
+    cluster.following(standby, next).await;
+    cluster.write_acknowledged(10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_only_database_leads_also_when_somebody_else_has_promoted_it() {
     let cluster = Harness::with_databases(1).await;
     cluster.write_acknowledged(10).await;

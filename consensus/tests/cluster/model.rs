@@ -41,6 +41,7 @@ impl Databases {
                     panics: Mutex::default(),
                     hangs: Mutex::default(),
                     unpromotable: Mutex::default(),
+                    off: Mutex::default(),
                     parts: Mutex::default(),
                     unrewindable: Mutex::default(),
                 })
@@ -88,6 +89,8 @@ pub struct ModelDatabase {
     panics: Mutex<bool>,
     hangs: Mutex<bool>,
     unpromotable: Mutex<Option<String>>,
+    /// Whether it cannot follow as it is, until it was rewound.
+    off: Mutex<bool>,
     /// Where it ended when somebody else promoted it.
     parts: Mutex<Option<usize>>,
 }
@@ -155,6 +158,16 @@ impl ModelDatabase {
     /// Says that its primary has no more the WAL that it needs, until it is a copy again.
     pub fn lack_wal(&self) {
         self.set(|status| (status.lacks_wal, status.streaming) = (true, false));
+    }
+
+    /// Cannot follow as it is, until it was rewound.
+    pub fn go_off(&self) {
+        *self.off.lock().unwrap() = true;
+    }
+
+    /// Whether it still cannot.
+    pub fn is_off(&self) -> bool {
+        *self.off.lock().unwrap()
     }
 
     /// Somebody else promotes it, and it writes so many rows.
@@ -302,6 +315,10 @@ impl Database for ModelDatabase {
     }
 
     fn follow(&self, primary: Primary) -> Done<()> {
+        if self.is_off() {
+            let (attempted, reason) = ("follow".to_owned(), "it is on a timeline of its own".to_owned());
+            return futures::future::ready(Err(DatabaseError::Hopeless { attempted, reason })).boxed();
+        }
         self.follow_now(primary);
         done(())
     }
@@ -317,6 +334,7 @@ impl Database for ModelDatabase {
         mine.truncate(common);
         drop(mine);
         self.set(|status| status.strayed = false);
+        *self.off.lock().unwrap() = false;
         *self.parts.lock().unwrap() = None;
         self.follow_now(primary);
         done(())
