@@ -338,13 +338,13 @@ async fn nodes_that_name_each_other_are_not_asked_in_a_storm() {
         }
     };
     let (first, second) = (first.serve(other(two)), second.serve(other(one)));
-    let client = quick([&first, &second]).deadline(Duration::from_millis(500)).build().unwrap();
+    let client = quick([&first, &second]).deadline(Duration::from_secs(2)).build().unwrap();
     let error = client.update_config(&update()).await.unwrap_err();
     assert!(matches!(error, Error::Deadline { .. }), "{error:?}");
     assert_eq!(error.code(), Some(ErrorCode::NotLeader));
     let asked = first.seen().len() + second.seen().len();
     // Half of the hints wait for at least 25 ms once the pauses have grown; a storm is thousands.
-    assert!(asked < 100, "{asked}");
+    assert!(asked < 400, "{asked}");
 }
 
 #[tokio::test]
@@ -352,7 +352,7 @@ async fn the_deadline_is_kept() {
     let no_leader = Node::start(|_, _| refusal(530, ErrorCode::NoLeader, Value::Null));
     let hangs = Node::start(|_, _| Reply::Hang);
     let silent = leading(|_| Reply::Hang);
-    let deadline = Duration::from_millis(300);
+    let deadline = Duration::from_secs(2);
     for node in [&no_leader, &hangs, &silent] {
         let client = quick([node]).deadline(deadline).build().unwrap();
         let start = Instant::now();
@@ -363,6 +363,18 @@ async fn the_deadline_is_kept() {
         assert_eq!(matches!(error, Error::Unconfirmed { .. }), std::ptr::eq(node, &silent), "{error:?}");
     }
     assert!(no_leader.count("GET /leader") > 1);
+}
+
+/// Guards against the attempt that the deadline cuts short: "no answer within 1 ms" says nothing of the cluster.
+#[tokio::test]
+async fn past_the_deadline_what_a_node_answered_is_told() {
+    let node = Node::start(|before, _| match before {
+        0 => refusal(530, ErrorCode::NoLeader, Value::Null),
+        _ => Reply::Hang,
+    });
+    let error = quick([&node]).deadline(Duration::from_secs(1)).build().unwrap().leader().await.unwrap_err();
+    assert!(matches!(error, Error::Deadline { attempts: 2, .. }), "{error:?}");
+    assert_eq!(error.code(), Some(ErrorCode::NoLeader));
 }
 
 #[tokio::test]
@@ -533,7 +545,7 @@ async fn a_hand_over_that_nobody_has_taken_yet_is_not_confirmed() {
         "GET /map" => Reply::Answer(200, map(1, &[port])),
         _ => refusal(530, ErrorCode::NoLeader, Value::Null),
     });
-    let client = quick([&node]).deadline(Duration::from_millis(300)).build().unwrap();
+    let client = quick([&node]).deadline(Duration::from_secs(2)).build().unwrap();
     for changed in [client.switch_over(NodeId(1)).await, client.switch_over_with_loss(NodeId(1)).await] {
         assert!(matches!(changed, Err(Error::Unconfirmed { .. })), "{changed:?}");
     }
@@ -549,7 +561,7 @@ async fn a_hand_over_whose_time_ends_in_the_search_for_the_leader_is_not_confirm
         "GET /leader" => Reply::Hang,
         _ => refusal(530, ErrorCode::NoLeader, Value::Null),
     });
-    let client = quick([&node]).deadline(Duration::from_millis(300)).build().unwrap();
+    let client = quick([&node]).deadline(Duration::from_secs(2)).build().unwrap();
     let changed = client.switch_over(NodeId(1)).await;
     assert!(matches!(changed, Err(Error::Unconfirmed { operation: "POST /leader", .. })), "{changed:?}");
 }

@@ -48,18 +48,20 @@ impl ClusterClient {
         F: Fn(generated::Client) -> Fut,
         Fut: Future<Output = Answer<T>>,
     {
+        let mut told = None;
         loop {
             let candidates = self.nodes().candidates();
-            let mut worth_it = false;
-            let mut last = None;
+            let (mut asked, mut worth_it) = (false, false);
             for address in candidates {
-                if last.is_some() && tries.left().is_zero() {
+                if asked && tries.left().is_zero() {
                     // Those that were not asked may have answered.
                     worth_it = true;
                     break;
                 }
+                asked = true;
                 tries.attempts += 1;
-                match attempt(&self.inner.reads, &address, within.min(tries.left()), &send).await {
+                let limit = within.min(tries.left());
+                match attempt(&self.inner.reads, &address, limit, &send).await {
                     Ok(answer) => {
                         self.nodes().good = Some(address.clone());
                         return Ok((answer, address));
@@ -70,17 +72,19 @@ impl ClusterClient {
                             return Err(tries.refused(address, cause));
                         }
                         worth_it |= after == AfterRead::Elsewhere;
-                        last = Some((address, cause));
+                        // An attempt that the deadline cut short tells less than what came before it.
+                        let cut = limit < within && matches!(cause, Cause::Timeout(_));
+                        if told.is_none() || !cut {
+                            told = Some((address, cause));
+                        }
                     }
                 }
             }
-            let Some((address, cause)) = last else { return Err(Error::NoAddress) };
-            if !worth_it {
-                return Err(tries.refused(address, cause));
+            if worth_it && tries.pause().await {
+                continue;
             }
-            if !tries.pause().await {
-                return Err(tries.exhausted(address, cause));
-            }
+            let Some((address, cause)) = told else { return Err(Error::NoAddress) };
+            return Err(if worth_it { tries.exhausted(address, cause) } else { tries.refused(address, cause) });
         }
     }
 

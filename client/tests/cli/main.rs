@@ -49,7 +49,7 @@ fn the_status_tells_who_leads_and_why_a_node_is_not_fit() {
     check(
         "status-leaderless",
         World { leaderless: true, lost: true, ..WELL },
-        &[&["status"], &["switchover", "--timeout", "200ms"]],
+        &[&["status"], &["switchover", "--timeout", "2s"]],
     );
     check("status-bare", World { bare: true, ..WELL }, &[&["status"], &["connect"]]);
     check("status-old", World { old: true, ..WELL }, &[&["status"]]);
@@ -240,7 +240,7 @@ fn a_context_stands_for_addresses_and_credentials() {
 fn where_no_node_answers_it_says_what_to_try() {
     let nodes = Nodes::new(WELL);
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let output = nodes.run(&["status", "--address", &format!("http://{gone}"), "--timeout", "200ms"]);
+    let output = nodes.run(&["status", "--address", &format!("http://{gone}"), "--timeout", "1s"]);
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(4), "{error}");
     assert!(
@@ -248,7 +248,7 @@ fn where_no_node_answers_it_says_what_to_try() {
         "{error}"
     );
     let leaderless = Nodes::new(World { leaderless: true, ..WELL });
-    let output = leaderless.run(&["leader", "--timeout", "200ms"]);
+    let output = leaderless.run(&["leader", "--timeout", "1s"]);
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(4) && error.contains("no majority"), "{error}");
     assert!(error.contains("hint: qluster status says which nodes"), "{error}");

@@ -232,5 +232,5 @@ fn readonly() -> Value {
 fn db_config() -> Value {
     let setting = |name: &str, value: &str, unit: Option<&str>, pending: bool| json!({"name": name, "value": value, "unit": unit, "source": "configuration file", "pending-restart": pending});
     let settings = [setting("port", "5441", None, false), setting("shared_buffers", "16384", Some("8kB"), true)];
-    json!({"version": "15.4", "system-identifier": "7286543210123456789", "settings": settings})
+    json!({"version": "15.4", "system-identifier": "7111111111111111111", "settings": settings})
 }
