@@ -192,7 +192,11 @@ pub async fn ask_for_the_upgrade(
     let mut told = String::new();
     loop {
         let own = cluster.map().ok().and_then(|map| map.nodes.get(&me).cloned());
-        if own.as_ref().is_some_and(|node| node.role == node.upgrade_to) {
+        if let Some(node) = own.as_ref().filter(|node| node.role == node.upgrade_to) {
+            // It was told that it is not, where the answer took too long.
+            if !told.is_empty() {
+                tracing::info!(%me, role = %node.role, "this node was upgraded");
+            }
             return;
         }
         // A clone may take hours, in which the answer is known. A cluster without databases has none to stream from.

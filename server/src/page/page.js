@@ -69,7 +69,11 @@ function showTable(nodes) {
   const { action, node } = body.contains(document.activeElement) ? document.activeElement.dataset : {};
   body.replaceWith(made);
   // Whoever is at a button by keyboard stays there.
-  if (action) made.querySelector(`[data-action="${action}"][data-node="${node}"]`)?.focus();
+  if (action) focus(action, node);
+}
+
+function focus(action, node) {
+  document.querySelector(`#nodes [data-action="${action}"][data-node="${node}"]`)?.focus();
 }
 
 function showSettings(config) {
@@ -193,9 +197,13 @@ async function act(kind, node) {
   if (leader && status.node !== map.leader) {
     const link = `${location.protocol}//${view.node(map, status, map.leader).api}/`;
     await confirmed({ title: "Only the leader changes anything", text: `This page is node ${status.node}'s. Go on at the page of node ${map.leader}, which leads:`, yes: "Close", link });
+    focus(kind, node);
     return;
   }
-  if (!(await confirmed(question))) return;
+  const yes = await confirmed(question);
+  // The dialog gives the focus back to its button, which may have been drawn anew meanwhile.
+  focus(kind, node);
+  if (!yes) return;
   try {
     await ask("POST", path, 60_000);
   } catch (error) {
