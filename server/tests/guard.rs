@@ -123,9 +123,17 @@ async fn until(what: &str, condition: impl AsyncFn() -> bool) {
 }
 
 async fn node_timeout(node: &Node, text: &str) -> Duration {
-    let config: Config = node.daemon.configure(json!({"node-timeout": text})).await.ok();
+    let begun = Instant::now();
+    let answer = loop {
+        let answer = node.daemon.configure(json!({"node-timeout": text})).await;
+        // It may be confirmed only once Raft counts a vote that the map names already.
+        if answer.status != 420 {
+            break answer;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{answer:?}");
+    };
     node.serves().await;
-    config.node_timeout.get()
+    answer.ok::<Config>().node_timeout.get()
 }
 
 #[tokio::test]
@@ -189,6 +197,7 @@ async fn a_killed_agent_leaves_no_primary_and_no_guard() {
     // It comes back by itself.
     node.run();
     let before = node.serves().await;
+    node_timeout(&node, "5s").await;
 
     // An agent that ends in good order leaves its primary for as long as it leads.
     assert!(node.daemon.terminate().await.0.success());
@@ -201,6 +210,7 @@ async fn a_killed_agent_leaves_no_primary_and_no_guard() {
 async fn a_guard_that_is_killed_or_stuck_is_replaced() {
     let ground = Ground::new();
     let node = Node::primary(&ground).await;
+    node_timeout(&node, "3s").await;
     let (leader, postmaster) = (node.serves().await, node.postmaster());
     for kind in [Signal::KILL, Signal::STOP] {
         let guard = node.guard();

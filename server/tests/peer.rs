@@ -637,5 +637,5 @@ async fn answers_do_not_wait_for_each_other() {
         "one: median {:?}, 95 % {:?}; {AT_ONCE} at once: median {:?}, 95 % {:?}",
         one.0, one.1, several.0, several.1
     );
-    assert!(several.0 < Duration::from_millis(30), "{several:?}");
+    assert!(several.0 < one.0 + Duration::from_millis(30), "{several:?}, one alone {one:?}");
 }

@@ -11,7 +11,7 @@ use openapiv3::{OpenAPI, Parameter};
 use qluster_consensus::model::ClusterMap;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use reqwest::{Certificate, Client, Identity, Method, StatusCode};
-use support::{Daemon, Ground, PATIENCE};
+use support::{Daemon, Ground, PATIENCE, be_patient};
 
 const ADMIN: &str = "admin-0123456789abcdef0123456789abcdef";
 const READ: &str = "read-0123456789abcdef0123456789abcdef";
@@ -274,6 +274,7 @@ async fn nodes_know_each_other_by_the_secret_which_is_replaced_while_they_run() 
     let secrets = ["1", "2", "3"].map(|name| files.put(name, SECRET));
     let one = ground.node("1", &["--peer-secret-file", &secrets[0], "bootstrap"]);
     one.until_get("/is-leader", 200).await;
+    be_patient(&[&one]).await;
     let url = one.url("");
     let two = ground.node("2", &["--peer-secret-file", &secrets[1], "join", &url]);
     let three = ground.node("3", &["--peer-secret-file", &secrets[2], "join", &url]);

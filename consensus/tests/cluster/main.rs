@@ -42,11 +42,15 @@ async fn three_nodes_form_elect_one_leader_and_survive_its_death() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_restarts_within_its_lease_is_elected_again_at_once() {
     let mut cluster = Harness::without_databases(3).await;
+    // Nobody else stands before.
+    cluster.set(serde_json::json!({"node-timeout": "10s"})).await;
     let leader = cluster.leader().await;
+    let start = std::time::Instant::now();
     cluster.kill(leader.id).await;
     cluster.restart(leader.id).await;
     let again = cluster.leader().await;
     assert!(again.id == leader.id && again.term > leader.term, "{again:?} after {leader:?}");
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,9 +126,9 @@ fn count(sent: &[Kind], kind: Kind) -> usize {
 async fn the_heartbeat_interval_says_how_often_the_leader_is_heard() {
     let cluster = Harness::without_databases(3).await;
     let often = count(&cluster.sent_within(Duration::from_millis(1200)).await, Kind::Heartbeat);
-    cluster.set(serde_json::json!({"heartbeat-interval": "200ms"})).await;
+    cluster.set(serde_json::json!({"node-timeout": "3s", "heartbeat-interval": "600ms"})).await;
     let seldom = count(&cluster.sent_within(Duration::from_millis(1200)).await, Kind::Heartbeat);
-    assert!(seldom > 0 && often > 2 * seldom, "{often} at 60ms, {seldom} at 200ms");
+    assert!(seldom > 0 && often > 2 * seldom, "{often} at 60ms, {seldom} at 600ms");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -281,7 +285,9 @@ async fn a_lead_that_was_to_be_handed_over_is_never_held_again_in_its_term() {
         tokio::task::yield_now().await;
     }
     let refused = switching.await.unwrap().unwrap_err();
-    assert!(refused.to_string().contains("could not take over"), "{refused}");
+    // A heartbeat that meets the target's higher term ends the old leader's, which then waits for the next one.
+    let told = refused.to_string().contains("could not take over") || matches!(refused, ClusterError::NoLeader(_));
+    assert!(told, "{refused}");
     cluster.lose(&[]);
     assert!(cluster.leader().await.term > leader.term);
 }
@@ -322,8 +328,10 @@ async fn autoremove_removes_who_is_not_seen_and_stops_at_the_minimum() {
     let gone: Vec<_> = (1..=4).map(NodeId).filter(|id| *id != leader.id).take(2).collect();
     cluster.kill(gone[0]).await;
     eventually("it is removed", || !node.map().unwrap().nodes.contains_key(&gone[0])).await;
-    let removed = node.events(None, 1, Duration::ZERO).await.pop().unwrap();
-    assert_eq!((removed.kind, removed.actor.as_str()), (EventKind::NodeRemoved, "autoremove"));
+    let mut events = node.events(None, 1000, Duration::ZERO).await;
+    events.retain(|event| event.kind == EventKind::NodeRemoved);
+    let removed = events.pop().unwrap();
+    assert_eq!(removed.actor, "autoremove");
 
     // Only then two of three are a majority.
     eventually("it has no vote any more", || node.voters().len() == 3).await;

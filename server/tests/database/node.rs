@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
-pub(super) const DEADLINE: Duration = Duration::from_secs(2);
+pub(super) const DEADLINE: Duration = Duration::from_secs(4);
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A directory for databases. Whatever runs in it is killed when this is dropped.

@@ -403,8 +403,9 @@ async fn a_standby_that_has_less_than_its_primary_is_started_anew() {
     std::fs::write(&settings, format!("{text}\nmax_connections = 222\n")).unwrap();
     one.postgres.demote(DEADLINE).await.unwrap();
     one.postgres.fence(DEADLINE).await.unwrap();
-    let second = one.promote(2).await;
+    // Before it can hear of it, and is started anew under the fence.
     two.postgres.fence(DEADLINE).await.unwrap();
+    let second = one.promote(2).await;
     two.postgres.follow(one.as_primary(2, second)).await.unwrap();
     one.execute("INSERT INTO t SELECT generate_series(1, 10)").await;
     let begun = Instant::now();

@@ -95,8 +95,10 @@ fn wait_check(cluster: &Cluster, index: usize, path: &str, met: bool) -> Result<
     let expected = if met { 200 } else { 503 };
     for method in ["GET", "HEAD", "OPTIONS"] {
         until(&format!("{method} {path} of node {} is {expected}", index + 1), LIMIT, INTERVAL, || {
-            let answer = http::ask(method, at, path, "", http::TIMEOUT)?;
-            Ok(if answer.status == expected { Look::Done(()) } else { Look::NotYet(format!("{answer:?}")) })
+            Ok(match http::ask(method, at, path, "", http::TIMEOUT) {
+                Ok(answer) if answer.status == expected => Look::Done(()),
+                other => Look::NotYet(format!("{other:?}")),
+            })
         })?;
     }
     Ok(())
