@@ -9,6 +9,7 @@ use qluster_consensus::model::Lsn;
 
 use super::Postgres;
 use super::error::Result;
+use super::files;
 use super::home::lock;
 use super::replication::AT_END;
 use super::session::{self, PATIENCE, cell, one};
@@ -19,6 +20,9 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// A standby that has not streamed for so long, and stands still, may lack something. Its primary is asked as often.
 const IDLE: Duration = Duration::from_secs(5);
+
+/// How much of PostgreSQL's log is searched for the reason, in bytes.
+const LOG_LENGTH: u64 = 16 << 10;
 
 /// The event that the startup process waits in whose receiver is at work, or tries to be.
 const RECEIVES: &str = "RecoveryWalStream";
@@ -40,7 +44,7 @@ impl Postgres {
                 (Some(needs), _) => Some((needs, now)),
             };
             let Some(((primary, end), since)) = &mut idle else {
-                *lock(&self.unasked) = None;
+                *lock(&self.held_up) = None;
                 continue;
             };
             if now.duration_since(*since) < IDLE {
@@ -49,16 +53,29 @@ impl Postgres {
             *since = now;
             // One that replays what it has itself, or whose replay is held up, needs nothing yet, whatever the primary has.
             if !self.waits_for_wal().await.unwrap_or_default() {
-                *lock(&self.unasked) = None;
+                *lock(&self.held_up) = None;
                 continue;
             }
             let asked = self.is_gone(primary, *end).await;
-            // It is away, or none any more; or something between the two lets one port through and not the other.
-            *lock(&self.unasked) = asked.as_ref().err().map(|error| (primary.clone(), error.chain()));
+            let why = match &asked {
+                // It is away, or none any more; or something between the two lets one port through and not the other.
+                Err(error) => Some(format!("does not serve it: {}", error.chain())),
+                Ok(true) => None,
+                // Such as a replication connection that is refused, or a timeline that the primary lacks.
+                Ok(false) => Some(format!("has the WAL that it needs, and it does not stream: {}", self.refusal())),
+            };
+            *lock(&self.held_up) = why.map(|why| (primary.clone(), why));
             if let Ok(gone) = asked {
                 *lock(&self.gone) = gone.then(|| (primary.clone(), *end));
             }
         }
+    }
+
+    /// What PostgreSQL said last of its receiver, or where to look for it.
+    fn refusal(&self) -> String {
+        let log = self.home.log_file();
+        last_refusal(&files::tail(&log, LOG_LENGTH))
+            .map_or_else(|| format!("its log, {}, says why", log.display()), str::to_owned)
     }
 
     async fn waits_for_wal(&self) -> Result<bool> {
@@ -84,17 +101,23 @@ impl Postgres {
     /// Shows in the status why WAL does not come, where that is still so.
     pub(super) fn show_gone(&self, status: &mut DatabaseStatus) {
         let needs = needs(status, self.home.directions());
-        let unasked = lock(&self.unasked).clone();
-        status.hindrance = unasked.filter(|(of, _)| needs.as_ref().is_some_and(|(primary, _)| primary == of)).map(
-            |(primary, error)| {
-                format!("the database of node {}, which it follows, does not serve it: {error}", primary.node)
-            },
-        );
+        let held_up = lock(&self.held_up).clone();
+        status.hindrance = held_up
+            .filter(|(of, _)| needs.as_ref().is_some_and(|(primary, _)| primary == of))
+            .map(|(primary, why)| format!("the database of node {}, which it follows, {why}", primary.node));
         let gone = lock(&self.gone).clone();
         let Some((primary, _)) = gone.filter(|gone| needs.as_ref() == Some(gone)) else { return };
         status.lacks_wal = true;
         status.unfit = Some(format!("node {} has no more the WAL that it needs: it must be cloned", primary.node));
     }
+}
+
+/// The last line of PostgreSQL's log that tells why a receiver ended, without what is before its severity. Others end in
+/// the same way, sessions of clients for one; where messages are in another language than English, there is none.
+fn last_refusal(log: &str) -> Option<&str> {
+    const OF_A_RECEIVER: [&str; 4] = ["WAL stream", "primary", "timeline", "walreceiver"];
+    let ends = log.lines().rev().filter_map(|line| line.find("FATAL:").map(|at| &line[at..]));
+    ends.map(|line| line["FATAL:".len()..].trim()).find(|said| OF_A_RECEIVER.iter().any(|word| said.contains(word)))
 }
 
 /// From where on a standby needs WAL that does not stream, and whose.
@@ -111,6 +134,18 @@ fn needs(status: &DatabaseStatus, directions: Directions) -> Option<Gone> {
 mod tests {
     use super::*;
     use qluster_consensus::model::{NodeId, Port, Term};
+
+    #[test]
+    fn the_last_end_of_a_receiver_is_found_between_those_of_sessions() {
+        let log = "2026-11-27 04:00:01 UTC [7] FATAL:  could not connect to the primary server: refused\n\
+                   2026-11-27 04:00:06 UTC [8] FATAL:  could not start WAL streaming: ERROR:  requested starting point 0/5\n\
+                   2026-11-27 04:00:07 UTC [9] FATAL:  role \"app\" does not exist\n\
+                   2026-11-27 04:00:07 UTC [9] LOG:  the primary is well\n";
+        let expected = "could not start WAL streaming: ERROR:  requested starting point 0/5";
+        assert_eq!(last_refusal(log), Some(expected));
+        assert_eq!(last_refusal("[9] FATAL:  role \"app\" does not exist\n"), None);
+        assert_eq!(last_refusal(""), None);
+    }
 
     #[test]
     fn only_a_standby_that_follows_and_does_not_stream_needs_wal() {

@@ -136,8 +136,8 @@ pub struct Postgres {
     trouble: Mutex<Option<String>>,
     /// Why PostgreSQL would load no settings.
     faulty: Mutex<Option<String>>,
-    /// The primary that could not be asked for WAL, and why.
-    unasked: Mutex<Option<(Primary, String)>>,
+    /// Whose WAL does not come, and why.
+    held_up: Mutex<Option<(Primary, String)>>,
     /// Where commits do not wait as the sync rule says.
     unprotected: Mutex<Option<String>>,
     /// The sync rule that is in force, and the postmaster where it is, once that is known.
@@ -182,7 +182,7 @@ impl Postgres {
             rebuilding: Mutex::default(),
             trouble: Mutex::default(),
             faulty: Mutex::default(),
-            unasked: Mutex::default(),
+            held_up: Mutex::default(),
             unprotected: Mutex::default(),
             in_force: Mutex::default(),
             drifted: AtomicBool::new(false),

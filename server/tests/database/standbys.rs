@@ -331,6 +331,40 @@ async fn a_standby_whose_wal_is_gone_at_the_primary_says_so() {
     assert!(!two.postgres.status().borrow().lacks_wal);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_does_not_stream_for_another_reason_says_what_postgresql_does() {
+    let ground = Ground::new();
+    let (one, promotion) = Node::primary(&ground, 1, 1).await;
+    one.execute("CREATE TABLE t (id bigint)").await;
+    let two = Node::new(&ground, 2).await.watched();
+    two.copy_from(one.as_primary(1, promotion)).await.unwrap();
+    assert_eq!(two.streaming().await.hindrance, None);
+
+    // Sessions are let in, the receiver is not.
+    let rules: String = one.connect().await.query_one("SHOW hba_file", &[]).await.unwrap().get(0);
+    let before = std::fs::read_to_string(&rules).unwrap();
+    std::fs::write(&rules, format!("host replication all all reject\n{before}")).unwrap();
+    one.execute("SELECT pg_reload_conf()").await;
+    let begun = Instant::now();
+    let told = loop {
+        let status = two.postgres.status().borrow().clone();
+        if let Some(told) = status.hindrance {
+            assert!(!status.streaming && status.unfit.is_none(), "{:?}", status.unfit);
+            break told;
+        }
+        assert!(begun.elapsed() < PATIENCE, "it does not say why");
+        // It may have come back before the rules were loaded.
+        one.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_replication").await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(told.contains("the database of node 1, which it follows, has the WAL that it needs"), "{told}");
+    assert!(told.contains("pg_hba.conf rejects replication connection"), "{told}");
+
+    std::fs::write(&rules, before).unwrap();
+    one.execute("SELECT pg_reload_conf()").await;
+    assert_eq!(two.streaming().await.hindrance, None);
+}
+
 /// A filesystem in memory, until it is dropped.
 struct Small(std::path::PathBuf);
 
