@@ -60,17 +60,17 @@ pub enum Error {
         cause: Box<Cause>,
     },
     /// No node gave an answer in time. A change was not made.
-    #[error("{operation} found no answer within {within:?} and {attempts} attempts, the last at {address}")]
+    #[error("{operation} found no answer within {within:?} and {attempts} attempts; {address}")]
     Deadline {
         /// What was asked for.
         operation: &'static str,
-        /// The node that was asked last.
+        /// The node that was asked last, without an attempt that had hardly any time.
         address: String,
         /// For how long it was tried.
         within: Duration,
         /// How often it was tried.
         attempts: u32,
-        /// Why the last attempt failed.
+        /// Why that attempt failed.
         #[source]
         cause: Box<Cause>,
     },
@@ -110,7 +110,7 @@ pub enum Cause {
 }
 
 impl Error {
-    /// What happened at the node that was asked last, where one was.
+    /// What happened at the node that it speaks of, where one was asked.
     pub fn cause(&self) -> Option<&Cause> {
         match self {
             Error::Refused { cause, .. } | Error::Unconfirmed { cause, .. } | Error::Deadline { cause, .. } => {

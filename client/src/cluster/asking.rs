@@ -72,8 +72,8 @@ impl ClusterClient {
                             return Err(tries.refused(address, cause));
                         }
                         worth_it |= after == AfterRead::Elsewhere;
-                        // An attempt that the deadline cut short tells less than what came before it.
-                        let cut = limit < within && matches!(cause, Cause::Timeout(_));
+                        // That there was no answer within a moment tells less than what came before it.
+                        let cut = limit < within / 4 && matches!(cause, Cause::Timeout(_));
                         if told.is_none() || !cut {
                             told = Some((address, cause));
                         }
