@@ -156,6 +156,11 @@ fn sync_parent(path: &Path) -> Result<()> {
     path.parent().map_or(Ok(()), sync_dir)
 }
 
+/// How long a file is that others write; 0 where there is none.
+pub(super) fn length(path: &Path) -> u64 {
+    std::fs::symlink_metadata(path).map_or(0, |metadata| metadata.len())
+}
+
 /// The last `limit` bytes of a file that others write.
 pub(super) fn tail(path: &Path, limit: u64) -> String {
     let read = || ending(&mut OpenOptions::new().read(true).custom_flags(no_link()).open(path)?, limit);

@@ -24,58 +24,78 @@ const IDLE: Duration = Duration::from_secs(5);
 /// How much of PostgreSQL's log is searched for the reason, in bytes.
 const LOG_LENGTH: u64 = 16 << 10;
 
+/// How much of it is told, in characters.
+const SAID_LENGTH: usize = 300;
+
 /// The event that the startup process waits in whose receiver is at work, or tries to be.
 const RECEIVES: &str = "RecoveryWalStream";
 
 /// Which WAL is gone: at which primary, from where on.
 pub(super) type Gone = (Primary, Lsn);
 
+/// A standby that stands still.
+struct Idle {
+    needs: Gone,
+    /// When its primary was asked, or it began.
+    asked: Instant,
+    /// How long PostgreSQL's log was when it began.
+    logged: u64,
+}
+
 impl Postgres {
     /// Asks the primary for the WAL that a standby needs which does not stream; ends never.
     pub(super) async fn watch_wal(&self) {
-        let mut idle: Option<(Gone, Instant)> = None;
+        let mut idle: Option<Idle> = None;
+        *lock(&self.held_up) = None;
         loop {
             tokio::time::sleep(LOOK).await;
             let needs = needs(&self.status.borrow(), self.home.directions());
             let now = Instant::now();
             idle = match (needs, idle) {
                 (None, _) => None,
-                (Some(needs), Some((known, since))) if needs == known => Some((known, since)),
-                (Some(needs), _) => Some((needs, now)),
+                (Some(needs), Some(idle)) if needs == idle.needs => Some(idle),
+                (Some(needs), _) => {
+                    // What was found belongs to where it stood before.
+                    *lock(&self.held_up) = None;
+                    Some(Idle { needs, asked: now, logged: files::length(&self.home.log_file()) })
+                }
             };
-            let Some(((primary, end), since)) = &mut idle else {
+            let Some(Idle { needs: (primary, end), asked, logged }) = &mut idle else {
                 *lock(&self.held_up) = None;
                 continue;
             };
-            if now.duration_since(*since) < IDLE {
+            if now.duration_since(*asked) < IDLE {
                 continue;
             }
-            *since = now;
+            *asked = now;
             // One that replays what it has itself, or whose replay is held up, needs nothing yet, whatever the primary has.
             if !self.waits_for_wal().await.unwrap_or_default() {
                 *lock(&self.held_up) = None;
                 continue;
             }
-            let asked = self.is_gone(primary, *end).await;
-            let why = match &asked {
+            let gone = self.is_gone(primary, *end).await;
+            let why = match &gone {
                 // It is away, or none any more; or something between the two lets one port through and not the other.
                 Err(error) => Some(format!("does not serve it: {}", error.chain())),
                 Ok(true) => None,
                 // Such as a replication connection that is refused, or a timeline that the primary lacks.
-                Ok(false) => Some(format!("has the WAL that it needs, and it does not stream: {}", self.refusal())),
+                Ok(false) => Some(format!("answers, but it does not stream from it: {}", self.refusal(*logged))),
             };
             *lock(&self.held_up) = why.map(|why| (primary.clone(), why));
-            if let Ok(gone) = asked {
+            if let Ok(gone) = gone {
                 *lock(&self.gone) = gone.then(|| (primary.clone(), *end));
             }
         }
     }
 
-    /// What PostgreSQL said last of its receiver, or where to look for it.
-    fn refusal(&self) -> String {
+    /// What PostgreSQL has said of its receiver since its log was so long, or where to look for it.
+    fn refusal(&self, logged: u64) -> String {
         let log = self.home.log_file();
-        last_refusal(&files::tail(&log, LOG_LENGTH))
-            .map_or_else(|| format!("its log, {}, says why", log.display()), str::to_owned)
+        // Where it is shorter now, it has begun anew.
+        let news = files::length(&log);
+        let news = news.checked_sub(logged).unwrap_or(news);
+        let text = files::tail(&log, news.min(LOG_LENGTH));
+        last_refusal(&text).unwrap_or_else(|| "PostgreSQL's log on this node says why".into())
     }
 
     async fn waits_for_wal(&self) -> Result<bool> {
@@ -112,12 +132,31 @@ impl Postgres {
     }
 }
 
-/// The last line of PostgreSQL's log that tells why a receiver ended, without what is before its severity. Others end in
-/// the same way, sessions of clients for one; where messages are in another language than English, there is none.
-fn last_refusal(log: &str) -> Option<&str> {
-    const OF_A_RECEIVER: [&str; 4] = ["WAL stream", "primary", "timeline", "walreceiver"];
-    let ends = log.lines().rev().filter_map(|line| line.find("FATAL:").map(|at| &line[at..]));
-    ends.map(|line| line["FATAL:".len()..].trim()).find(|said| OF_A_RECEIVER.iter().any(|word| said.contains(word)))
+/// What the receiver ends with where its primary does not serve it, and what the startup process says of a timeline that
+/// it cannot go on to. Other messages may tell of clients; in another language than English, none is known.
+const REFUSALS: [&str; 10] = [
+    "could not connect to the primary server",
+    "streaming replication receiver",
+    "could not start WAL streaming",
+    "could not receive data from WAL stream",
+    "could not receive database system identifier",
+    "could not receive timeline history",
+    "database system identifier differs",
+    "highest timeline",
+    "new timeline",
+    "terminating walreceiver due to timeout",
+];
+
+/// The last of these in PostgreSQL's log.
+fn last_refusal(log: &str) -> Option<String> {
+    let said = |line: &str| {
+        // A continued line begins with a tab: it may be a client's statement.
+        let (before, said) = line.split_once("FATAL:  ").or_else(|| line.split_once("LOG:  "))?;
+        let own = !before.starts_with('\t') && !before.contains(":  ");
+        let known = own && REFUSALS.iter().any(|refusal| said.starts_with(refusal));
+        known.then(|| said.chars().filter(|char| !char.is_control()).take(SAID_LENGTH).collect())
+    };
+    log.lines().rev().find_map(said)
 }
 
 /// From where on a standby needs WAL that does not stream, and whose.
@@ -137,14 +176,33 @@ mod tests {
 
     #[test]
     fn the_last_end_of_a_receiver_is_found_between_those_of_sessions() {
-        let log = "2026-11-27 04:00:01 UTC [7] FATAL:  could not connect to the primary server: refused\n\
-                   2026-11-27 04:00:06 UTC [8] FATAL:  could not start WAL streaming: ERROR:  requested starting point 0/5\n\
-                   2026-11-27 04:00:07 UTC [9] FATAL:  role \"app\" does not exist\n\
-                   2026-11-27 04:00:07 UTC [9] LOG:  the primary is well\n";
-        let expected = "could not start WAL streaming: ERROR:  requested starting point 0/5";
-        assert_eq!(last_refusal(log), Some(expected));
-        assert_eq!(last_refusal("[9] FATAL:  role \"app\" does not exist\n"), None);
-        assert_eq!(last_refusal(""), None);
+        let refused = "could not start WAL streaming: ERROR:  requested starting point 0/5 is ahead";
+        let forked = "new timeline 3 forked off current database system timeline 2 before current recovery point 0/5";
+        for (log, expected) in [
+            (
+                format!("12:00 [7] FATAL:  could not connect to the primary server: x\n12:01 [8] FATAL:  {refused}\n"),
+                refused,
+            ),
+            (format!("12:00 [7] FATAL:  {refused}\r\n12:01 [8] LOG:  {forked}"), forked),
+            (
+                format!("12:00 [7] FATAL:  {refused}\n12:01 [8] LOG:  replication terminated by primary server\n"),
+                refused,
+            ),
+            (format!("12:00 [7] FATAL:  {refused}\n12:01 [9] FATAL:  role \"primary\" does not exist\n"), refused),
+            (format!("12:00 [7] FATAL:  {refused}\n12:01 [9] STATEMENT:  SELECT 'FATAL:  {forked}'\n"), refused),
+            (format!("12:00 [7] FATAL:  {refused}\n\tFATAL:  {forked}\n"), refused),
+        ] {
+            assert_eq!(last_refusal(&log).as_deref(), Some(expected), "{log}");
+        }
+        for log in [
+            "",
+            "12:00 [9] FATAL:  role \"app\" does not exist\n",
+            "12:00 [7] FATAL:  terminating walreceiver process due to administrator command\n",
+        ] {
+            assert_eq!(last_refusal(log), None, "{log}");
+        }
+        let long = format!("FATAL:  {}{}", REFUSALS[0], "ä\u{1b}".repeat(1000));
+        assert_eq!(last_refusal(&long).unwrap().chars().count(), SAID_LENGTH);
     }
 
     #[test]

@@ -357,7 +357,7 @@ async fn a_standby_that_does_not_stream_for_another_reason_says_what_postgresql_
         one.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_replication").await;
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
-    assert!(told.contains("the database of node 1, which it follows, has the WAL that it needs"), "{told}");
+    assert!(told.contains("the database of node 1, which it follows, answers, but it does not stream"), "{told}");
     assert!(told.contains("pg_hba.conf rejects replication connection"), "{told}");
 
     std::fs::write(&rules, before).unwrap();
