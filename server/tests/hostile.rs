@@ -146,11 +146,15 @@ async fn half_of_a_connection_is_served_or_closed() {
     let port = target.node.port;
     // Who has said all and hears on is answered, unless the end of what it says is read before the answer is there: that is
     // how the client of a poll goes away, too, and hyper then closes the connection.
-    let mut whole = connect(port);
-    whole.write_all(b"GET /is-leader HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-    whole.shutdown(Shutdown::Write).unwrap();
-    let status = answer(&mut whole).status;
-    assert!(matches!(status, None | Some(200)), "{status:?}");
+    let answered = (0..50).any(|_| {
+        let mut whole = connect(port);
+        whole.write_all(b"GET /is-leader HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        whole.shutdown(Shutdown::Write).unwrap();
+        let status = answer(&mut whole).status;
+        assert!(matches!(status, None | Some(200)), "{status:?}");
+        status.is_some()
+    });
+    assert!(answered);
     // Who has not said all, and says no more, is not waited for.
     let headers = "content-type: application/json\r\ncontent-length: 1000\r\n";
     let post = [head("POST", "/config", headers), b"{\"node".to_vec()].concat();

@@ -125,7 +125,7 @@ async fn a_voter_is_added_once_all_that_was_acknowledged_is_held_with_it() {
     assert_eq!(node.voters(), [ONE, second].into());
     eventually("that is told", || {
         let events = futures::FutureExt::now_or_never(node.events(None, 1000, Duration::ZERO)).unwrap();
-        events.iter().any(|event| event.kind == EventKind::CommitsHeld)
+        events.iter().any(|event| event.kind == EventKind::CommitsHeld && event.cause.contains("of 2 voters"))
     })
     .await;
 }
