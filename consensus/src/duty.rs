@@ -108,7 +108,7 @@ impl Inputs {
             member,
             leading: seat.leader == Some(core.id()),
             resumes: core.led_before() && core.votes_for_itself(),
-            fence_at: core.lease_end(seat.term).map(|end| end.saturating_sub(config.fencing_deadline())),
+            fence_at: core.lease(seat.term).map(|lease| lease.fence_at),
             lead,
             promoted,
             primary,
@@ -343,9 +343,9 @@ impl Duty {
     /// Waits until the database has to be fenced, since the lease of this leader is about to end.
     async fn lease_is_over(&self) {
         loop {
-            let (now, fencing) = (self.core.clock().now(), self.core.config().fencing_deadline());
-            let end = self.core.lease_end(self.core.seat().term).unwrap_or_default();
-            let left = end.saturating_sub(now + fencing);
+            let now = self.core.clock().now();
+            let fence_at = self.core.lease(self.core.seat().term).map_or(now, |lease| lease.fence_at);
+            let left = fence_at.saturating_sub(now);
             if left.is_zero() {
                 return;
             }
@@ -484,7 +484,9 @@ impl Duty {
         let Some(database) = self.database() else { return Ok(()) };
         let seat = self.core().seat();
         tracing::warn!(term = %seat.term, leader = ?seat.leader, "the primary is demoted");
-        database.demote(self.core.config().fencing_deadline()).await?;
+        let deadline = self.core.config().fencing_deadline();
+        let of_lease = self.core.lease(seat.term).map(|lease| lease.fencing_deadline());
+        database.demote(of_lease.map_or(deadline, |of_lease| of_lease.min(deadline))).await?;
         self.fence(&database).await.map(drop)
     }
 

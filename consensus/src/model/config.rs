@@ -128,7 +128,12 @@ impl Config {
     /// lease ends. A quarter of the lease: three heartbeats fit into a lease, so that one which was answered in time
     /// leaves two thirds.
     pub fn fencing_deadline(&self) -> std::time::Duration {
-        self.node_timeout.get() / 4
+        Self::fencing_deadline_of(self.node_timeout.get())
+    }
+
+    /// The same of a lease that was promised for `length`.
+    pub(crate) fn fencing_deadline_of(length: std::time::Duration) -> std::time::Duration {
+        length / 4
     }
 
     /// The timing rule, and bounds within which the settings make sense.

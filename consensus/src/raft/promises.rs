@@ -1,6 +1,6 @@
 //! What voters promise to a leader: to vote for no other until some instant. A majority of promises is its lease.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::{Core, lock};
 use crate::clock::Instant;
 use crate::durability::lease_end;
-use crate::model::{NodeId, Term};
+use crate::model::{Config, NodeId, Term};
 use crate::sabotage::{self, Sabotage};
 
 /// The last time that this node heard from a leader that it follows.
@@ -21,27 +21,79 @@ pub(crate) struct Contact {
     promised: Option<Instant>,
 }
 
-/// What voters have promised to the leader of a term: to vote for no other until some instant.
+/// That a voter votes for no other for so long after the leader sent what it answered.
+#[derive(Clone, Copy, Debug)]
+struct Promise {
+    until: Instant,
+    length: Duration,
+}
+
+impl Promise {
+    fn new(sent: Instant, length: Duration) -> Self {
+        Self { until: sent + length, length }
+    }
+
+    /// When the fence begins that has to be done by its end.
+    fn fence_at(&self) -> Instant {
+        self.until.saturating_sub(Config::fencing_deadline_of(self.length))
+    }
+}
+
+/// Until when a majority has promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lease {
+    pub(crate) end: Instant,
+    /// When the leader begins to fence its database. Each promise counts by its own length: where node-timeout was
+    /// raised, a quarter of what it is now may be more than all of a lease of before.
+    pub(crate) fence_at: Instant,
+}
+
+impl Lease {
+    /// How long the fence may take.
+    pub(crate) fn fencing_deadline(&self) -> Duration {
+        self.end.saturating_sub(self.fence_at)
+    }
+}
+
+/// What voters have promised to the leader of a term.
 #[derive(Default)]
 pub(crate) struct Leases {
     term: u64,
-    until: BTreeMap<NodeId, Instant>,
+    promises: BTreeMap<NodeId, Promise>,
     /// The newest term that this node has begun to hand over: whoever takes over may be voted for in spite of all
     /// promises, so that term has no lease any more.
     handed_over: Option<u64>,
 }
 
 impl Leases {
-    /// Notes that `node` promised the leader of `term` to vote for no other until then.
-    pub(crate) fn note(&mut self, term: u64, node: NodeId, until: Instant) {
+    /// Notes that `node` promised the leader of `term` to vote for no other for `length`, in its answer to what was sent
+    /// at `sent`.
+    pub(crate) fn note(&mut self, term: u64, node: NodeId, sent: Instant, length: Duration) {
         if term > self.term {
             self.term = term;
-            self.until.clear();
+            self.promises.clear();
         }
         if term == self.term {
-            let known = self.until.entry(node).or_default();
-            *known = until.max(*known);
+            let new = Promise::new(sent, length);
+            let known = self.promises.entry(node).or_insert(new);
+            if new.until > known.until {
+                *known = new;
+            }
         }
+    }
+
+    /// The lease of the node `me` as the leader of `term`, whose node-timeout is `own`.
+    fn lease(&self, term: Term, voters: &[BTreeSet<NodeId>], me: NodeId, own: Duration, now: Instant) -> Option<Lease> {
+        let mine = Promise::new(now, own);
+        let promise = |voter| match voter == me {
+            true => Some(mine),
+            false => self.promises.get(&voter).copied().filter(|_| self.term == term.0),
+        };
+        // The leader's own setting bounds the promises of voters that have not applied a lower one yet.
+        let end = lease_end(voters, |voter| promise(voter).map(|promise| promise.until.min(mine.until)))?;
+        let fence_at =
+            lease_end(voters, |voter| promise(voter).map(|promise| promise.fence_at().min(mine.fence_at())))?;
+        Some(Lease { end, fence_at })
     }
 }
 
@@ -69,21 +121,18 @@ impl Core {
 
     /// When the lease of this node as the leader of `term` ends, where a majority has promised one.
     pub(crate) fn lease_end(&self, term: Term) -> Option<Instant> {
-        let now = self.clock().now();
-        let own = now + self.config().node_timeout.get();
+        self.lease(term).map(|lease| lease.end)
+    }
+
+    /// The lease of this node as the leader of `term`, where a majority has promised one.
+    pub(crate) fn lease(&self, term: Term) -> Option<Lease> {
+        let (now, own) = (self.clock().now(), self.config().node_timeout.get());
         let voters = self.voters();
         let leases = lock(&self.0.context.leases);
         if leases.handed_over >= Some(term.0) && !sabotage::is(Sabotage::LeaseInHandOver) {
             return None;
         }
-        lease_end(&voters, |voter| {
-            if voter == self.id() {
-                return Some(own);
-            }
-            // The leader's own setting bounds the promises of voters that have not applied a lower one yet.
-            let promised = (leases.term == term.0).then(|| leases.until.get(&voter)).flatten();
-            promised.map(|&until| until.min(own))
-        })
+        leases.lease(term, &voters, self.id(), own, now)
     }
 
     /// Whether this node must vote for nobody because it heard from a leader lately, or did before it restarted: its
@@ -103,5 +152,59 @@ impl Core {
             let earlier = heard.and_then(|heard| heard.promised);
             *heard = Some(Contact { at, promised: promise.map(|promise| earlier.unwrap_or(at).max(at + promise)) });
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn each_promise_leaves_time_for_a_fence_by_its_own_length() {
+        let [one, two, three] = [1, 2, 3].map(NodeId);
+        let voters = [BTreeSet::from([one, two, three])];
+        let mut leases = Leases::default();
+        let lease = |leases: &Leases, own, now| {
+            let lease = leases.lease(Term(4), &voters, one, at(own), at(now))?;
+            Some((lease.end.as_millis(), lease.fence_at.as_millis()))
+        };
+        assert_eq!(lease(&leases, 1000, 10_000), None);
+        leases.note(4, two, at(10_000), at(1000));
+        leases.note(4, three, at(10_000), at(1000));
+        assert_eq!(lease(&leases, 1000, 10_000), Some((11_000, 10_750)));
+        // It is raised here, and the voters hear of it one after the other.
+        assert_eq!(lease(&leases, 8000, 10_100), Some((11_000, 10_750)));
+        leases.note(4, two, at(10_200), at(8000));
+        assert_eq!(lease(&leases, 8000, 10_300), Some((18_200, 16_200)));
+        // The other stays away: that changes nothing, nor does an answer that was late.
+        leases.note(4, two, at(10_100), at(1000));
+        assert_eq!(lease(&leases, 8000, 15_000), Some((18_200, 16_200)));
+        // It is lowered here, before anybody else hears of it.
+        assert_eq!(lease(&leases, 400, 15_000), Some((15_400, 15_300)));
+        // Of another term there is none.
+        leases.note(5, three, at(15_000), at(1000));
+        assert_eq!(lease(&leases, 1000, 15_000), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_fence_begins_before_the_end_and_never_later_than_a_quarter_of_the_shortest_promise_before_it(
+            sent in proptest::collection::vec((9000..10_000u64, 300..20_000u64), 4),
+            own in 300..20_000u64,
+        ) {
+            let ids: BTreeSet<NodeId> = (1..=5).map(NodeId).collect();
+            let mut leases = Leases::default();
+            for (id, (sent, length)) in (2..).zip(&sent) {
+                leases.note(4, NodeId(id), at(*sent), at(*length));
+            }
+            let lease = leases.lease(Term(4), &[ids], NodeId(1), at(own), at(10_000)).unwrap();
+            let shortest = sent.iter().map(|(_, length)| *length).min().unwrap().min(own);
+            proptest::prop_assert!(lease.fencing_deadline() >= at(shortest) / 4, "{lease:?}");
+            proptest::prop_assert!(lease.end <= at(10_000 + own), "{lease:?}");
+        }
     }
 }

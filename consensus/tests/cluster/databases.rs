@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use qluster_consensus::clock::Clock;
 use qluster_consensus::database::DatabaseRole;
 use qluster_consensus::model::{EventKind, NodeId, NodeRole, NodeState};
 
 use crate::ONE;
-use crate::harness::{Harness, eventually};
+use crate::harness::{Harness, Kind, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn databases_follow_the_leader_and_what_was_acknowledged_is_kept() {
@@ -56,6 +57,35 @@ async fn a_primary_that_is_cut_off_is_fenced_before_another_is_promoted() {
     cluster.heal();
     let next = cluster.leader().await;
     cluster.following(leader.id, next.id).await;
+}
+
+/// Guards against a fence that begins a quarter of the new time-out before the end of a lease that is shorter than that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_timeout_that_is_raised_far_ends_no_lease() {
+    let cluster = Harness::with_databases(3).await;
+    let leader = cluster.leader().await;
+    cluster.serving(leader.id).await;
+    let node = cluster.node(leader.id);
+    let has_lease = |seconds| {
+        let left = node.lease_end().map(|end| end.saturating_sub(Clock::boottime().now()));
+        left.is_some_and(|left| left > Duration::from_secs(seconds))
+    };
+    cluster.set(serde_json::json!({"node-timeout": "5s"})).await;
+    eventually("the lease is longer", || has_lease(4)).await;
+    // The leader knows it first. Until others do, its lease is what they promised.
+    cluster.lose(&[Kind::Heartbeat]);
+    let raised = serde_json::from_value(serde_json::json!({"node-timeout": "30s"})).unwrap();
+    node.set_config(raised, "test").await.unwrap();
+    for _ in 0..20 {
+        // It looks at what it has to do with each change of its database.
+        cluster.database(leader.id).insert();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(cluster.database(leader.id).serves(), "it was demoted");
+    }
+    cluster.lose(&[]);
+    eventually("the lease is longer still", || has_lease(20)).await;
+    assert!(cluster.database(leader.id).serves(), "it was demoted");
+    assert_eq!(cluster.leader().await, leader);
 }
 
 #[tokio::test(flavor = "multi_thread")]
