@@ -32,6 +32,7 @@ use crate::model::{
 };
 pub use crate::observe::CAUSES;
 use crate::propose::{Reason, propose};
+pub use crate::raft::Lease;
 use crate::raft::{Context, Core, RaftError};
 use crate::random::Random;
 use crate::readonly::{Readonly, ReadonlyChange};
@@ -281,9 +282,14 @@ impl Cluster {
     /// database may serve as the primary. That may be over. None where it does not lead, no majority has promised it
     /// anything yet, or its lead is being handed over.
     pub fn lease_end(&self) -> Option<Instant> {
+        self.lease().map(|lease| lease.end)
+    }
+
+    /// The same, and when the database is fenced before that.
+    pub fn lease(&self) -> Option<Lease> {
         let core = &self.0.core;
         let seat = core.seat();
-        if seat.leader == Some(core.id()) { core.lease_end(seat.term) } else { None }
+        if seat.leader == Some(core.id()) { core.lease(seat.term) } else { None }
     }
 
     /// The map as this node knows it.

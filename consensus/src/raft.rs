@@ -29,6 +29,7 @@ use crate::transport::Transport;
 use crate::types::{Peer, Raft, TypeConfig};
 use crate::version::{Spoken, Version};
 pub(crate) use promises::Contact;
+pub use promises::Lease;
 use promises::Leases;
 
 /// A snapshot is made after so many entries, and as many are kept behind it for nodes that lag a little.

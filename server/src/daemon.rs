@@ -428,8 +428,9 @@ async fn guard(postgres: Arc<Postgres>, cluster: Cluster) {
     let lease = || {
         // It is not told where this node's consensus has stopped, and there is no lease then either.
         let config = cluster.config().unwrap_or_default();
-        let (fencing, node_timeout) = (config.fencing_deadline(), config.node_timeout.get());
-        Lease { end: cluster.lease_end(), fencing, node_timeout }
+        let lease = cluster.lease();
+        let fencing = lease.map_or(config.fencing_deadline(), |lease| lease.fencing_deadline());
+        Lease { end: lease.map(|lease| lease.end), fencing, node_timeout: config.node_timeout.get() }
     };
     guard.run(lease, || postgres.may_lead()).await;
 }

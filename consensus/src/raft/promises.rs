@@ -21,36 +21,26 @@ pub(crate) struct Contact {
     promised: Option<Instant>,
 }
 
-/// That a voter votes for no other for so long after the leader sent what it answered.
-#[derive(Clone, Copy, Debug)]
-struct Promise {
-    until: Instant,
-    length: Duration,
-}
-
-impl Promise {
-    fn new(sent: Instant, length: Duration) -> Self {
-        Self { until: sent + length, length }
-    }
-
-    /// When the fence begins that has to be done by its end.
-    fn fence_at(&self) -> Instant {
-        self.until.saturating_sub(Config::fencing_deadline_of(self.length))
-    }
-}
-
-/// Until when a majority has promised.
+/// Until when a voter, or a majority of them, votes for no other than the leader, and when that begins to fence its
+/// database, to be done by then. Each promise counts by its own length: where node-timeout was raised, a quarter of what
+/// it is now may be more than all of a lease of before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lease {
-    pub(crate) end: Instant,
-    /// When the leader begins to fence its database. Each promise counts by its own length: where node-timeout was
-    /// raised, a quarter of what it is now may be more than all of a lease of before.
-    pub(crate) fence_at: Instant,
+pub struct Lease {
+    /// When it ends.
+    pub end: Instant,
+    /// When the fence begins.
+    pub fence_at: Instant,
 }
 
 impl Lease {
+    /// By the promise of a voter, in its answer to what was sent at `sent`, to vote for no other for `length`.
+    fn promised(sent: Instant, length: Duration) -> Self {
+        let end = sent + length;
+        Self { end, fence_at: end.saturating_sub(Config::fencing_deadline_of(length)) }
+    }
+
     /// How long the fence may take.
-    pub(crate) fn fencing_deadline(&self) -> Duration {
+    pub fn fencing_deadline(&self) -> Duration {
         self.end.saturating_sub(self.fence_at)
     }
 }
@@ -59,7 +49,7 @@ impl Lease {
 #[derive(Default)]
 pub(crate) struct Leases {
     term: u64,
-    promises: BTreeMap<NodeId, Promise>,
+    promises: BTreeMap<NodeId, Lease>,
     /// The newest term that this node has begun to hand over: whoever takes over may be voted for in spite of all
     /// promises, so that term has no lease any more.
     handed_over: Option<u64>,
@@ -74,25 +64,23 @@ impl Leases {
             self.promises.clear();
         }
         if term == self.term {
-            let new = Promise::new(sent, length);
+            let new = Lease::promised(sent, length);
             let known = self.promises.entry(node).or_insert(new);
-            if new.until > known.until {
-                *known = new;
-            }
+            // A shorter promise takes nothing from a longer one that it follows: the fence may still begin as late as it asks.
+            *known = Lease { end: known.end.max(new.end), fence_at: known.fence_at.max(new.fence_at) };
         }
     }
 
     /// The lease of the node `me` as the leader of `term`, whose node-timeout is `own`.
     fn lease(&self, term: Term, voters: &[BTreeSet<NodeId>], me: NodeId, own: Duration, now: Instant) -> Option<Lease> {
-        let mine = Promise::new(now, own);
+        let mine = Lease::promised(now, own);
         let promise = |voter| match voter == me {
             true => Some(mine),
             false => self.promises.get(&voter).copied().filter(|_| self.term == term.0),
         };
         // The leader's own setting bounds the promises of voters that have not applied a lower one yet.
-        let end = lease_end(voters, |voter| promise(voter).map(|promise| promise.until.min(mine.until)))?;
-        let fence_at =
-            lease_end(voters, |voter| promise(voter).map(|promise| promise.fence_at().min(mine.fence_at())))?;
+        let end = lease_end(voters, |voter| promise(voter).map(|promise| promise.end.min(mine.end)))?;
+        let fence_at = lease_end(voters, |voter| promise(voter).map(|promise| promise.fence_at.min(mine.fence_at)))?;
         Some(Lease { end, fence_at })
     }
 }
@@ -185,6 +173,12 @@ mod tests {
         assert_eq!(lease(&leases, 8000, 15_000), Some((18_200, 16_200)));
         // It is lowered here, before anybody else hears of it.
         assert_eq!(lease(&leases, 400, 15_000), Some((15_400, 15_300)));
+        // From then on they are heard as often as the lower one asks for, and the fence is never due.
+        for now in (15_000..20_000).step_by(100) {
+            leases.note(4, two, at(now - 10), at(400));
+            let (end, fence_at) = lease(&leases, 400, now).unwrap();
+            assert!(end <= u128::from(now) + 400 && fence_at > u128::from(now), "{end} {fence_at} at {now}");
+        }
         // Of another term there is none.
         leases.note(5, three, at(15_000), at(1000));
         assert_eq!(lease(&leases, 1000, 15_000), None);

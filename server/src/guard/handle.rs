@@ -183,8 +183,9 @@ impl Guard {
                 match told {
                     _ if !serves => std::future::pending().await,
                     Frame::Rest => tokio::time::sleep(FIRST).await,
-                    // It knows of a deadline that is less than half a fence old, so the agent's own fence comes first.
-                    Frame::Serve(_) => tokio::time::sleep(lease.node_timeout / 8).await,
+                    // It knows of a deadline that is less than half a fence old, so the agent's own fence comes first:
+                    // half of what was told, which may be of a lease of before node-timeout was raised.
+                    Frame::Serve(serve) => tokio::time::sleep(serve.fencing / 2).await,
                 }
             };
             tokio::select! {
@@ -231,7 +232,10 @@ fn news(serves: bool, lease: &Lease, ask: u64, told: Frame, now: Instant) -> Opt
         (Frame::Rest, Some(end)) => Some(serve(end)),
         (Frame::Serve(before), Some(end)) => (before.until != end || before.ask != ask).then(|| serve(end)),
         // It was handed over, or lost: somebody else may be elected before the end that was told. The agent fences now.
-        (Frame::Serve(before), None) => (now + fencing < before.until).then(|| serve(now + fencing)),
+        (Frame::Serve(before), None) => {
+            let until = now + fencing.min(before.fencing);
+            (until < before.until).then(|| serve(until))
+        }
     }
 }
 
