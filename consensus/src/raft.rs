@@ -54,6 +54,10 @@ struct Shared {
     rebuilds: tokio::sync::Mutex<()>,
     started: Instant,
     led_before: bool,
+    /// For how long this node may have promised a leader, before it was started, to vote for no other.
+    promised_before: Duration,
+    /// The same of now, as it is in the store.
+    promised: tokio::sync::Mutex<Duration>,
     heard: watch::Sender<Option<Contact>>,
     observers: Observers,
     /// The newest term whose leader told this node that it hands over; 0 before the first.
@@ -146,6 +150,13 @@ impl Core {
             source: error.into(),
         })?;
         let led_before = vote.is_some_and(|vote| vote.is_committed() && vote.leader_id().voted_for == context.id);
+        let promised = store.promised().map_err(|error| RaftError::Failed {
+            node: context.id,
+            attempted: "reading for how long it has promised",
+            source: error.into(),
+        })?;
+        let usual = Config::default().node_timeout.get();
+        let promised_before = promised.unwrap_or(config.node_timeout.get().max(usual));
         // It does not restore itself as the leader that it was: what it had sent to others may not have been on its own
         // disk, and would be written a second time, otherwise, in the same term.
         let raft = build(&context, &store, &machine, &config, false).await?;
@@ -160,6 +171,8 @@ impl Core {
             rebuilds: Default::default(),
             started,
             led_before,
+            promised_before,
+            promised: tokio::sync::Mutex::new(promised.unwrap_or(usual)),
             heard: watch::Sender::new(None),
             observers: Observers::default(),
             handed_over: AtomicU64::new(0),

@@ -10,6 +10,7 @@
 //! | | `identity` | [`Identity`]: which node of which cluster this is; set once, replaced by `recover` only |
 //! | | `duty` | [`Duty`]: the promise to recruiters, the history of the database's WAL, and a repair under way |
 //! | | `removed` | `bool`: this node noticed that it was removed from its cluster |
+//! | | `promised` | `Duration`: for how long this node may have promised a leader to vote for no other; see [`Store::promised`] |
 //! | | `vote` | openraft's vote |
 //! | | `committed` | the newest log id known to be committed; may lag |
 //! | | `purged` | the log id up to which the log was removed, inclusive |
@@ -214,6 +215,17 @@ impl Store {
     /// Notes, durably, whether this node was removed from its cluster.
     pub fn set_removed(&self, removed: bool) -> Result<(), StoreError> {
         self.set(Change::fact(Fact::Removed, &removed)?)
+    }
+
+    /// For how long at most this node promised a leader to vote for no other, before it was started; none where that was
+    /// never longer than the default of node-timeout.
+    pub fn promised(&self) -> Result<Option<Duration>, StoreError> {
+        self.writer.disk()?.fact(Fact::Promised)
+    }
+
+    /// Replaces that, durably.
+    pub(crate) async fn save_promised(&self, length: Duration) -> Result<(), StoreError> {
+        self.write(Change::fact(Fact::Promised, &length)?).await
     }
 
     /// The newest snapshot.

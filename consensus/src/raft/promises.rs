@@ -11,6 +11,7 @@ use crate::clock::Instant;
 use crate::durability::lease_end;
 use crate::model::{Config, NodeId, Term};
 use crate::sabotage::{self, Sabotage};
+use crate::store::StoreError;
 
 /// The last time that this node heard from a leader that it follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,20 +127,41 @@ impl Core {
     /// Whether this node must vote for nobody because it heard from a leader lately, or did before it restarted: its
     /// promise outlives it.
     pub(crate) fn promised_to_a_leader(&self) -> bool {
-        let timeout = self.config().node_timeout.get();
         let now = self.clock().now();
         let heard = *self.0.heard.borrow();
         heard.and_then(|heard| heard.promised).is_some_and(|until| now < until)
-            || (now < self.0.started + timeout && self.seat().leader.is_some_and(|leader| leader != self.id()))
+            || (now < self.0.started + self.0.promised_before
+                && self.seat().leader.is_some_and(|leader| leader != self.id()))
+    }
+
+    /// Promises a leader that was heard just now to vote for no other for `length`. The promise outlives this process, and
+    /// the setting that it goes by may not: it may be in the log alone, or be lowered after it. So the longest that may
+    /// still hold is in the store, before it is given and until it is over.
+    pub(super) async fn promise(&self, length: Duration) -> Result<(), StoreError> {
+        let mut stored = self.0.promised.lock().await;
+        if length > *stored {
+            self.0.store.save_promised(length).await?;
+            *stored = length;
+        }
+        let contact = self.note_contact(Some(length));
+        let longest = contact.promised.max(Some(self.0.started + self.0.promised_before));
+        if length < *stored && longest == Some(contact.at + length) {
+            self.0.store.save_promised(length).await?;
+            *stored = length;
+        }
+        Ok(())
     }
 
     /// Notes that a leader was heard, and promised to vote for no other for so long.
-    pub(super) fn note_contact(&self, promise: Option<Duration>) {
+    pub(super) fn note_contact(&self, promise: Option<Duration>) -> Contact {
         let at = self.clock().now();
+        let mut contact = Contact { at, promised: None };
         self.0.heard.send_modify(|heard| {
             let earlier = heard.and_then(|heard| heard.promised);
-            *heard = Some(Contact { at, promised: promise.map(|promise| earlier.unwrap_or(at).max(at + promise)) });
+            contact.promised = promise.map(|promise| earlier.unwrap_or(at).max(at + promise));
+            *heard = Some(contact);
         });
+        contact
     }
 }
 

@@ -28,8 +28,10 @@ impl Core {
         match self.raft().append_entries(request).await {
             Ok(response) => {
                 let node_timeout = self.config().node_timeout;
-                if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
-                    self.note_contact(Some(node_timeout.get()));
+                if !matches!(response, AppendEntriesResponse::HigherVote(_))
+                    && let Err(error) = self.promise(node_timeout.get()).await
+                {
+                    return failed(error);
                 }
                 PeerResponse::Append { response, node_timeout }
             }

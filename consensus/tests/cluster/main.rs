@@ -10,6 +10,7 @@ mod versions;
 use std::time::Duration;
 
 use harness::{Harness, Kind, eventually};
+use qluster_consensus::clock::Clock;
 use qluster_consensus::cluster::ClusterError;
 use qluster_consensus::model::{ConfigUpdate, EventKind, LogIndex, NodeId, NodeRole, NodeState};
 use qluster_consensus::transport::{PeerRequest, PeerResponse, SnapshotChunk};
@@ -51,6 +52,35 @@ async fn an_agent_that_restarts_within_its_lease_is_elected_again_at_once() {
     let again = cluster.leader().await;
     assert!(again.id == leader.id && again.term > leader.term, "{again:?} after {leader:?}");
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+/// Its promise is longer than the setting that it finds when it starts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_that_restarts_keeps_what_it_promised_before_node_timeout_was_lowered() {
+    let mut cluster = Harness::without_databases(3).await;
+    let usual = cluster.node(ONE).config().unwrap().node_timeout;
+    cluster.set(serde_json::json!({"node-timeout": "6s"})).await;
+    let leader = cluster.leader().await;
+    eventually("the lease is longer", || {
+        let left = cluster.node(leader.id).lease_end().map(|end| end.saturating_sub(Clock::boottime().now()));
+        left.is_some_and(|left| left > Duration::from_secs(5))
+    })
+    .await;
+    cluster.set(serde_json::json!({"node-timeout": usual})).await;
+    let others: Vec<_> = (1..=3).map(NodeId).filter(|id| *id != leader.id).collect();
+    for id in &others {
+        cluster.kill(*id).await;
+    }
+    cluster.isolate(leader.id);
+    for id in &others {
+        cluster.restart(*id).await;
+    }
+    eventually("another leads", || {
+        let lead: Vec<_> = (1..=3).map(NodeId).filter(|id| cluster.node(*id).is_leader().is_ok()).collect();
+        assert!(lead.len() <= 1, "two lead at once: {lead:?}");
+        lead.iter().any(|id| *id != leader.id)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
