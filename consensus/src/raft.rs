@@ -30,7 +30,7 @@ use crate::types::{Peer, Raft, TypeConfig};
 use crate::version::{Spoken, Version};
 pub(crate) use promises::Contact;
 pub use promises::Lease;
-use promises::Leases;
+use promises::{Before, Leases};
 
 /// A snapshot is made after so many entries, and as many are kept behind it for nodes that lag a little.
 const LOGS_PER_SNAPSHOT: u64 = 1000;
@@ -54,9 +54,8 @@ struct Shared {
     rebuilds: tokio::sync::Mutex<()>,
     started: Instant,
     led_before: bool,
-    /// For how long this node may have promised a leader, before it was started, to vote for no other.
-    promised_before: Duration,
-    /// The same of now, as it is in the store.
+    before: Option<Before>,
+    /// For how long this node may have promised a leader to vote for no other, as it is in the store.
     promised: tokio::sync::Mutex<Duration>,
     heard: watch::Sender<Option<Contact>>,
     observers: Observers,
@@ -156,11 +155,11 @@ impl Core {
             source: error.into(),
         })?;
         let usual = Config::default().node_timeout.get();
-        let promised_before = promised.unwrap_or(config.node_timeout.get().max(usual));
+        let length = promised.unwrap_or(config.node_timeout.get().max(usual));
         // It does not restore itself as the leader that it was: what it had sent to others may not have been on its own
         // disk, and would be written a second time, otherwise, in the same term.
         let raft = build(&context, &store, &machine, &config, false).await?;
-        let started = context.clock.now();
+        let (started, me) = (context.clock.now(), context.id);
         Ok(Self(Arc::new(Shared {
             store,
             machine,
@@ -171,7 +170,7 @@ impl Core {
             rebuilds: Default::default(),
             started,
             led_before,
-            promised_before,
+            before: vote.and_then(|vote| Before::new(vote, me, started + length)),
             promised: tokio::sync::Mutex::new(promised.unwrap_or(usual)),
             heard: watch::Sender::new(None),
             observers: Observers::default(),

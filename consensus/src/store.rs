@@ -223,9 +223,20 @@ impl Store {
         self.writer.disk()?.fact(Fact::Promised)
     }
 
-    /// Replaces that, durably.
-    pub(crate) async fn save_promised(&self, length: Duration) -> Result<(), StoreError> {
+    /// Replaces that, durably, before a longer promise is given.
+    pub(crate) async fn raise_promised(&self, length: Duration) -> Result<(), StoreError> {
         self.write(Change::fact(Fact::Promised, &length)?).await
+    }
+
+    /// Replaces that once a longer promise is over, which nobody waits for: without it, this node waits longer than it
+    /// has to when it starts.
+    pub(crate) fn lower_promised(&self, length: Duration) -> Result<(), StoreError> {
+        {
+            let _order = lock(&self.writer.shared.log);
+            self.writer.enqueue(Change::fact(Fact::Promised, &length)?, Done::Nobody)?;
+        }
+        self.writer.in_line();
+        Ok(())
     }
 
     /// The newest snapshot.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::watch;
 
 use super::{Core, lock};
@@ -12,6 +13,7 @@ use crate::durability::lease_end;
 use crate::model::{Config, NodeId, Term};
 use crate::sabotage::{self, Sabotage};
 use crate::store::StoreError;
+use crate::types::Vote;
 
 /// The last time that this node heard from a leader that it follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,27 @@ pub(crate) struct Contact {
     /// Until when this node votes for no other, as it has told the leader: a shorter node time-out that is set later
     /// does not shorten it. None where the leader hands its lead over.
     promised: Option<Instant>,
+}
+
+/// What this node may have promised before it was started: to vote for no other than the leader of its vote of then.
+pub(super) struct Before {
+    vote: Vote,
+    until: Instant,
+}
+
+impl Before {
+    /// None where it has voted for itself: it has promised nobody else anything since.
+    pub(super) fn new(vote: Vote, me: NodeId, until: Instant) -> Option<Self> {
+        (vote.leader_id().voted_for != me).then_some(Self { vote, until })
+    }
+
+    /// Until when it holds, if it does by `own`, the vote of now. It does not where another was voted for: the leader let
+    /// it go, or it was over. Nor where somebody leads a later term: one of those who voted for that had promised the same.
+    fn until(&self, own: &Vote) -> Option<Instant> {
+        let (then, now) = (self.vote.leader_id(), own.leader_id());
+        let over = own.is_committed() && now.term > then.term;
+        (now.voted_for == then.voted_for && !over).then_some(self.until)
+    }
 }
 
 /// Until when a voter, or a majority of them, votes for no other than the leader, and when that begins to fence its
@@ -127,11 +150,14 @@ impl Core {
     /// Whether this node must vote for nobody because it heard from a leader lately, or did before it restarted: its
     /// promise outlives it.
     pub(crate) fn promised_to_a_leader(&self) -> bool {
-        let now = self.clock().now();
-        let heard = *self.0.heard.borrow();
-        heard.and_then(|heard| heard.promised).is_some_and(|until| now < until)
-            || (now < self.0.started + self.0.promised_before
-                && self.seat().leader.is_some_and(|leader| leader != self.id()))
+        let heard = self.0.heard.borrow().and_then(|heard| heard.promised);
+        heard.max(self.promised_before()) > Some(self.clock().now())
+    }
+
+    /// Until when a promise holds that this node gave before it was started.
+    fn promised_before(&self) -> Option<Instant> {
+        let own = self.raft().server_metrics().borrow_watched().vote;
+        self.0.before.as_ref().and_then(|before| before.until(&own))
     }
 
     /// Promises a leader that was heard just now to vote for no other for `length`. The promise outlives this process, and
@@ -140,14 +166,14 @@ impl Core {
     pub(super) async fn promise(&self, length: Duration) -> Result<(), StoreError> {
         let mut stored = self.0.promised.lock().await;
         if length > *stored {
-            self.0.store.save_promised(length).await?;
+            self.0.store.raise_promised(length).await?;
             *stored = length;
         }
         let contact = self.note_contact(Some(length));
-        let longest = contact.promised.max(Some(self.0.started + self.0.promised_before));
+        let longest = contact.promised.max(self.promised_before());
         if length < *stored && longest == Some(contact.at + length) {
-            self.0.store.save_promised(length).await?;
             *stored = length;
+            self.0.store.lower_promised(length)?;
         }
         Ok(())
     }
@@ -171,6 +197,28 @@ mod tests {
 
     fn at(millis: u64) -> Duration {
         Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_promise_of_before_holds_until_it_was_let_go_or_another_leads() {
+        let [one, two, three] = [1, 2, 3].map(NodeId);
+        let vote =
+            |term, node, committed| if committed { Vote::new_committed(term, node) } else { Vote::new(term, node) };
+        assert!(Before::new(vote(4, one, true), one, at(9)).is_none());
+        for committed in [true, false] {
+            let before = Before::new(vote(4, two, committed), one, at(9)).unwrap();
+            for (own, holds) in [
+                (vote(4, two, committed), true),
+                (vote(4, two, true), true),
+                // Its leader has restarted, and was voted for again; and leads again.
+                (vote(5, two, false), true),
+                (vote(5, two, true), false),
+                (vote(5, three, false), false),
+                (vote(5, three, true), false),
+            ] {
+                assert_eq!(before.until(&own).is_some(), holds, "{own}");
+            }
+        }
     }
 
     #[test]
