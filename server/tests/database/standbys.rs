@@ -334,13 +334,14 @@ async fn a_standby_whose_wal_is_gone_at_the_primary_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_that_does_not_stream_for_another_reason_says_what_postgresql_does() {
     let ground = Ground::new();
-    let (one, promotion) = Node::primary(&ground, 1, 1).await;
+    let (mut one, promotion) = Node::primary(&ground, 1, 1).await;
     one.execute("CREATE TABLE t (id bigint)").await;
     let two = Node::new(&ground, 2).await.watched();
     two.copy_from(one.as_primary(1, promotion)).await.unwrap();
     assert_eq!(two.streaming().await.hindrance, None);
 
-    // Sessions are let in, the receiver is not.
+    // Sessions are let in, the receiver is not. An agent would mend that.
+    one.run.take().unwrap().abort();
     let rules: String = one.connect().await.query_one("SHOW hba_file", &[]).await.unwrap().get(0);
     let before = std::fs::read_to_string(&rules).unwrap();
     std::fs::write(&rules, format!("host replication all all reject\n{before}")).unwrap();
