@@ -218,7 +218,7 @@ impl Store {
     }
 
     /// For how long at most this node promised a leader to vote for no other, before it was started; none where that was
-    /// never longer than the default of node-timeout.
+    /// never longer than the default of node-timeout, or the store is of a program that did not keep it.
     pub fn promised(&self) -> Result<Option<Duration>, StoreError> {
         self.writer.disk()?.fact(Fact::Promised)
     }

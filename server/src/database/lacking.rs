@@ -1,6 +1,7 @@
 //! Whether a standby's primary still has the WAL that the standby needs.
 //!
-//! A standby that was away for longer than WAL is kept for it tries in vain for ever, and says so in its log alone.
+//! A standby that was away for longer than WAL is kept for it tries in vain for ever, and says so in its log alone. So does
+//! one that is refused for another reason, which is told as the log has it.
 
 use std::time::{Duration, Instant};
 
