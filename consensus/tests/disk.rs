@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use qluster_consensus::clock::Clock;
-use qluster_consensus::cluster::{Cluster, ClusterError, Parts};
+use qluster_consensus::env::clock::Clock;
+use qluster_consensus::env::random::Random;
 use qluster_consensus::model::{ConfigUpdate, Node, NodeId, NodeRole, NodeState, Port};
-use qluster_consensus::random::Random;
-use qluster_consensus::store::Store;
-use qluster_consensus::transport::{PeerRequest, PeerResponse, Transport, TransportError};
-use qluster_consensus::version::{Spoken, Versions};
+use qluster_consensus::node::cluster::{Cluster, ClusterError, Parts};
+use qluster_consensus::protocol::version::{Spoken, Versions};
+use qluster_consensus::raft::store::Store;
+use qluster_consensus::raft::transport::{PeerRequest, PeerResponse, Transport, TransportError};
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
 

@@ -18,8 +18,8 @@ use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage, RaftLogStorage
 use openraft::type_config::TypeConfigExt;
 use openraft::vote::RaftLeaderId;
 use qluster_consensus::model::{Lsn, NodeId, Term, WalHistory, WalStart};
-use qluster_consensus::store::{Duty, Identity, Repair, Store, StoreError};
-use qluster_consensus::types::TypeConfig;
+use qluster_consensus::raft::store::{Duty, Identity, Repair, Store, StoreError};
+use qluster_consensus::raft::types::TypeConfig;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use redb::{Database, TableDefinition};

@@ -12,8 +12,8 @@
 
 use dropshot::{ApiDescription, ApiDescriptionRegisterError, ApiEndpoint, ApiEndpointVersions};
 use http::Method;
-use qluster_consensus::cluster::{Cluster, ClusterError};
 use qluster_consensus::model::{Bytes, DatabaseRole, ErrorCode, Leader, Node, NodeDatabase, NodeState, NodeStatus};
+use qluster_consensus::node::cluster::{Cluster, ClusterError};
 
 use crate::api::QlusterApi;
 use crate::handlers::{Api, Shared};

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use dropshot::{ConfigDropshot, ConfigTls, HandlerTaskMode, HttpServer, ServerBuilder};
-use qluster_consensus::clock::Clock;
-use qluster_consensus::cluster::{Cluster, Parts, StartError, known_member};
-use qluster_consensus::database::Database;
+use qluster_consensus::env::clock::Clock;
+use qluster_consensus::env::random::Random;
 use qluster_consensus::model::{Node, NodeId, NodeRole, NodeState};
-use qluster_consensus::random::Random;
-use qluster_consensus::store::{Identity, Store, StoreError};
-use qluster_consensus::version::{Spoken, Versions};
+use qluster_consensus::node::cluster::{Cluster, Parts, StartError, known_member};
+use qluster_consensus::protocol::database::Database;
+use qluster_consensus::protocol::version::{Spoken, Versions};
+use qluster_consensus::raft::store::{Identity, Store, StoreError};
 use slog::Drain;
 use uuid::Uuid;
 

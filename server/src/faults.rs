@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use qluster_consensus::database::{
+use qluster_consensus::model::{Lsn, NodeId};
+use qluster_consensus::protocol::database::{
     Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary, Promotion, SyncRule,
 };
-use qluster_consensus::model::{Lsn, NodeId};
-use qluster_consensus::version::{Version, Versions};
+use qluster_consensus::protocol::version::{Version, Versions};
 use tokio::sync::watch;
 
 use crate::database::Postgres;

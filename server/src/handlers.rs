@@ -7,12 +7,12 @@ use dropshot::{
     Body, Header, HttpResponseOk, Path, Query, RequestContext, WebsocketChannelResult, WebsocketConnection,
 };
 use http::Response;
-use qluster_consensus::cluster::{Cluster, ClusterError};
 use qluster_consensus::model::{
     Bytes, ClusterInfo, ClusterMap, ClusterStatus, Config, ConfigUpdate, Error, ErrorCode, Event, Leader, Node,
     NodeStatus, Port,
 };
-use qluster_consensus::version::Spoken;
+use qluster_consensus::node::cluster::{Cluster, ClusterError};
+use qluster_consensus::protocol::version::Spoken;
 use tracing::Instrument;
 
 use crate::api::{
@@ -303,7 +303,7 @@ impl QlusterApi for Api {
             Some(cluster) => cluster.serve(from, request),
             None => {
                 let reason = "this node is not part of a cluster";
-                Box::pin(std::future::ready(qluster_consensus::transport::PeerResponse::Failed(reason.into())))
+                Box::pin(std::future::ready(qluster_consensus::raft::transport::PeerResponse::Failed(reason.into())))
             }
         };
         peer::accept(upgraded, remote, identity, versions, security, serve, log).await

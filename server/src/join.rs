@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use qluster_consensus::cluster::Cluster;
-use qluster_consensus::database::{Database, DatabaseRole};
 use qluster_consensus::model::{ClusterInfo, Error, ErrorCode, Leader, Node, NodeRole, Port};
-use qluster_consensus::store::Identity;
+use qluster_consensus::node::cluster::Cluster;
+use qluster_consensus::protocol::database::{Database, DatabaseRole};
+use qluster_consensus::raft::store::Identity;
 use reqwest::{Method, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use qluster_consensus::recover::{RecoverError, Survivor};
-use qluster_consensus::store::{Store, StoreError};
+use qluster_consensus::node::recover::{RecoverError, Survivor};
+use qluster_consensus::raft::store::{Store, StoreError};
 
 use crate::config::Settings;
 use crate::known::is_managed;

@@ -16,8 +16,8 @@
 //! | 531 | `unavailable` | yes, elsewhere |
 
 use dropshot::{ErrorStatusCode, HttpError, HttpResponseError};
-use qluster_consensus::cluster::ClusterError;
 use qluster_consensus::model::{Error, ErrorCode, Leader};
+use qluster_consensus::node::cluster::ClusterError;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 

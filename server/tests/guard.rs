@@ -9,8 +9,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use qluster_consensus::database::{Database, DatabaseRole, SyncRule};
 use qluster_consensus::model::{Config, Leader, NodeId, Port};
+use qluster_consensus::protocol::database::{Database, DatabaseRole, SyncRule};
 use qluster_server::database::{DatabaseConfig, Postgres};
 use rustix::process::Signal;
 use serde_json::json;

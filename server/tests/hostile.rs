@@ -10,7 +10,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use qluster_consensus::model::{Leader, NodeId};
-use qluster_consensus::version::{Version, Versions};
+use qluster_consensus::protocol::version::{Version, Versions};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use support::raw::{answer, connect, eventually, exchange, head};

@@ -20,7 +20,7 @@ fn log(node: &Daemon) -> Vec<Value> {
 fn roles(node: &Daemon) -> Vec<(String, String)> {
     let field = |line: &Value, name: &str| line["fields"][name].as_str().unwrap_or_default().to_owned();
     let lines = log(node);
-    let of_role = lines.iter().filter(|line| line["target"] == "qluster_consensus::cluster::role");
+    let of_role = lines.iter().filter(|line| line["target"] == "qluster_consensus::node::cluster::role");
     of_role.map(|line| (field(line, "message"), field(line, "why"))).collect()
 }
 
@@ -123,6 +123,6 @@ async fn nothing_is_logged_while_nothing_happens() {
     let news = nodes.iter().zip(before).flat_map(|(node, before)| log(node).split_off(before));
     let news: Vec<Value> = news.collect();
     // On a machine that is overloaded, somebody may lead after all who did not before.
-    let happened = news.iter().any(|line| line["target"] == "qluster_consensus::cluster::role");
+    let happened = news.iter().any(|line| line["target"] == "qluster_consensus::node::cluster::role");
     assert!(happened || news.is_empty(), "{news:?}");
 }

@@ -11,9 +11,9 @@ use dropshot::{RequestContext, ServerBuilder, WebsocketChannelResult, WebsocketC
 use futures::future::{BoxFuture, join_all};
 use futures::{FutureExt, SinkExt, StreamExt};
 use qluster_consensus::model::{NodeId, Term};
-use qluster_consensus::store::Identity;
-use qluster_consensus::transport::{PeerRequest, PeerResponse, Transport, TransportError};
-use qluster_consensus::version::{Spoken, Version, Versions};
+use qluster_consensus::protocol::version::{Spoken, Version, Versions};
+use qluster_consensus::raft::store::Identity;
+use qluster_consensus::raft::transport::{PeerRequest, PeerResponse, Transport, TransportError};
 use qluster_server::peer::{PeerLog, WebSocketTransport, accept};
 use qluster_server::security::{Security, SecuritySettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -289,10 +289,10 @@ async fn what_is_too_large_is_not_sent_and_breaks_nothing() {
     assert_eq!(server.notes(), ["node 1 at 127.0.0.1 connected"]);
 }
 
-fn report() -> qluster_consensus::transport::NodeReport {
-    use qluster_consensus::database::{DatabaseRole, DatabaseStatus};
+fn report() -> qluster_consensus::raft::transport::NodeReport {
+    use qluster_consensus::protocol::database::{DatabaseRole, DatabaseStatus};
     let database = Some(DatabaseStatus::unknown(DatabaseRole::Standby));
-    qluster_consensus::transport::NodeReport {
+    qluster_consensus::raft::transport::NodeReport {
         node: ME,
         applied: qluster_consensus::model::LogIndex(3),
         sees: [THEM].into(),

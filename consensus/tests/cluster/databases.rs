@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use qluster_consensus::clock::Clock;
-use qluster_consensus::database::DatabaseRole;
+use qluster_consensus::env::clock::Clock;
 use qluster_consensus::model::{EventKind, NodeId, NodeRole, NodeState};
+use qluster_consensus::protocol::database::DatabaseRole;
 
 use crate::ONE;
 use crate::harness::{Harness, Kind, eventually};

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use qluster_consensus::clock::Clock;
-use qluster_consensus::cluster::{Cluster, Parts, StartError};
-use qluster_consensus::database::Database;
+use qluster_consensus::env::clock::Clock;
+use qluster_consensus::env::random::Random;
 use qluster_consensus::model::{ConfigUpdate, Leader, Node, NodeId, NodeRole, NodeState, Port};
-use qluster_consensus::random::Random;
-use qluster_consensus::store::{Identity, Store};
-use qluster_consensus::transport::{PeerRequest, PeerResponse, Transport, TransportError};
-use qluster_consensus::version::{Spoken, Versions};
+use qluster_consensus::node::cluster::{Cluster, Parts, StartError};
+use qluster_consensus::protocol::database::Database;
+use qluster_consensus::protocol::version::{Spoken, Versions};
+use qluster_consensus::raft::store::{Identity, Store};
+use qluster_consensus::raft::transport::{PeerRequest, PeerResponse, Transport, TransportError};
 
 use crate::model::{Databases, ModelDatabase};
 

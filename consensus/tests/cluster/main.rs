@@ -10,11 +10,11 @@ mod versions;
 use std::time::Duration;
 
 use harness::{Harness, Kind, eventually};
-use qluster_consensus::clock::Clock;
-use qluster_consensus::cluster::ClusterError;
+use qluster_consensus::env::clock::Clock;
 use qluster_consensus::model::{ConfigUpdate, EventKind, LogIndex, NodeId, NodeRole, NodeState};
-use qluster_consensus::transport::{PeerRequest, PeerResponse, SnapshotChunk};
-use qluster_consensus::types::TypeConfig;
+use qluster_consensus::node::cluster::ClusterError;
+use qluster_consensus::raft::transport::{PeerRequest, PeerResponse, SnapshotChunk};
+use qluster_consensus::raft::types::TypeConfig;
 use uuid::Uuid;
 
 const ONE: NodeId = NodeId(1);

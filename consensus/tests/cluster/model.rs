@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use qluster_consensus::database::{
+use qluster_consensus::model::{Lsn, NodeId};
+use qluster_consensus::protocol::database::{
     Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary, Promotion, SyncRule,
 };
-use qluster_consensus::model::{Lsn, NodeId};
 use tokio::sync::watch;
 
 /// All databases: standbys copy from primaries here.

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use qluster_consensus::cluster::StartError;
 use qluster_consensus::model::{EventKind, NodeId, NodeState};
-use qluster_consensus::store::StoreError;
-use qluster_consensus::version::{Version, Versions};
+use qluster_consensus::node::cluster::StartError;
+use qluster_consensus::protocol::version::{Version, Versions};
+use qluster_consensus::raft::store::StoreError;
 
 use crate::harness::{Harness, PATIENCE, eventually};
 

@@ -8,12 +8,12 @@ use futures::FutureExt;
 use openraft::EntryPayload;
 use openraft::raft::AppendEntriesRequest;
 use openraft::storage::RaftLogReader;
-use qluster_consensus::cluster::Cluster;
-use qluster_consensus::command::Change;
 use qluster_consensus::model::{NodeId, NodeRole, Term};
-use qluster_consensus::simulation::Inside;
-use qluster_consensus::store::Store;
-use qluster_consensus::types::TypeConfig;
+use qluster_consensus::node::cluster::Cluster;
+use qluster_consensus::node::inside::Inside;
+use qluster_consensus::protocol::command::Change;
+use qluster_consensus::raft::store::Store;
+use qluster_consensus::raft::types::TypeConfig;
 
 use crate::database::Db;
 

@@ -4,9 +4,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use qluster_consensus::cluster::{Cluster, ClusterError};
-use qluster_consensus::database::DatabaseRole;
 use qluster_consensus::model::{ConfigUpdate, Node, NodeId, NodeRole, NodeState};
+use qluster_consensus::node::cluster::{Cluster, ClusterError};
+use qluster_consensus::protocol::database::DatabaseRole;
 use rand::Rng;
 use stateright::semantics::register::{Register, RegisterOp, RegisterRet};
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester};

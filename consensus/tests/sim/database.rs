@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use qluster_consensus::database::{DatabaseRole, DatabaseStatus, SyncRule, standby_name};
 use qluster_consensus::model::{Lsn, NodeId, Term};
+use qluster_consensus::protocol::database::{DatabaseRole, DatabaseStatus, SyncRule, standby_name};
 use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::sync::watch;

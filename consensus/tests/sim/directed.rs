@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use qluster_consensus::clock::Clock;
-use qluster_consensus::database::{
+use qluster_consensus::env::clock::Clock;
+use qluster_consensus::model::{Lsn, NodeId};
+use qluster_consensus::protocol::database::{
     Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary, Promotion, SyncRule,
 };
-use qluster_consensus::model::{Lsn, NodeId};
 use rand::Rng;
 use tokio::sync::watch;
 

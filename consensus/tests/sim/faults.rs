@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use qluster_consensus::database::DatabaseRole;
 use qluster_consensus::model::NodeId;
+use qluster_consensus::protocol::database::DatabaseRole;
 use rand::Rng;
 use rand::rngs::StdRng;
 

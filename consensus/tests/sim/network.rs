@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use qluster_consensus::clock::Clock;
+use qluster_consensus::env::clock::Clock;
 use qluster_consensus::model::NodeId;
-use qluster_consensus::transport::{PeerRequest, PeerResponse, Transport, TransportError};
+use qluster_consensus::raft::transport::{PeerRequest, PeerResponse, Transport, TransportError};
 use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::sync::oneshot;

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
-use qluster_consensus::clock::Clock;
-use qluster_consensus::cluster::{Cluster, Parts};
-use qluster_consensus::database::Database;
+use qluster_consensus::env::clock::Clock;
+use qluster_consensus::env::random::Random;
 use qluster_consensus::model::{Node, NodeId, NodeRole};
-use qluster_consensus::random::Random;
-use qluster_consensus::store::{Identity, Store};
-use qluster_consensus::version::{Spoken, Versions};
+use qluster_consensus::node::cluster::{Cluster, Parts};
+use qluster_consensus::protocol::database::Database;
+use qluster_consensus::protocol::version::{Spoken, Versions};
+use qluster_consensus::raft::store::{Identity, Store};
 use rand::Rng;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{self, UnboundedSender};
@@ -27,7 +27,7 @@ use crate::world::{Shared, lock};
 pub struct Delivery {
     pub from: NodeId,
     pub ticket: u64,
-    pub request: qluster_consensus::transport::PeerRequest,
+    pub request: qluster_consensus::raft::transport::PeerRequest,
 }
 
 /// A node of the simulation. Its machine stays, while agents come and go.
@@ -163,7 +163,7 @@ impl SimNode {
                     };
                     let mut world = lock(&shared);
                     let world = &mut *world;
-                    if let qluster_consensus::transport::PeerResponse::Vote(vote) = &answer
+                    if let qluster_consensus::raft::transport::PeerResponse::Vote(vote) = &answer
                         && vote.vote_granted
                     {
                         if knows {

@@ -6,8 +6,8 @@ mod scenes;
 
 use std::time::Duration;
 
-use qluster_consensus::database::DatabaseRole;
 use qluster_consensus::model::{NodeId, NodeRole, Term};
+use qluster_consensus::protocol::database::DatabaseRole;
 use rand::Rng;
 
 use crate::clients::Order;

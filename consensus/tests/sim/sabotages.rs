@@ -1,6 +1,6 @@
 //! The simulation finds what is broken on purpose.
 
-use qluster_consensus::sabotage::Sabotage;
+use qluster_consensus::env::sabotage::Sabotage;
 
 use crate::check::Invariant;
 use crate::seeds::{report, search};

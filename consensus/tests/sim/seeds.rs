@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use qluster_consensus::sabotage::Sabotage;
+use qluster_consensus::env::sabotage::Sabotage;
 
 use crate::watch_panics;
 use crate::world::{Outcome, lock, run};

@@ -6,11 +6,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use qluster_consensus::cluster::Cluster;
-use qluster_consensus::database::DatabaseRole;
+use qluster_consensus::env::sabotage::{self, Sabotage};
 use qluster_consensus::model::{Node, NodeId, NodeRole, NodeState, Port};
-use qluster_consensus::sabotage::{self, Sabotage};
-use qluster_consensus::transport::TransportError;
+use qluster_consensus::node::cluster::Cluster;
+use qluster_consensus::protocol::database::DatabaseRole;
+use qluster_consensus::raft::transport::TransportError;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -73,7 +73,7 @@ pub struct Outcome {
 /// Runs the history of a seed, with lines for people where that is asked for.
 pub fn run(seed: u64, bent: Option<Sabotage>, with_lines: bool) -> Outcome {
     sabotage::choose(bent);
-    qluster_consensus::simulation::seed(seed);
+    qluster_consensus::raft::runtime::seed(seed);
     crate::bent(bent.is_some());
     let mut simulation = Simulation::new(seed, with_lines);
     // What panics outside of a task of an agent is caught here.

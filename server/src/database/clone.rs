@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use qluster_consensus::database::Primary;
+use qluster_consensus::protocol::database::Primary;
 
 use super::disk;
 use super::error::{Error, Result};

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use qluster_consensus::database::DatabaseError;
+use qluster_consensus::protocol::database::DatabaseError;
 
 /// Why the database of a node is not there, does not start, or does not do what it was told.
 #[derive(Debug, thiserror::Error)]

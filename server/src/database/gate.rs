@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use qluster_consensus::database::SyncRule;
+use qluster_consensus::protocol::database::SyncRule;
 use rustix::process::Signal;
 use tokio_postgres::Client;
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use qluster_consensus::database::{SyncRule, standby_name};
+use qluster_consensus::protocol::database::{SyncRule, standby_name};
 use rustix::process::Signal;
 
 use super::error::{Error, Result};

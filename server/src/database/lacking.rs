@@ -5,8 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use qluster_consensus::database::{DatabaseRole, DatabaseStatus, Primary};
 use qluster_consensus::model::Lsn;
+use qluster_consensus::protocol::database::{DatabaseRole, DatabaseStatus, Primary};
 
 use super::Postgres;
 use super::error::Result;

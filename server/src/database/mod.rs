@@ -75,10 +75,10 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use qluster_consensus::database::{
+use qluster_consensus::model::{Lsn, NodeId, Port};
+use qluster_consensus::protocol::database::{
     Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary, Promotion, SyncRule,
 };
-use qluster_consensus::model::{Lsn, NodeId, Port};
 use tokio::sync::{OwnedMutexGuard, watch};
 
 use self::account::Accounts;

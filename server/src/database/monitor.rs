@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use qluster_consensus::database::{DatabaseRole, DatabaseStatus};
+use qluster_consensus::protocol::database::{DatabaseRole, DatabaseStatus};
 use tokio::task::JoinHandle;
 
 use super::Postgres;

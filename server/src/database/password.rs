@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use qluster_consensus::database::{Database, DatabaseRole, Primary};
+use qluster_consensus::protocol::database::{Database, DatabaseRole, Primary};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::Client;
 

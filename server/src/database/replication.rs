@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use qluster_consensus::database::{Primary, Promotion, SyncRule};
 use qluster_consensus::model::Lsn;
+use qluster_consensus::protocol::database::{Primary, Promotion, SyncRule};
 use rustix::process::Signal;
 use tokio::task::JoinHandle;
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use qluster_consensus::database::{DatabaseRole, Primary};
 use qluster_consensus::model::Lsn;
+use qluster_consensus::protocol::database::{DatabaseRole, Primary};
 use tokio::process::Command;
 use tokio::sync::{oneshot, watch};
 use tokio_postgres::Client;
@@ -306,7 +306,7 @@ impl Postgres {
 
     /// Whether a receiver with this connection string follows `primary`, in its term.
     pub(super) fn names(&self, conninfo: &str, primary: &Primary) -> bool {
-        let name = qluster_consensus::database::standby_name(self.home.own.node, primary.term);
+        let name = qluster_consensus::protocol::database::standby_name(self.home.own.node, primary.term);
         let value = |word: &str| Some(word.strip_prefix("application_name=")?.trim_matches('\'').to_owned());
         // As it was set, quoted, after the receiver was asked to go on in another timeline.
         conninfo.split_whitespace().filter_map(value).any(|value| value == name)

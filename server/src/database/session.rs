@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use qluster_consensus::database::Primary;
 use qluster_consensus::model::Lsn;
+use qluster_consensus::protocol::database::Primary;
 use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
 use super::error::{Error, Result};

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use qluster_consensus::database::{Primary, SyncRule, standby_name};
 use qluster_consensus::model::{NodeId, Port, Term};
+use qluster_consensus::protocol::database::{Primary, SyncRule, standby_name};
 
 use super::conf;
 

@@ -11,8 +11,8 @@
 
 use std::collections::BTreeMap;
 
-use qluster_consensus::database::SyncRule;
 use qluster_consensus::model::{Lsn, NodeId};
+use qluster_consensus::protocol::database::SyncRule;
 
 use super::Postgres;
 use super::error::{Error, Result};

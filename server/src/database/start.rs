@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use qluster_consensus::database::{DatabaseRole, DatabaseStatus};
 use qluster_consensus::model::Lsn;
+use qluster_consensus::protocol::database::{DatabaseRole, DatabaseStatus};
 use rustix::process::Signal;
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;

@@ -9,8 +9,8 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use qluster_consensus::database::SyncRule;
 use qluster_consensus::model::Lsn;
+use qluster_consensus::protocol::database::SyncRule;
 
 use super::error::{Error, Result};
 use super::home::lock;

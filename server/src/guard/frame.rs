@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use qluster_consensus::clock::Instant;
+use qluster_consensus::env::clock::Instant;
 
 /// Length of a frame in bytes. The kernel writes so few into a pipe as a whole or not at all.
 pub(super) const LENGTH: usize = 32;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use qluster_consensus::clock::{Clock, Instant};
+use qluster_consensus::env::clock::{Clock, Instant};
 use tokio::sync::{Notify, watch};
 
 use super::child::{Event, Process};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use qluster_consensus::clock::Instant;
+use qluster_consensus::env::clock::Instant;
 
 use super::frame::{Frame, Serve};
 

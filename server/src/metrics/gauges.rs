@@ -1,8 +1,8 @@
 //! The values of this moment, asked for at each scrape.
 
 use prometheus::GaugeVec;
-use qluster_consensus::cluster::Cluster;
 use qluster_consensus::model::{ClusterMap, ClusterStatus, DatabaseRole, Lsn, NodeState};
+use qluster_consensus::node::cluster::Cluster;
 
 use super::table::Table;
 

@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::core::Collector;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, TextEncoder};
-use qluster_consensus::cluster::{CAUSES, Cluster};
-use qluster_consensus::store::Store;
+use qluster_consensus::node::cluster::{CAUSES, Cluster};
+use qluster_consensus::raft::store::Store;
 
 use self::gauges::Gauges;
 pub use self::peers::Measured;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use qluster_consensus::Transport;
 use qluster_consensus::model::NodeId;
-use qluster_consensus::transport::{PeerRequest, PeerResponse, TransportError};
+use qluster_consensus::raft::transport::Transport;
+use qluster_consensus::raft::transport::{PeerRequest, PeerResponse, TransportError};
 
 use super::Metrics;
 

@@ -9,8 +9,8 @@ use std::task::{Context, Poll, ready};
 
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use qluster_consensus::model::NodeId;
-use qluster_consensus::transport::{PeerRequest, PeerResponse};
-use qluster_consensus::version::Versions;
+use qluster_consensus::protocol::version::Versions;
+use qluster_consensus::raft::transport::{PeerRequest, PeerResponse};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -214,10 +214,11 @@ where
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use qluster_consensus::database::{DatabaseRole, DatabaseStatus};
     use qluster_consensus::model::{Duration, LogIndex, Term};
-    use qluster_consensus::transport::{NodeReport, Promise, SnapshotChunk};
-    use qluster_consensus::version::Version;
+    use qluster_consensus::protocol::choice::Promise;
+    use qluster_consensus::protocol::database::{DatabaseRole, DatabaseStatus};
+    use qluster_consensus::protocol::version::Version;
+    use qluster_consensus::raft::transport::{NodeReport, SnapshotChunk};
 
     use super::*;
 

@@ -57,7 +57,7 @@ enum Error {
         source: tokio_postgres::Error,
     },
     #[error("cannot tell the cluster of statements that do not write")]
-    Tell(#[source] qluster_consensus::cluster::ClusterError),
+    Tell(#[source] qluster_consensus::node::cluster::ClusterError),
     #[error("the catalogue of the database {0} keeps changing")]
     Restless(String),
     #[error("the node is stopping")]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use qluster_consensus::model::{DatabaseStatements, StatementHash};
-use qluster_consensus::readonly::{Judged, READONLY_BATCH, ReadonlyUpdate};
+use qluster_consensus::protocol::readonly::{Judged, READONLY_BATCH, ReadonlyUpdate};
 
 /// What was found out about the statements of a database.
 #[derive(Clone, Debug, Default)]

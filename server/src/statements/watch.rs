@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use qluster_consensus::cluster::Cluster;
-use qluster_consensus::database::DatabaseRole;
 use qluster_consensus::model::{DatabaseStatements, StatementHash, Term};
-use qluster_consensus::readonly::{READONLY_HASHES, Readonly, ReadonlyChange, ReadonlyUpdate};
+use qluster_consensus::node::cluster::Cluster;
+use qluster_consensus::protocol::database::DatabaseRole;
+use qluster_consensus::protocol::readonly::{READONLY_HASHES, Readonly, ReadonlyChange, ReadonlyUpdate};
 
 use super::catalogue::Catalogue;
 use super::collect::{self, Known};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use qluster_consensus::database::{Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary, SyncRule};
 use qluster_consensus::model::{Lsn, NodeId, Term};
+use qluster_consensus::protocol::database::{Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary, SyncRule};
 use tokio_postgres::NoTls;
 
 use crate::node::*;

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use qluster_consensus::database::{
+use qluster_consensus::model::{NodeId, Port, Term};
+use qluster_consensus::protocol::database::{
     Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary, Promotion, SyncRule,
 };
-use qluster_consensus::model::{NodeId, Port, Term};
 use qluster_server::database::{DatabaseConfig, Postgres};
 use rustix::process::Signal;
 use tokio::task::JoinHandle;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use qluster_consensus::database::{Database, DatabaseRole, DatabaseStatus, SyncRule};
 use qluster_consensus::model::{Lsn, NodeId, Term};
+use qluster_consensus::protocol::database::{Database, DatabaseRole, DatabaseStatus, SyncRule};
 use qluster_server::database::Passwords;
 use rustix::process::Signal;
 use tokio_postgres::NoTls;

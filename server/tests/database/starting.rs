@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use qluster_consensus::database::{Database, DatabaseRole, DatabaseStatus, Promotion};
 use qluster_consensus::model::Lsn;
+use qluster_consensus::protocol::database::{Database, DatabaseRole, DatabaseStatus, Promotion};
 use qluster_server::database::Postgres;
 use tokio_postgres::NoTls;
 

@@ -5,8 +5,8 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use qluster_consensus::database::{Database, DatabaseError, DatabaseRole, Promotion};
 use qluster_consensus::model::Lsn;
+use qluster_consensus::protocol::database::{Database, DatabaseError, DatabaseRole, Promotion};
 
 use crate::node::{DEADLINE, Ground, Node, PATIENCE, kill, try_connect};
 

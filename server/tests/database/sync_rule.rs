@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use qluster_consensus::database::Database;
 use qluster_consensus::model::Lsn;
+use qluster_consensus::protocol::database::Database;
 use rustix::process::Signal;
 
 use crate::node::*;

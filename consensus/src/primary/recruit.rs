@@ -1,0 +1,80 @@
+//! The choice of the primary among those who promised to follow it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::env::lock::lock;
+use crate::model::{Node, NodeId, Term};
+use crate::protocol::choice::Promise;
+use crate::raft::core::Core;
+use crate::raft::transport::{PeerRequest, PeerResponse};
+
+/// The voters that are being asked for their promises. Dropped, nobody is asked any more.
+pub(crate) struct Recruiting {
+    asked: JoinSet<(NodeId, Promise)>,
+    /// Why those that have not promised have not.
+    refusals: Refusals,
+}
+
+type Refusals = Arc<Mutex<BTreeMap<NodeId, String>>>;
+
+impl Recruiting {
+    /// Begins to ask `voters` for their promises to the leader-to-be of `term`, each until it gives one.
+    pub(crate) fn begin<'a>(core: &Core, voters: impl Iterator<Item = &'a Node>, term: Term) -> Self {
+        let refusals = Refusals::default();
+        let asked = voters.map(|node| ask(core.clone(), node.clone(), term, refusals.clone())).collect();
+        Self { asked, refusals }
+    }
+
+    /// The next promise; none where nobody is left to be asked.
+    pub(crate) async fn next(&mut self) -> Option<(NodeId, Promise)> {
+        loop {
+            match self.asked.join_next().await? {
+                Ok(promise) => return Some(promise),
+                Err(error) => tracing::error!(%error, "recruiting a voter ended"),
+            }
+        }
+    }
+
+    /// Notes why a voter, this one, does not promise.
+    pub(crate) fn refused(&self, node: NodeId, reason: String) {
+        lock(&self.refusals).insert(node, reason);
+    }
+
+    /// Why those that have not promised have not, for people.
+    pub(crate) fn why(&self) -> String {
+        let refusals = lock(&self.refusals);
+        if refusals.is_empty() {
+            return "the others are being asked".into();
+        }
+        refusals.iter().map(|(node, reason)| format!("node {node}: {reason}")).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// Asks a voter for its promise until it gives one.
+async fn ask(core: Core, node: Node, term: Term, refusals: Refusals) -> (NodeId, Promise) {
+    loop {
+        let config = core.config();
+        // A primary has to be stopped first, and comes up as a standby.
+        let patience = config.node_timeout.get().max(Duration::from_secs(5));
+        let request = PeerRequest::Recruit { term };
+        let refusal = match core.transport().call(node.id, node.api_address(), request, patience).await {
+            Ok(PeerResponse::Promise(promise)) => {
+                lock(&refusals).remove(&node.id);
+                return (node.id, promise);
+            }
+            Ok(PeerResponse::Failed(reason)) => reason,
+            Ok(other) => {
+                tracing::warn!(node = %node.id, ?other, "an answer that does not fit the question");
+                "it gave an answer that does not fit the question".into()
+            }
+            Err(error) => error.to_string(),
+        };
+        tracing::debug!(node = %node.id, refusal, "does not promise");
+        lock(&refusals).insert(node.id, refusal);
+        tokio::time::sleep(config.heartbeat_interval.get()).await;
+    }
+}

@@ -1,0 +1,15 @@
+//! The protocol as pure functions: no I/O, no tasks, no locks.
+//!
+//! What can be replicated and what it does to the state; who must hold what; who is a member; what the database of a node
+//! has to do; who is to be the primary. The other rooms carry out what is decided here.
+
+pub mod choice;
+pub mod command;
+pub mod database;
+pub(crate) mod membership;
+pub(crate) mod peer;
+pub(crate) mod plan;
+pub mod quorum;
+pub mod readonly;
+pub mod state;
+pub mod version;

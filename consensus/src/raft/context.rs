@@ -1,0 +1,29 @@
+//! What a core and its network share.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{Notify, watch};
+
+use crate::env::clock::Clock;
+use crate::env::random::Random;
+use crate::model::{NodeId, WalPosition};
+use crate::protocol::version::Spoken;
+use crate::raft::lease::Leases;
+use crate::raft::transport::Transport;
+
+/// What a core and its network share.
+pub(crate) struct Context {
+    pub(crate) id: NodeId,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) clock: Clock,
+    pub(crate) random: Random,
+    /// What this node speaks.
+    pub(crate) versions: Spoken,
+    pub(crate) leases: Mutex<Leases>,
+    /// The position of the local database, which goes along with pre-votes; none after the first round.
+    pub(crate) candidate: Mutex<Option<WalPosition>>,
+    /// Told when a peer says that this node was removed from the cluster.
+    pub(crate) removed: watch::Sender<bool>,
+    /// Makes this node stand for election at once, where it may.
+    pub(crate) stand: Arc<Notify>,
+}

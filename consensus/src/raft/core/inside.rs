@@ -1,0 +1,48 @@
+//! A look inside a node: for simulations.
+
+use std::collections::BTreeSet;
+
+use openraft::async_runtime::watch::WatchReceiver;
+
+use super::Core;
+use crate::env::clock::Instant;
+use crate::model::NodeId;
+use crate::raft::types::{LogId, Vote};
+
+/// How a node is inside.
+#[derive(Clone, Debug)]
+pub struct Inside {
+    /// Its vote.
+    pub vote: Vote,
+    /// Whether Raft says that it leads.
+    pub leads: bool,
+    /// The newest entry that it has applied.
+    pub applied: Option<LogId>,
+    /// The newest entry of its log.
+    pub last: Option<u64>,
+    /// The voters in its log: one set, or two in a joint membership.
+    pub voters: Vec<BTreeSet<NodeId>>,
+    /// The end of the lease that it has as the leader of its term.
+    pub lease_end: Option<Instant>,
+    /// Why its consensus has stopped.
+    pub stopped: Option<String>,
+}
+
+impl Core {
+    /// How this node is inside.
+    pub(crate) fn inside(&self) -> Inside {
+        let metrics = self.raft().server_metrics();
+        let seat = self.seat();
+        let last = self.raft().data_metrics();
+        let leads = seat.leader == Some(self.id());
+        Inside {
+            vote: metrics.borrow_watched().vote,
+            leads,
+            applied: self.machine().read(|applied| applied.last),
+            last: last.borrow_watched().last_log.map(|last| last.index),
+            voters: self.voters(),
+            lease_end: leads.then(|| self.lease_end(seat.term)).flatten(),
+            stopped: seat.stopped,
+        }
+    }
+}

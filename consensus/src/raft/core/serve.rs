@@ -1,0 +1,170 @@
+//! Requests of peers, as this node's core serves them.
+
+use std::convert::identity;
+use std::sync::atomic::Ordering;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use openraft::Snapshot;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
+use openraft::storage::RaftLogStorage;
+
+use super::Core;
+use crate::env::lock::lock;
+use crate::env::sabotage::{self, Sabotage};
+use crate::raft::transport::{PeerResponse, SnapshotChunk};
+use crate::raft::types::{Raft, TypeConfig};
+
+/// A snapshot that a leader sends may be so large, in bytes.
+const LARGEST_SNAPSHOT: usize = 64 * 1024 * 1024;
+
+impl Core {
+    /// Serves an append of a peer. While the core is rebuilt it fails, and the peer tries again: appends that waited
+    /// might overtake each other, and openraft takes a conflict behind an acknowledged entry for a lost log.
+    pub(crate) async fn append(&self, request: AppendEntriesRequest<TypeConfig>) -> PeerResponse {
+        if *self.0.rebuilding.borrow() {
+            return PeerResponse::Failed("its Raft core is being rebuilt".into());
+        }
+        match self.raft().append_entries(request).await {
+            Ok(response) => {
+                let node_timeout = self.config().node_timeout;
+                if !matches!(response, AppendEntriesResponse::HigherVote(_))
+                    && let Err(error) = self.promise(node_timeout.get()).await
+                {
+                    return failed(error);
+                }
+                PeerResponse::Append { response, node_timeout }
+            }
+            Err(error) => failed(error),
+        }
+    }
+
+    /// Serves a vote of a peer. A transfer of leadership was allowed by the leader that this node has promised to; and
+    /// that leader itself may be voted for, since the promise is to vote for no other: it has just restarted.
+    pub(crate) async fn vote(&self, mut request: VoteRequest<TypeConfig>) -> PeerResponse {
+        let raft = self.ready().await;
+        request.leadership_transfer |= self.voted_for_the_same(&request);
+        if self.must_wait() && !request.leadership_transfer {
+            return self.reject();
+        }
+        raft.vote(request).await.map_or_else(failed, PeerResponse::Vote)
+    }
+
+    /// Serves a pre-vote of a peer.
+    pub(crate) async fn pre_vote(&self, request: VoteRequest<TypeConfig>) -> PeerResponse {
+        let raft = self.ready().await;
+        if !self.must_wait() {
+            return raft.pre_vote(request).await.map_or_else(failed, PeerResponse::Vote);
+        }
+        if !self.voted_for_the_same(&request) {
+            return self.reject();
+        }
+        // As openraft answers, but for its own lease, from which it exempts nobody.
+        let own = raft.server_metrics().borrow_watched().vote;
+        match self.0.store.clone().get_log_state().await {
+            Ok(log) => {
+                let granted = request.last_log_id >= log.last_log_id && request.vote >= own;
+                PeerResponse::Vote(VoteResponse::new(own, log.last_log_id, granted))
+            }
+            Err(error) => failed(error),
+        }
+    }
+
+    /// Whether it is promised to a leader that this node votes for nobody else.
+    fn must_wait(&self) -> bool {
+        self.promised_to_a_leader() && !sabotage::is(Sabotage::VoteInSpiteOfPromise)
+    }
+
+    /// Whether it is the candidate that this node voted for, or follows.
+    fn voted_for_the_same(&self, request: &VoteRequest<TypeConfig>) -> bool {
+        let own = self.raft().server_metrics().borrow_watched().vote;
+        own.leader_id().voted_for == request.vote.leader_id().voted_for
+    }
+
+    /// A vote for nobody. It carries this node's own vote: given the candidate's back, the candidate would adopt the
+    /// hypothetical term of a pre-vote, and unseat the leader.
+    pub(crate) fn reject(&self) -> PeerResponse {
+        let vote = self.raft().server_metrics().borrow_watched().vote;
+        PeerResponse::Vote(VoteResponse::new(vote, None, false))
+    }
+
+    pub(crate) async fn transfer(&self, request: openraft::raft::TransferLeaderRequest<TypeConfig>) -> PeerResponse {
+        // Whoever is to lead now may be voted for although the leader was heard lately; that is for this leader to say,
+        // and for none before it.
+        let own = self.raft().server_metrics().borrow_watched().vote;
+        if *request.from_leader() == own {
+            self.note_contact(None);
+            self.0.handed_over.fetch_max(own.leader_id().term, Ordering::Relaxed);
+        }
+        let taken = self
+            .on_core(|raft| {
+                let request = request.clone();
+                async move { raft.handle_transfer_leader(request).await }.boxed()
+            })
+            .await;
+        taken.map_or_else(identity, PeerResponse::Transfer)
+    }
+
+    /// Serves a piece of a snapshot, and installs it when it is whole.
+    pub(crate) async fn snapshot(&self, chunk: SnapshotChunk) -> PeerResponse {
+        let data = {
+            let mut receiving = lock(&self.0.snapshot);
+            let (transfer, data) = receiving.get_or_insert_with(|| (chunk.transfer, Vec::new()));
+            if *transfer != chunk.transfer {
+                (*transfer, *data) = (chunk.transfer, Vec::new());
+            }
+            if data.len() as u64 != chunk.offset || data.len() + chunk.data.len() > LARGEST_SNAPSHOT {
+                let reason =
+                    format!("a piece of a snapshot for offset {} does not follow {} bytes", chunk.offset, data.len());
+                *receiving = None;
+                return PeerResponse::Failed(reason);
+            }
+            data.extend_from_slice(&chunk.data);
+            if !chunk.last {
+                return PeerResponse::SnapshotPart;
+            }
+            receiving.take().map(|(_, data)| data).unwrap_or_default()
+        };
+        // openraft stops for good when a snapshot cannot be installed, as it does when a disk fails.
+        if let Err(error) = self.machine().check(&data) {
+            tracing::warn!(%error, "a snapshot that a peer sent is refused");
+            return PeerResponse::Failed(format!("the snapshot cannot be read: {error}"));
+        }
+        let installed = self
+            .on_core(|raft| {
+                let snapshot = Snapshot { meta: chunk.meta.clone(), snapshot: data.clone() };
+                async move { raft.install_full_snapshot(chunk.vote, snapshot).await }.boxed()
+            })
+            .await;
+        if installed.is_ok() {
+            self.note_contact(Some(self.config().node_timeout.get()));
+        }
+        installed.map_or_else(identity, PeerResponse::Snapshot)
+    }
+
+    /// Has the core serve a request, again where it was rebuilt meanwhile.
+    async fn on_core<T, E: std::fmt::Display>(
+        &self,
+        serve: impl Fn(Raft) -> BoxFuture<'static, Result<T, E>> + Send,
+    ) -> Result<T, PeerResponse> {
+        let mut rebuilt = self.0.raft.subscribe();
+        loop {
+            self.ready().await;
+            let raft = rebuilt.borrow_and_update().clone();
+            match serve(raft).await {
+                Ok(served) => return Ok(served),
+                Err(error) => {
+                    self.ready().await;
+                    if !rebuilt.has_changed().unwrap_or(false) {
+                        return Err(PeerResponse::Failed(error.to_string()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> PeerResponse {
+    PeerResponse::Failed(error.to_string())
+}

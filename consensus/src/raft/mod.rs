@@ -1,0 +1,15 @@
+//! openraft, wired. No other room names it.
+
+pub(crate) mod context;
+pub(crate) mod core;
+pub(crate) mod election;
+pub(crate) mod lease;
+mod network;
+pub(crate) mod propose;
+#[cfg(feature = "simulation")]
+pub mod runtime;
+pub mod state_machine;
+pub mod store;
+pub mod transport;
+pub mod types;
+pub(crate) mod views;

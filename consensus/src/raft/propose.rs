@@ -1,0 +1,137 @@
+//! Writing a command to the cluster's log, and finding out what became of it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use openraft::impls::ProgressResponder;
+use uuid::Uuid;
+
+use crate::model::Term;
+use crate::protocol::command::{Change, Command, Outcome};
+use crate::raft::core::Core;
+use crate::raft::types::Raft;
+
+/// A write that the leader could not take yet is tried again after this time.
+const AGAIN: Duration = Duration::from_millis(5);
+
+/// Who wants a change, and why.
+#[derive(Clone, Debug)]
+pub(crate) struct Reason {
+    pub(crate) actor: String,
+    pub(crate) cause: String,
+}
+
+impl Reason {
+    pub(crate) fn new(actor: impl Into<String>, cause: impl Into<String>) -> Self {
+        Self { actor: actor.into(), cause: cause.into() }
+    }
+
+    /// A change that this node wants by itself.
+    pub(crate) fn own(core: &Core, cause: impl Into<String>) -> Self {
+        Self::new(format!("node {}", core.id()), cause)
+    }
+}
+
+/// Why a command's outcome is not known, or known to be none.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProposeError {
+    #[error("this node does not lead")]
+    NotLeader,
+    #[error("leadership moved on before the change was committed; nothing was applied")]
+    Superseded,
+    #[error("the change was not confirmed within {0:?}; it may still take effect")]
+    Unconfirmed(Duration),
+}
+
+/// Writes a change to the log and waits until it is applied here, for `patience` at most.
+///
+/// Where the write fails, its fate is looked up in the state: the logs of Raft agree up to any entry that they share,
+/// so once an entry of a later term is applied, a command of this term has been applied before it or never will be.
+pub(crate) async fn propose(
+    core: &Core,
+    change: Change,
+    reason: Reason,
+    patience: Duration,
+) -> Result<Outcome, ProposeError> {
+    let seat = core.seat();
+    if seat.leader != Some(core.id()) {
+        return Err(ProposeError::NotLeader);
+    }
+    let Reason { actor, cause } = reason;
+    let command = Command { id: core.random().uuid(), time: core.clock().time_of_day(), actor, cause, change };
+    let id = command.id;
+    // Whether a try may have reached the log.
+    let written = AtomicBool::new(false);
+    let tries = async {
+        loop {
+            let before = written.swap(true, Ordering::Relaxed);
+            match write(&core.ready().await, seat.term, command.clone()).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(lost) if core.resumes(seat.term).await => {
+                    // Either the core was rebuilt under the write, or it leads again and waits for a majority to
+                    // confirm it. The same command is written again; it is applied once, however often it is logged.
+                    tracing::debug!(?lost, "a write is tried again");
+                    written.store(before || lost == Lost::Somewhere, Ordering::Relaxed);
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Err(lost) => {
+                    tracing::debug!(?lost, "a write failed, its fate is looked up");
+                    return fate(core, id, seat.term).await;
+                }
+            }
+        }
+    };
+    let begun = std::time::Instant::now();
+    match tokio::time::timeout(patience, tries).await {
+        Ok(outcome) => {
+            if outcome.is_ok() {
+                core.observers().commits.took(begun.elapsed());
+            }
+            outcome
+        }
+        Err(_) if written.load(Ordering::Relaxed) => Err(ProposeError::Unconfirmed(patience)),
+        Err(_) => Err(ProposeError::NotLeader),
+    }
+}
+
+/// What is known of a write that was not applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lost {
+    /// The leader did not take it, or it was there and is gone with the leader's term.
+    Rejected,
+    /// The core ended under it.
+    Somewhere,
+}
+
+/// Writes a command as the leader of `term`, and of no other: only then its fate can be told.
+async fn write(raft: &Raft, term: Term, command: Command) -> Result<Outcome, Lost> {
+    let leader = raft.as_leader().map_err(|_| Lost::Rejected)?;
+    let id = leader.to_committed_leader_id();
+    if id.term != term.0 {
+        return Err(Lost::Rejected);
+    }
+    let (responder, completed) = ProgressResponder::complete_only();
+    raft.write(command).with_leader(id).responder(responder).await.map_err(|_| Lost::Somewhere)?;
+    match completed.await {
+        Ok(Ok(response)) => Ok(response.data),
+        Ok(Err(_)) => Err(Lost::Rejected),
+        Err(_) => Err(Lost::Somewhere),
+    }
+}
+
+/// Waits until it is certain what became of a command that was written in `term`.
+async fn fate(core: &Core, id: Uuid, term: Term) -> Result<Outcome, ProposeError> {
+    let mut progress = core.machine().progress();
+    loop {
+        let applied = progress.borrow_and_update().term;
+        if let Some(outcome) = core.machine().read(|applied| applied.state.outcome(id).cloned()) {
+            return Ok(outcome);
+        }
+        if applied > term {
+            return Err(ProposeError::Superseded);
+        }
+        if progress.changed().await.is_err() {
+            return Err(ProposeError::Superseded);
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! The durable store of a node: one redb file with Raft's log and vote, the newest snapshot, and our own small facts.
+//!
+//! # What is in the file
+//!
+//! All values are postcard.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `facts` | `format` | `u32`: version of this layout, 1; a newer one is refused |
+//! | | `identity` | [`Identity`]: which node of which cluster this is; set once, replaced by `recover` only |
+//! | | `duty` | [`Duty`]: the promise to recruiters, the history of the database's WAL, and a repair under way |
+//! | | `removed` | `bool`: this node noticed that it was removed from its cluster |
+//! | | `promised` | `Duration`: for how long this node may have promised a leader to vote for no other; see [`Store::promised`] |
+//! | | `vote` | openraft's vote |
+//! | | `committed` | the newest log id known to be committed; may lag |
+//! | | `purged` | the log id up to which the log was removed, inclusive |
+//! | `log` | index, `u64` | openraft's entry; consecutive indices, no holes |
+//! | `snapshot` | `meta` | openraft's snapshot metadata |
+//! | | `data` | the snapshot's bytes, as they are; a table of its own since redb rewrites neighbours of what changes |
+//!
+//! # The order of writes
+//!
+//! 1. All writes pass one queue, in the order in which they were asked for, to one writer, which puts what is waiting
+//!    into one transaction: one fsync. A later write is never on disk without the earlier ones.
+//! 2. Appended entries, truncations and purges show to readers at once, from `Log`, which is the truth about where the
+//!    log begins and ends; appended entries are kept there until the file has them. The callback of an append fires,
+//!    and [`Store::set_duty`] and its like return, after the fsync.
+//! 3. A vote and the facts show to readers only when they are durable. `save_vote` returns then.
+//! 4. `purged` is written in the transaction that removes the entries, as is a snapshot's metadata with its data.
+//! 5. `committed` waits for the next write that needs an fsync anyway, and for the orderly end. To lose the newest is
+//!    harmless: a quorum confirms it again.
+//! 6. openraft takes the log that it finds at its start for durable, so `get_log_state` waits for all earlier writes:
+//!    another Raft core may just have been shut down over this very store.
+//! 7. [`recover`](crate::node::recover) replaces identity, vote, log and snapshot in one transaction, while no node runs.
+//! 8. A write or fsync that fails closes the store for good: what the file holds then is unknown, and fsync reports lost
+//!    pages only once. Every later operation fails with the first cause; only a restart reads the file anew.
+
+mod anew;
+mod disk;
+mod error;
+#[cfg(test)]
+mod fixture_test;
+#[cfg(test)]
+mod power_test;
+mod raft_log;
+#[cfg(test)]
+mod suite_test;
+#[cfg(test)]
+pub(crate) mod test_log;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::storage::IOFlushed;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use self::disk::{Change, Disk, Fact};
+pub use self::error::StoreError;
+use self::writer::{By, Done, Writer, lock};
+use crate::env::sabotage::{self, Sabotage};
+use crate::model::{NodeId, Term, WalHistory};
+use crate::raft::types::{Entry, LogId, SnapshotMeta, TypeConfig, Vote};
+
+/// The durable store of a node. Clones share it; the last one to be dropped waits for what is being written, and
+/// releases the file.
+///
+/// The methods `set_…` return when the disk has it, and block until then; on a worker of a runtime with several, its
+/// other tasks move on meanwhile.
+#[derive(Clone, Debug)]
+pub struct Store {
+    writer: Arc<Writer>,
+}
+
+/// Which node of which cluster a store belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Identifies the cluster.
+    pub cluster: Uuid,
+    /// The node in it.
+    pub node: NodeId,
+}
+
+/// What a node owes its cluster on account of its database.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Duty {
+    /// The node takes WAL of no primary of an earlier term.
+    pub promise: Term,
+    /// Which terms wrote the database's WAL.
+    pub history: WalHistory,
+    /// What the database needs before it can be counted on.
+    pub repair: Option<Repair>,
+}
+
+/// How a database that has diverged is mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Repair {
+    /// Rewind it to where it left the primary's history.
+    Rewind,
+    /// Clone it anew.
+    Clone,
+}
+
+impl std::fmt::Display for Repair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Repair::Rewind => "rewind",
+            Repair::Clone => "clone",
+        })
+    }
+}
+
+/// The log as readers see it: its bounds, and the entries that are not yet in the file.
+#[derive(Debug, Default)]
+struct Log {
+    /// Index of the first entry, where there is one.
+    first: u64,
+    /// The last entry, where there is one.
+    last: Option<LogId>,
+    purged: Option<LogId>,
+    committed: Option<LogId>,
+    /// The newest vote that is durable.
+    vote: Option<Vote>,
+    /// Set at the first request, before it is durable, so that two requests cannot both be the first.
+    identity: Option<Identity>,
+    /// Encoded entries of appends that are not yet in the file, with the number of their write: always the log's end.
+    tail: BTreeMap<u64, (u64, Bytes)>,
+}
+
+impl Store {
+    /// Opens the store at `path`. One that is not there is an error: whether a new one may be created is for the
+    /// caller to say.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::new(Disk::open(path)?, By::Thread)
+    }
+
+    /// Creates a store at `path`, where nothing may be. The file appears under its name only when it is complete.
+    pub fn create(path: &Path) -> Result<Self, StoreError> {
+        Self::new(Disk::create(path)?, By::Thread)
+    }
+
+    /// Opens the store on `backend`, or creates it there, where that is empty.
+    pub fn with_backend(backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
+        Self::new(Disk::with_backend(backend)?, By::Thread)
+    }
+
+    /// As [`Store::with_backend`], but writes on the caller's thread, so that a simulation on one thread is repeatable.
+    pub fn with_backend_in_line(backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
+        Self::new(Disk::with_backend(backend)?, By::Caller(None))
+    }
+
+    /// As [`Store::with_backend_in_line`], but a write waits first for as long as `delay` tells, as it would for a disk, in
+    /// a task of the runtime. The methods `set_…` do not wait.
+    pub fn with_backend_delayed(
+        backend: impl redb::StorageBackend,
+        delay: impl Fn() -> Duration + Send + Sync + 'static,
+    ) -> Result<Self, StoreError> {
+        Self::new(Disk::with_backend(backend)?, By::Caller(Some(Box::new(delay))))
+    }
+
+    fn new(disk: Disk, by: By) -> Result<Self, StoreError> {
+        let (first, last) = disk.bounds()?;
+        let purged: Option<LogId> = disk.fact(Fact::Purged)?;
+        let log = Log {
+            first,
+            last,
+            purged,
+            committed: disk.fact(Fact::Committed)?,
+            vote: if sabotage::is(Sabotage::ForgetVote) { None } else { disk.fact(Fact::Vote)? },
+            identity: disk.fact(Fact::Identity)?,
+            tail: BTreeMap::new(),
+        };
+        Ok(Self { writer: Arc::new(Writer::new(disk, log, by)?) })
+    }
+
+    /// Which node of which cluster this is; none before that was set.
+    pub fn identity(&self) -> Result<Option<Identity>, StoreError> {
+        self.writer.disk()?.fact(Fact::Identity)
+    }
+
+    /// Sets which node of which cluster this is, durably. It may be set again to the same, but to nothing else.
+    pub fn set_identity(&self, identity: &Identity) -> Result<(), StoreError> {
+        let (reply, receiver) = mpsc::channel();
+        {
+            let mut log = lock(&self.writer.shared.log);
+            match log.identity {
+                Some(stored) if stored != *identity => {
+                    return Err(StoreError::OtherIdentity { stored, given: *identity });
+                }
+                _ => log.identity = Some(*identity),
+            }
+            self.writer.enqueue(Change::fact(Fact::Identity, identity)?, Done::Blocked(reply))?;
+        }
+        self.writer.block(&receiver)
+    }
+
+    /// What this node owes its cluster on account of its database; the default before it was set.
+    pub fn duty(&self) -> Result<Duty, StoreError> {
+        Ok(self.writer.disk()?.fact(Fact::Duty)?.unwrap_or_default())
+    }
+
+    /// Replaces the duty, durably.
+    pub fn set_duty(&self, duty: &Duty) -> Result<(), StoreError> {
+        self.set(Change::fact(Fact::Duty, duty)?)
+    }
+
+    /// Whether this node noticed that it was removed from its cluster.
+    pub fn removed(&self) -> Result<bool, StoreError> {
+        Ok(self.writer.disk()?.fact(Fact::Removed)?.unwrap_or_default())
+    }
+
+    /// Notes, durably, whether this node was removed from its cluster.
+    pub fn set_removed(&self, removed: bool) -> Result<(), StoreError> {
+        self.set(Change::fact(Fact::Removed, &removed)?)
+    }
+
+    /// For how long at most this node promised a leader to vote for no other, before it was started; none where that was
+    /// never longer than the default of node-timeout, or the store is of a program that did not keep it.
+    pub fn promised(&self) -> Result<Option<Duration>, StoreError> {
+        self.writer.disk()?.fact(Fact::Promised)
+    }
+
+    /// Replaces that, durably, before a longer promise is given.
+    pub(crate) async fn raise_promised(&self, length: Duration) -> Result<(), StoreError> {
+        self.write(Change::fact(Fact::Promised, &length)?).await
+    }
+
+    /// Replaces that once a longer promise is over, which nobody waits for: without it, this node waits longer than it
+    /// has to when it starts.
+    pub(crate) fn lower_promised(&self, length: Duration) -> Result<(), StoreError> {
+        {
+            let _order = lock(&self.writer.shared.log);
+            self.writer.enqueue(Change::fact(Fact::Promised, &length)?, Done::Nobody)?;
+        }
+        self.writer.in_line();
+        Ok(())
+    }
+
+    /// The newest snapshot.
+    pub fn snapshot(&self) -> Result<Option<(SnapshotMeta, Vec<u8>)>, StoreError> {
+        self.writer.disk()?.snapshot()
+    }
+
+    /// Replaces the snapshot, durably and at once.
+    pub fn set_snapshot(&self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), StoreError> {
+        self.set(Change::snapshot(meta, data)?)
+    }
+
+    /// The entries from `first` on that are known to be committed.
+    pub(crate) fn committed_entries(&self, first: u64) -> Result<Vec<Entry>, StoreError> {
+        let committed = lock(&self.writer.shared.log).committed;
+        self.entries(first..committed.map_or(0, |committed| committed.index.saturating_add(1)), usize::MAX)
+    }
+
+    /// How long the newest write to the disk took, its fsync included; zero before the first.
+    pub fn last_commit(&self) -> Duration {
+        self.writer.shared.timing.last()
+    }
+
+    /// How long the slowest write to the disk took since the store was opened.
+    pub fn slowest_commit(&self) -> Duration {
+        self.writer.shared.timing.slowest()
+    }
+
+    /// Has `hook` told how long each write to the disk takes. It is called by the writer and must not block. Only the
+    /// first hook counts.
+    pub fn observe(&self, hook: impl Fn(Duration) + Send + Sync + 'static) {
+        self.writer.shared.timing.observe(hook);
+    }
+
+    fn set(&self, change: Change) -> Result<(), StoreError> {
+        let (reply, receiver) = mpsc::channel();
+        {
+            let _order = lock(&self.writer.shared.log);
+            self.writer.enqueue(change, Done::Blocked(reply))?;
+        }
+        self.writer.block(&receiver)
+    }
+
+    async fn write(&self, change: Change) -> Result<(), StoreError> {
+        let reply = {
+            let _order = lock(&self.writer.shared.log);
+            self.writer.send(change)?
+        };
+        self.writer.written(reply).await
+    }
+
+    /// The entries of `range` that the log contains, without holes; fewer, but at least one, where they are more than
+    /// `limit` bytes.
+    pub(crate) fn entries(&self, range: Range<u64>, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let disk = self.writer.disk()?;
+        // The state of the log and that of the file are taken at one instant.
+        let (range, reading, tail) = {
+            let log = lock(&self.writer.shared.log);
+            let Some(last) = log.last else { return Ok(Vec::new()) };
+            let range = range.start.max(log.first)..range.end.min(last.index.saturating_add(1));
+            if range.is_empty() {
+                return Ok(Vec::new());
+            }
+            let tail: Vec<_> =
+                log.tail.range(range.clone()).map(|(index, (_, entry))| (*index, entry.clone())).collect();
+            let stored = range.start..tail.first().map_or(range.end, |(index, _)| *index);
+            let reading = if stored.is_empty() { None } else { Some((disk.begin_read()?, stored)) };
+            (range, reading, tail)
+        };
+        let mut entries = Vec::with_capacity(usize::try_from(range.end - range.start).unwrap_or(0).min(1024));
+        let mut size = 0;
+        let mut take = |index: u64, encoded: &[u8]| {
+            let expected = range.start + entries.len() as u64;
+            if index != expected {
+                return Err(StoreError::Hole { index: expected });
+            }
+            if !entries.is_empty() && size + encoded.len() > limit {
+                return Ok(false);
+            }
+            size += encoded.len();
+            entries.push(disk::decode("an entry of the log", encoded)?);
+            Ok(true)
+        };
+        let mut more = true;
+        if let Some((reading, stored)) = reading {
+            let end = stored.end;
+            let mut next = stored.start;
+            more = disk::for_each_entry(&reading, stored, |index, encoded| {
+                next = index + 1;
+                take(index, encoded)
+            })?;
+            if more && next != end {
+                return Err(StoreError::Hole { index: next });
+            }
+        }
+        for (index, encoded) in tail {
+            more = more && take(index, &encoded)?;
+        }
+        Ok(entries)
+    }
+
+    /// Appends `entries`: readable at the return, durable when `flushed` is called.
+    fn append_entries(&self, entries: Vec<Entry>, flushed: IOFlushed<TypeConfig>) -> Result<(), StoreError> {
+        let encoded: Vec<(LogId, Bytes)> = entries
+            .iter()
+            .map(|entry| Ok((entry.log_id, disk::encode("an entry of the log", entry)?)))
+            .collect::<Result<_, StoreError>>()?;
+        {
+            let mut log = lock(&self.writer.shared.log);
+            for (at, (id, _)) in encoded.iter().enumerate() {
+                let before = if at == 0 { log.last.or(log.purged) } else { Some(encoded[at - 1].0) };
+                if before.is_some_and(|before| Some(id.index) != before.index.checked_add(1)) {
+                    return Err(StoreError::Gap { last: before.map(|id| id.index), given: id.index });
+                }
+            }
+            let change = Change::Append(encoded.iter().map(|(id, entry)| (id.index, entry.clone())).collect());
+            let done = if sabotage::is(Sabotage::AcknowledgeBeforeFsync) {
+                flushed.io_completed(Ok(()));
+                Done::Nobody
+            } else {
+                Done::Flushed(flushed)
+            };
+            let number = self.writer.enqueue(change, done)?;
+            if let (Some((first, _)), Some((last, _))) = (encoded.first(), encoded.last()) {
+                if log.last.is_none() {
+                    log.first = first.index;
+                }
+                log.last = Some(*last);
+            }
+            log.tail.extend(encoded.into_iter().map(|(id, entry)| (id.index, (number, entry))));
+        }
+        self.writer.in_line();
+        Ok(())
+    }
+
+    /// Removes the entries after `keep`; all of them where it is none.
+    fn truncate(&self, keep: Option<LogId>) -> Result<(), StoreError> {
+        {
+            let mut log = lock(&self.writer.shared.log);
+            let end = keep.map_or(0, |keep| keep.index.saturating_add(1));
+            if log.last.is_none_or(|last| last.index < end) {
+                self.writer.check()?;
+                return Ok(());
+            }
+            self.writer.enqueue(Change::Truncate { from: end }, Done::Nobody)?;
+            log.tail.split_off(&end);
+            log.last = keep.filter(|keep| keep.index >= log.first);
+        }
+        self.writer.in_line();
+        Ok(())
+    }
+
+    /// Removes the entries up to `upto`, inclusive.
+    fn purge_entries(&self, upto: LogId) -> Result<(), StoreError> {
+        {
+            let mut log = lock(&self.writer.shared.log);
+            if log.purged.is_some_and(|purged| upto.index <= purged.index) {
+                self.writer.check()?;
+                return Ok(());
+            }
+            self.writer.enqueue(Change::purge(&upto)?, Done::Nobody)?;
+            log.purged = Some(upto);
+            if log.last.is_some_and(|last| last.index <= upto.index) {
+                log.last = None;
+                log.tail.clear();
+            } else {
+                let first = log.first.max(upto.index.saturating_add(1));
+                log.first = first;
+                log.tail = log.tail.split_off(&first);
+            }
+        }
+        self.writer.in_line();
+        Ok(())
+    }
+}

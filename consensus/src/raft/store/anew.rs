@@ -1,0 +1,48 @@
+//! The store of a node that goes on alone, in another cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use openraft::Membership;
+
+use super::disk::{Change, Fact};
+use super::writer::lock;
+use super::{Identity, Store, StoreError};
+use crate::model::{NodeId, Term};
+use crate::protocol::peer::Peer;
+use crate::protocol::state::State;
+use crate::raft::types::{LogId, SnapshotMeta, StoredMembership, Vote};
+
+impl Store {
+    /// Replaces the identity, the vote and the log in one transaction. Of the log nothing is left but a snapshot of
+    /// `state` that ends at `last`, in which this node is the only voter. What it owes on account of its database stays.
+    /// The vote is for a term that is not below `term`, nor below any that the node has voted in.
+    ///
+    /// For a store that nobody else uses: what others have read of it is not true any more, so it is closed.
+    pub(crate) fn begin_anew(
+        self,
+        identity: &Identity,
+        state: &State,
+        last: LogId,
+        term: Term,
+    ) -> Result<(), StoreError> {
+        let voted = lock(&self.writer.shared.log).vote;
+        let vote = voted
+            .filter(|vote| vote.leader_id.term >= term.0)
+            .unwrap_or_else(|| Vote::new(term.0.max(last.committed_leader_id().term), identity.node));
+        let peers: BTreeMap<NodeId, Peer> = state.nodes.values().map(|node| (node.id, Peer::from(node))).collect();
+        let membership = Membership::new(vec![BTreeSet::from([identity.node])], peers)
+            .map_err(|source| StoreError::Alone { node: identity.node, source: Box::new(source) })?;
+        let meta =
+            SnapshotMeta { last_log_id: Some(last), last_membership: StoredMembership::new(Some(last), membership) };
+        let data = postcard::to_stdvec(state)
+            .map_err(|source| StoreError::Value { what: "write the state in the snapshot".into(), source })?;
+        self.writer.disk()?.write(&[
+            Change::fact(Fact::Identity, identity)?,
+            Change::vote(&vote)?,
+            Change::Truncate { from: 0 },
+            Change::purge(&last)?,
+            Change::snapshot(&meta, &data)?,
+            Change::fact(Fact::Committed, &last)?,
+        ])
+    }
+}

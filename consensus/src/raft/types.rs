@@ -1,0 +1,47 @@
+//! openraft's types, as this crate uses them.
+
+use crate::protocol::command::{Command, Outcome};
+use openraft::EntryPayload;
+
+use crate::model::{ClusterLog, LogIndex, NodeId, Term};
+use crate::protocol::peer::Peer;
+
+#[cfg(feature = "simulation")]
+use crate::raft::runtime::Runtime;
+#[cfg(not(feature = "simulation"))]
+#[allow(deprecated)] // openraft's default, which goes by this name.
+type Runtime = openraft::impls::TokioRuntime;
+
+openraft::declare_raft_types!(
+    /// The types that openraft is used with.
+    pub TypeConfig:
+        D = Command,
+        R = Outcome,
+        NodeId = NodeId,
+        Node = Peer,
+        Term = u64,
+        // At most one leader a term, as in the paper; openraft's default allows several.
+        LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
+        AsyncRuntime = Runtime,
+);
+
+pub(crate) type Raft = openraft::Raft<TypeConfig, crate::raft::state_machine::Machine>;
+pub(crate) type Entry = openraft::alias::EntryOf<TypeConfig>;
+pub(crate) type LogId = openraft::alias::LogIdOf<TypeConfig>;
+pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;
+pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
+pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
+
+/// An entry of the log, as the API tells it.
+pub(crate) fn as_told(entry: Entry) -> Result<ClusterLog, serde_json::Error> {
+    let (kind, payload) = match entry.payload {
+        EntryPayload::Blank => ("blank", serde_json::Value::Null),
+        EntryPayload::Normal(command) => ("command", serde_json::to_value(command)?),
+        EntryPayload::Membership(membership) => ("membership", serde_json::to_value(membership)?),
+    };
+    Ok(ClusterLog {
+        index: LogIndex(entry.log_id.index),
+        term: Term(entry.log_id.committed_leader_id().term),
+        payload: [(kind.to_owned(), payload)].into(),
+    })
+}
