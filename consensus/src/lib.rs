@@ -8,7 +8,7 @@
 //! Six rooms. Each uses only those above it in this list; `cargo xtask deps` checks that.
 //!
 //! - [`model`]: the vocabulary and the API's schemas; all there is without the feature `raft`.
-//! - [`env`]: what a simulation replaces: the clock, chance, observers, sabotage; and locks.
+//! - [`mod@env`]: what a simulation replaces: the clock, chance, observers, sabotage; and locks.
 //! - [`protocol`]: pure: commands, the state, versions, quorums, membership, the plan, the choice of a primary, and the
 //!   trait for a database.
 //! - [`raft`]: openraft, wired: the core, leases, elections, the transport, the state machine, the store.

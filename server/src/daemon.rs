@@ -16,18 +16,20 @@ use qluster_consensus::raft::store::{Identity, Store, StoreError};
 use slog::Drain;
 use uuid::Uuid;
 
+use crate::api::check;
+use crate::api::context::Context;
+use crate::api::handlers::Api;
 use crate::api::qluster_api_mod;
-use crate::check;
-use crate::config::Settings;
 use crate::database::{DatabaseConfig, Passwords, Postgres};
 use crate::guard::Lease;
-use crate::handlers::{Api, Context};
-use crate::join::{self, JoinError};
-use crate::known::{is_managed, mismatch};
 use crate::metrics::{Counted, Measured, Metrics};
 use crate::peer::WebSocketTransport;
 use crate::security::{Security, SecurityError};
-use crate::{limits, report, statements, systemd};
+use crate::start::join::{self, JoinError};
+use crate::start::known::{is_managed, mismatch};
+use crate::start::settings::Settings;
+use crate::start::{limits, systemd};
+use crate::{report, statements};
 
 /// A request's body may be so large, in bytes; operations that take one say so themselves.
 const BODY: usize = 1024;

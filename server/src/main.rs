@@ -6,10 +6,12 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use qluster_consensus::model::NodeRole;
-use qluster_server::config::{Overrides, Settings};
+use qluster_server::api::openapi;
 use qluster_server::daemon::{self, Start};
 use qluster_server::site::Site;
-use qluster_server::{guard, openapi, recover, report};
+use qluster_server::start::recover;
+use qluster_server::start::settings::{Overrides, Settings};
+use qluster_server::{guard, report};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 

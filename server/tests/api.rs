@@ -11,7 +11,7 @@ use qluster_consensus::model::{
     ClusterInfo, ClusterMap, ClusterStatus, Config, Event, EventKind, Leader, Node, NodeId, NodeRole, NodeState,
     NodeStatus, ReadonlyStatements,
 };
-use qluster_server::api::DbConfig;
+use qluster_server::database::DbConfig;
 use reqwest::Method;
 use serde_json::{Value, json};
 use support::{Daemon, Ground, PATIENCE, free_port, id_of, leader, parted};

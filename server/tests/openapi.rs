@@ -76,7 +76,7 @@ const AGREED_SCHEMAS: [(&str, &str, &[&str]); 12] = [
 ];
 
 fn document() -> OpenAPI {
-    let text = qluster_server::openapi::document().unwrap();
+    let text = qluster_server::api::openapi::document().unwrap();
     serde_norway::from_str(&text).unwrap()
 }
 
@@ -94,12 +94,12 @@ fn schemas(document: &OpenAPI) -> BTreeMap<&str, &Schema> {
 #[test]
 fn the_committed_description_is_the_emitted_one() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../openapi.yaml");
-    let emitted = qluster_server::openapi::document().unwrap();
+    let emitted = qluster_server::api::openapi::document().unwrap();
     if std::env::var_os("QLUSTER_UPDATE").is_some_and(|value| value == "1") {
         std::fs::write(&path, &emitted).unwrap();
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(committed == emitted, "openapi.yaml is not what server/src/api.rs says: run `cargo xtask openapi`");
+    assert!(committed == emitted, "openapi.yaml is not what server/src/api/mod.rs says: run `cargo xtask openapi`");
 }
 
 #[test]

@@ -57,6 +57,7 @@ mod paused;
 mod process;
 mod programs;
 mod replication;
+mod reported;
 mod rewind;
 mod session;
 mod settings;
@@ -90,10 +91,10 @@ use self::home::Home;
 pub use self::password::Passwords;
 pub(crate) use self::process::is_alive;
 use self::programs::Programs;
+pub use self::reported::{DbConfig, DbSetting};
 use self::session::{Session, To};
 use self::settings::Own;
 use self::staging::Contents;
-use crate::api::DbConfig;
 use crate::guard::Guard;
 
 /// Where the database of a node is, and how it runs.

@@ -9,7 +9,7 @@ use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
 use super::error::{Error, Result};
 use super::settings::ROLE;
-use crate::api::{DbConfig, DbSetting};
+use crate::database::{DbConfig, DbSetting};
 
 /// How long an answer is waited for that takes no time.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);

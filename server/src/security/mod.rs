@@ -4,7 +4,7 @@
 //!
 //! - `settings`: where the files are, and what must be given where the node serves more than loopback.
 //! - `file`: reading secrets, and who else may read them.
-//! - `needs`: [`Needs`], the one table of what each operation needs, and [`Allowed`], which asks for it.
+//! - `needs`: [`Needs`], the one table of what each operation needs, and [`Allowed`](crate::api::Allowed) asks for it.
 //! - `origin`: pages of other sites, which have nothing to ask where no token is needed.
 //! - `tokens`, `limit`: whose token it is; what is done about many wrong ones.
 //! - `proof`: how nodes show each other that they know the cluster's secret, and what is derived from it.
@@ -35,7 +35,7 @@ use uuid::Uuid;
 
 pub use error::SecurityError;
 use limit::Failures;
-pub use needs::{Allowed, Needs, needs};
+pub use needs::{Needs, needs};
 pub(crate) use proof::{Nonce, Proof, Role, Statement, nonce};
 pub(crate) use settings::SecurityFile;
 pub use settings::{SecurityOverrides, SecuritySettings, TlsSettings};

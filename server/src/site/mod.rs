@@ -16,7 +16,7 @@ use std::sync::LazyLock;
 use self::guide::GUIDE;
 use self::html::{escaped, frame};
 use self::markdown::Rendered;
-use crate::openapi::{self, OpenapiError};
+use crate::api::openapi::{self, OpenapiError};
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");

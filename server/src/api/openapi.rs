@@ -14,7 +14,7 @@ use qluster_consensus::model::ErrorCode;
 use crate::security::{Kind, Needs, needs};
 
 /// The head of the file, so that nobody edits it.
-const HEADER: &str = "# Generated from server/src/api.rs by `cargo xtask openapi`; do not edit.\n";
+const HEADER: &str = "# Generated from server/src/api/mod.rs by `cargo xtask openapi`; do not edit.\n";
 
 /// Why the description could not be made. Each is a defect in the trait or in the tables here, found by the tests.
 #[derive(Debug, thiserror::Error)]

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use qluster_consensus::node::recover::{RecoverError, Survivor};
 use qluster_consensus::raft::store::{Store, StoreError};
 
-use crate::config::Settings;
-use crate::known::is_managed;
+use crate::start::known::is_managed;
+use crate::start::settings::Settings;
 
 /// Why a node does not go on alone.
 #[derive(Debug, thiserror::Error)]

@@ -7,6 +7,15 @@
 //!
 //! Reads that many poll (`/is-leader`, `/map`, `/leader`) never touch the network or the disk.
 
+mod allowed;
+pub mod body;
+pub mod check;
+pub mod context;
+pub mod etag;
+pub mod handlers;
+pub mod openapi;
+pub mod status;
+
 use std::net::IpAddr;
 
 use dropshot::{
@@ -18,12 +27,13 @@ use qluster_consensus::model::{
     NodeId, NodeRole, NodeStatus, Port,
 };
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Deserializer, de};
 
-use crate::body::WholeBody;
-use crate::etag::Tagged;
-use crate::security::Allowed;
-use crate::status::ApiError;
+pub use self::allowed::Allowed;
+use crate::api::body::WholeBody;
+use crate::api::etag::Tagged;
+use crate::api::status::ApiError;
+use crate::database::DbConfig;
 
 /// So many events are told at most, and where it is not said how many.
 pub const EVENTS: u32 = 1000;
@@ -410,56 +420,4 @@ pub struct ReadonlyQuery {
 pub struct ReadonlyHeaders {
     /// The `etag` of an earlier answer: where it is still the same, the answer is 304 without a body.
     pub if_none_match: Option<String>,
-}
-
-/// The settings of a database as it runs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[schemars(example = "DbConfig::example")]
-pub struct DbConfig {
-    /// Version of the server, as it tells it.
-    pub version: String,
-    /// Identifies the database cluster and its physical copies: a number of 64 bits, as text.
-    pub system_identifier: String,
-    /// Settings that differ from the built-in default, by name.
-    pub settings: Vec<DbSetting>,
-}
-
-/// A setting of a database.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[schemars(example = "DbSetting::example")]
-pub struct DbSetting {
-    /// Its name.
-    pub name: String,
-    /// Its value, in `unit` where it has one. Secrets are masked.
-    pub value: String,
-    /// Unit of the value, as PostgreSQL names it, where it has one.
-    pub unit: Option<String>,
-    /// Where the value comes from, as PostgreSQL names it.
-    pub source: String,
-    /// Whether a changed value waits for a restart of the database.
-    pub pending_restart: bool,
-}
-
-impl DbConfig {
-    fn example() -> Self {
-        Self {
-            version: "15.4".into(),
-            system_identifier: "7286543210123456789".into(),
-            settings: vec![DbSetting::example()],
-        }
-    }
-}
-
-impl DbSetting {
-    fn example() -> Self {
-        Self {
-            name: "shared_buffers".into(),
-            value: "16384".into(),
-            unit: Some("8kB".into()),
-            source: "configuration file".into(),
-            pending_restart: false,
-        }
-    }
 }

@@ -253,7 +253,7 @@ mod tests {
     /// The file in the package is all comments, with the defaults where there are any.
     #[test]
     fn the_packaged_file_says_nothing_and_would_be_understood_without_its_comment_signs() {
-        let packaged = include_str!("../../packaging/config.yaml");
+        let packaged = include_str!("../../../packaging/config.yaml");
         let flags = Overrides { ip: Some([127, 0, 0, 1].into()), ..Overrides::default() };
         let nothing = settings("", &flags).unwrap();
         assert_eq!(settings(packaged, &flags).unwrap(), nothing);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use qluster_consensus::model::{Node, Port};
 
-use crate::config::{DatabaseSettings, Settings};
+use crate::start::settings::{DatabaseSettings, Settings};
 
 /// Why a node must not start with these settings, where the cluster knows it as `member`. Before it had a primary, which is
 /// `promoted`, its first database is whatever is there.

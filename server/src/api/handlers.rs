@@ -1,6 +1,5 @@
 //! The operations of the API, one short function each: what is asked of the cluster, and what its errors mean here.
 
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dropshot::{
@@ -9,27 +8,27 @@ use dropshot::{
 use http::Response;
 use qluster_consensus::model::{
     Bytes, ClusterInfo, ClusterMap, ClusterStatus, Config, ConfigUpdate, Error, ErrorCode, Event, Leader, Node,
-    NodeStatus, Port,
+    NodeStatus,
 };
 use qluster_consensus::node::cluster::{Cluster, ClusterError};
-use qluster_consensus::protocol::version::Spoken;
 use tracing::Instrument;
 
+use crate::api::Allowed;
+use crate::api::body::WholeBody;
+use crate::api::check::{self, Check};
+use crate::api::context::Shared;
+use crate::api::etag::{Tag, Tagged};
+use crate::api::status::ApiError;
 use crate::api::{
-    AddNodeQuery, DbConfig, DocsPath, EVENTS, EventsQuery, FilePath, LagQuery, NewLeaderQuery, NodePath, QlusterApi,
+    AddNodeQuery, DocsPath, EVENTS, EventsQuery, FilePath, LagQuery, NewLeaderQuery, NodePath, QlusterApi,
     ReadonlyHeaders, ReadonlyQuery, UpgradeNodeQuery, WaitQuery,
 };
-use crate::body::WholeBody;
-use crate::check::{self, Check};
-use crate::database::Postgres;
-use crate::etag::{Tag, Tagged};
-use crate::metrics::{self, Metrics};
+use crate::database::DbConfig;
+use crate::metrics::{self};
 use crate::page;
-use crate::peer::{self, PeerLog};
+use crate::peer::{self};
 use crate::report;
-use crate::security::{Allowed, Security};
 use crate::site::{self, Site};
-use crate::status::ApiError;
 
 /// A long poll that does not say how long it waits, waits so long.
 const WAIT: Duration = Duration::from_secs(30);
@@ -39,31 +38,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
 /// Why a node is down that somebody declared so.
 const DECLARED_DOWN: &str = "declared down: its database has problems";
 
-/// What the handlers share.
-pub struct Context {
-    /// Whether the node is part of a cluster, once that is known.
-    pub member: OnceLock<bool>,
-    /// The node's part in its cluster, once it takes it.
-    pub cluster: OnceLock<Cluster>,
-    /// The node's database, once it is known, where it has one.
-    pub database: OnceLock<Arc<Postgres>>,
-    /// What peers did.
-    pub peers: Arc<PeerLog>,
-    /// What is measured.
-    pub metrics: Arc<Metrics>,
-    /// What is spoken with them.
-    pub versions: Spoken,
-    /// The own port, which is the port of others where none is given.
-    pub api_port: Port,
-    /// Who may do what.
-    pub security: Arc<Security>,
-}
-
-/// The API over a [`Context`].
+/// The API over a [`Context`](crate::api::context::Context).
 pub enum Api {}
-
-/// What a request's context has of ours.
-pub type Shared = Arc<Context>;
 
 type Ctx = RequestContext<Shared>;
 

@@ -14,10 +14,10 @@ use reqwest::{Method, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 
-use crate::config::Settings;
 use crate::database::Postgres;
 use crate::report;
 use crate::security::Security;
+use crate::start::settings::Settings;
 
 /// A node that wants to join tries for so long to be added: elections are over long before.
 const PATIENCE: Duration = Duration::from_secs(60);

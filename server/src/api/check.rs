@@ -16,9 +16,10 @@ use qluster_consensus::model::{Bytes, DatabaseRole, ErrorCode, Leader, Node, Nod
 use qluster_consensus::node::cluster::{Cluster, ClusterError};
 
 use crate::api::QlusterApi;
-use crate::handlers::{Api, Shared};
+use crate::api::context::Shared;
+use crate::api::handlers::Api;
+use crate::api::status::ApiError;
 use crate::report;
-use crate::status::ApiError;
 
 /// A check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
