@@ -13,7 +13,7 @@ pages! {
     "Begin": ["index", "start", "install", "adopt", "patroni"],
     "Run it": ["nodes", "switchover", "failover", "majority", "timeouts", "durability"],
     "Use it": ["cli", "poolers", "readonly-statements", "security"],
-    "Reference": ["codes"],
+    "Reference": ["codes", "glossary"],
 }
 
 #[cfg(test)]
