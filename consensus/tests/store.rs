@@ -18,7 +18,7 @@ use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage, RaftLogStorage
 use openraft::type_config::TypeConfigExt;
 use openraft::vote::RaftLeaderId;
 use qluster_consensus::model::{Lsn, NodeId, Term, WalHistory, WalStart};
-use qluster_consensus::raft::store::{Duty, Identity, Repair, Store, StoreError};
+use qluster_consensus::raft::store::{DatabaseRecord, Identity, Repair, Store, StoreError};
 use qluster_consensus::raft::types::TypeConfig;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -49,9 +49,9 @@ fn identity() -> Identity {
     Identity { cluster: Uuid::from_u128(7), node: NodeId(3) }
 }
 
-fn duty(promise: u64) -> Duty {
+fn record(promise: u64) -> DatabaseRecord {
     let history = WalHistory(vec![WalStart { term: Term(1), lsn: Lsn(100) }]);
-    Duty { promise: Term(promise), history, repair: Some(Repair::Rewind) }
+    DatabaseRecord { promise: Term(promise), history, repair: Some(Repair::Rewind) }
 }
 
 fn place() -> (tempfile::TempDir, PathBuf) {
@@ -66,11 +66,11 @@ async fn what_was_written_is_there_when_the_store_is_opened_again() {
     let meta = SnapshotMeta { last_log_id: Some(log_id(1, 3)), ..Default::default() };
     let mut store = Store::create(&path).unwrap();
     assert_eq!(store.identity().unwrap(), None);
-    assert_eq!(store.duty().unwrap(), Duty::default());
+    assert_eq!(store.database_record().unwrap(), DatabaseRecord::default());
     assert!(!store.removed().unwrap());
     assert!(store.snapshot().unwrap().is_none());
     store.set_identity(&identity()).unwrap();
-    store.set_duty(&duty(4)).unwrap();
+    store.set_database_record(&record(4)).unwrap();
     store.set_removed(true).unwrap();
     store.save_vote(&Vote::new_committed(2, NodeId(1))).await.unwrap();
     store.blocking_append((1..=9).map(|index| entry(1, index))).await.unwrap();
@@ -86,7 +86,7 @@ async fn what_was_written_is_there_when_the_store_is_opened_again() {
     for _ in 0..2 {
         let mut store = Store::open(&path).unwrap();
         assert_eq!(store.identity().unwrap(), Some(identity()));
-        assert_eq!(store.duty().unwrap(), duty(4));
+        assert_eq!(store.database_record().unwrap(), record(4));
         assert!(store.removed().unwrap());
         assert_eq!(store.read_vote().await.unwrap(), Some(Vote::new_committed(2, NodeId(1))));
         assert_eq!(log(&store), [log_id(1, 4), log_id(1, 5), log_id(1, 6), log_id(1, 7), log_id(2, 8)]);
@@ -255,13 +255,14 @@ async fn a_write_that_waits_for_the_disk_does_not_hold_up_the_runtime() {
     let disk = FakeDisk::default();
     let store = Store::with_backend(disk.handle()).unwrap();
     let hanging = disk.hang();
-    let write = tokio::spawn(async move { store.set_duty(&duty(1)).map(|()| store.duty().unwrap()) });
+    let write =
+        tokio::spawn(async move { store.set_database_record(&record(1)).map(|()| store.database_record().unwrap()) });
     for _ in 0..10 {
         tokio::spawn(tokio::time::sleep(std::time::Duration::from_millis(2))).await.unwrap();
     }
     assert!(!write.is_finished());
     drop(hanging);
-    assert_eq!(write.await.unwrap().unwrap(), duty(1));
+    assert_eq!(write.await.unwrap().unwrap(), record(1));
 }
 
 #[tokio::test]
@@ -288,10 +289,10 @@ async fn a_failed_write_closes_the_store_for_good() {
                 store.try_get_log_entries(0..2).await.unwrap_err().to_string(),
             ];
             for error in [
-                store.set_duty(&duty(1)).unwrap_err(),
+                store.set_database_record(&record(1)).unwrap_err(),
                 store.set_identity(&identity()).unwrap_err(),
                 store.snapshot().map(|_| ()).unwrap_err(),
-                store.duty().map(|_| ()).unwrap_err(),
+                store.database_record().map(|_| ()).unwrap_err(),
             ] {
                 assert!(matches!(error, StoreError::Failed { .. }), "{error:?}");
                 said.push(error.to_string());
@@ -313,7 +314,7 @@ struct Expected {
     log: BTreeMap<u64, LogId>,
     purged: Option<LogId>,
     vote: Option<Vote>,
-    duty: Duty,
+    record: DatabaseRecord,
     snapshot: Option<(SnapshotMeta, Vec<u8>)>,
 }
 
@@ -323,7 +324,7 @@ fn found(store: &Store) -> Expected {
         log: log(store).into_iter().map(|id| (id.index, id)).collect(),
         purged: block_on(reader.get_log_state()).unwrap().last_purged_log_id,
         vote: block_on(reader.read_vote()).unwrap(),
-        duty: store.duty().unwrap(),
+        record: store.database_record().unwrap(),
         snapshot: store.snapshot().unwrap(),
     }
 }
@@ -367,8 +368,8 @@ async fn survive_power_cuts(seed: u64, open: impl Fn(Handle) -> Result<Store, St
                     acknowledged.fetch_max(step, Ordering::SeqCst);
                 }
                 6 => {
-                    now.duty = duty(term + step);
-                    store.set_duty(&now.duty).unwrap();
+                    now.record = record(term + step);
+                    store.set_database_record(&now.record).unwrap();
                     acknowledged.fetch_max(step, Ordering::SeqCst);
                 }
                 7 => {

@@ -64,7 +64,7 @@ impl Survivor {
         if applied.state.nodes.len() == 1 {
             return refused(format!("node {id} is the only member of its cluster: it leads alone, once it runs"));
         }
-        if store.duty()?.repair == Some(Repair::Clone) {
+        if store.database_record()?.repair == Some(Repair::Clone) {
             return refused(format!("the database of node {id} was to be cloned anew: it may be incomplete"));
         }
         Ok(Self { store, applied, last, identity, node })
@@ -92,13 +92,13 @@ impl Survivor {
 
     /// Which terms wrote the WAL of its database.
     pub fn wal(&self) -> Result<WalHistory, RecoverError> {
-        Ok(self.store.duty()?.history)
+        Ok(self.store.database_record()?.history)
     }
 
     /// Whether the database has diverged from the last primary, and was to be rewound. It can lead once the loss is
     /// accepted by `POST /leader` as well.
     pub fn needs_rewind(&self) -> Result<bool, RecoverError> {
-        Ok(self.store.duty()?.repair == Some(Repair::Rewind))
+        Ok(self.store.database_record()?.repair == Some(Repair::Rewind))
     }
 
     /// Makes the node the only member of a cluster with a new id, in one write; returns what it is now.
@@ -109,7 +109,7 @@ impl Survivor {
         let at = LogId { index: last.index + 1, ..last };
         let state = alone(applied.state, identity, now, node, at);
         // It is elected in a later term than any that it has voted in or promised for.
-        let promise = store.duty()?.promise;
+        let promise = store.database_record()?.promise;
         store.begin_anew(&now, &state, at, promise)?;
         Ok(now)
     }
@@ -149,7 +149,7 @@ mod tests {
     use crate::model::{Lsn, Port, WalStart};
     use crate::protocol::command::Change;
     use crate::protocol::version::{Version, Versions};
-    use crate::raft::store::Duty;
+    use crate::raft::store::DatabaseRecord;
     use crate::raft::store::test_log::{append, ends, log_id, store_with};
 
     const CLUSTER: Uuid = Uuid::from_u128(7);
@@ -200,8 +200,8 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let store = store(dir.path(), node);
             let history = WalHistory(vec![WalStart { term: Term(2), lsn: Lsn(100) }]);
-            let duty = Duty { promise: Term(promise), history, repair: None };
-            store.set_duty(&duty).unwrap();
+            let record = DatabaseRecord { promise: Term(promise), history, repair: None };
+            store.set_database_record(&record).unwrap();
             let survivor = Survivor::find(store).unwrap();
             assert_eq!(survivor.others().count(), 4);
             let now = survivor.go_on_alone().unwrap();
@@ -209,7 +209,7 @@ mod tests {
 
             let store = Store::open(&dir.path().join("store")).unwrap();
             assert_eq!(store.identity().unwrap(), Some(now));
-            assert_eq!(store.duty().unwrap(), duty);
+            assert_eq!(store.database_record().unwrap(), record);
             assert_eq!(ends(&store), (term, Some(log_id(11)), Some(log_id(11))));
             let applied = Applied::whole(&store).unwrap();
             let voters: Vec<_> = applied.membership.membership().voter_ids().collect();
@@ -242,7 +242,7 @@ mod tests {
         ] {
             let dir = tempfile::tempdir().unwrap();
             let store = store(dir.path(), node);
-            store.set_duty(&Duty { repair, ..Duty::default() }).unwrap();
+            store.set_database_record(&DatabaseRecord { repair, ..DatabaseRecord::default() }).unwrap();
             let error = Survivor::find(store).err().unwrap().to_string();
             assert!(error.contains(expected), "{node}: {error}");
         }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use crate::env::lock::lock;
 use crate::model::{NodeId, Term, WalPosition};
 use crate::protocol::database::{Database, DatabaseRole, DatabaseStatus, SyncRule};
-use crate::raft::store::Duty as Record;
+use crate::raft::store::DatabaseRecord as Record;
 
 /// The sync rule of the local primary, as far as it is proven.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

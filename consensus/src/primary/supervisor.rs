@@ -26,7 +26,7 @@ use crate::protocol::state::Promoted;
 use crate::raft::core::{Core, RaftError, Seats};
 use crate::raft::propose::{ProposeError, Reason, propose};
 use crate::raft::state_machine::{Applied, Progress};
-use crate::raft::store::{Duty as Record, Repair, StoreError};
+use crate::raft::store::{DatabaseRecord as Record, Repair, StoreError};
 use crate::raft::transport::PeerResponse;
 use crate::raft::views::Views;
 
@@ -190,7 +190,7 @@ impl Duty {
         removed: watch::Receiver<bool>,
     ) -> Result<Self, StoreError> {
         let note = watch::Sender::new(None);
-        let mut record = core.store().duty()?;
+        let mut record = core.store().database_record()?;
         if sabotage::is(Sabotage::ForgetPromise) {
             record.promise = Term(0);
         }
@@ -380,7 +380,7 @@ impl Duty {
         let mut record = self.record.borrow().clone();
         change(&mut record);
         if record != *self.record.borrow() {
-            self.core().store().set_duty(&record)?;
+            self.core().store().set_database_record(&record)?;
             self.record.send_replace(record);
         }
         Ok(())

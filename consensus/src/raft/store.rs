@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | `facts` | `format` | `u32`: version of this layout, 1; a newer one is refused |
 //! | | `identity` | [`Identity`]: which node of which cluster this is; set once, replaced by `recover` only |
-//! | | `duty` | [`Duty`]: the promise to recruiters, the history of the database's WAL, and a repair under way |
+//! | | `duty` | [`DatabaseRecord`]: the promise to recruiters, the history of the database's WAL, and a repair under way |
 //! | | `removed` | `bool`: this node noticed that it was removed from its cluster |
 //! | | `promised` | `Duration`: for how long this node may have promised a leader to vote for no other; see [`Store::promised`] |
 //! | | `vote` | openraft's vote |
@@ -24,7 +24,7 @@
 //!    into one transaction: one fsync. A later write is never on disk without the earlier ones.
 //! 2. Appended entries, truncations and purges show to readers at once, from `Log`, which is the truth about where the
 //!    log begins and ends; appended entries are kept there until the file has them. The callback of an append fires,
-//!    and [`Store::set_duty`] and its like return, after the fsync.
+//!    and [`Store::set_database_record`] and its like return, after the fsync.
 //! 3. A vote and the facts show to readers only when they are durable. `save_vote` returns then.
 //! 4. `purged` is written in the transaction that removes the entries, as is a snapshot's metadata with its data.
 //! 5. `committed` waits for the next write that needs an fsync anyway, and for the orderly end. To lose the newest is
@@ -88,7 +88,7 @@ pub struct Identity {
 
 /// What a node owes its cluster on account of its database.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Duty {
+pub struct DatabaseRecord {
     /// The node takes WAL of no primary of an earlier term.
     pub promise: Term,
     /// Which terms wrote the database's WAL.
@@ -200,13 +200,13 @@ impl Store {
     }
 
     /// What this node owes its cluster on account of its database; the default before it was set.
-    pub fn duty(&self) -> Result<Duty, StoreError> {
-        Ok(self.writer.disk()?.fact(Fact::Duty)?.unwrap_or_default())
+    pub fn database_record(&self) -> Result<DatabaseRecord, StoreError> {
+        Ok(self.writer.disk()?.fact(Fact::DatabaseRecord)?.unwrap_or_default())
     }
 
-    /// Replaces the duty, durably.
-    pub fn set_duty(&self, duty: &Duty) -> Result<(), StoreError> {
-        self.set(Change::fact(Fact::Duty, duty)?)
+    /// Replaces the record of the database, durably.
+    pub fn set_database_record(&self, record: &DatabaseRecord) -> Result<(), StoreError> {
+        self.set(Change::fact(Fact::DatabaseRecord, record)?)
     }
 
     /// Whether this node noticed that it was removed from its cluster.

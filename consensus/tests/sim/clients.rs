@@ -384,7 +384,9 @@ pub fn give(
 /// repaired without a primary, and only an operator's word can end that.
 fn without_enough_databases(sim: &Simulation) -> bool {
     let looked = sim.nodes.values().filter(|node| !node.removed).filter_map(|node| {
-        let look = node.with(|cluster, store| (cluster.inside(), store.duty().is_ok_and(|duty| duty.repair.is_none())));
+        let look = node.with(|cluster, store| {
+            (cluster.inside(), store.database_record().is_ok_and(|record| record.repair.is_none()))
+        });
         Some((node.id, look?))
     });
     let looked: Vec<_> = looked.collect();

@@ -254,7 +254,7 @@ fn promoted_after(sim: &Simulation, id: NodeId, term: u64) -> bool {
 }
 
 fn has_promised(sim: &Simulation, id: NodeId, term: u64) -> bool {
-    let promise = sim.nodes[&id].with(|_, store| store.duty().map(|duty| duty.promise));
+    let promise = sim.nodes[&id].with(|_, store| store.database_record().map(|record| record.promise));
     promise.is_some_and(|promise| promise.is_ok_and(|promise| promise.0 >= term))
 }
 

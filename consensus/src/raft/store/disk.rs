@@ -34,7 +34,7 @@ const SNAPSHOT_DATA: &str = "data";
 pub(super) enum Fact {
     Format,
     Identity,
-    Duty,
+    DatabaseRecord,
     Removed,
     Promised,
     Vote,
@@ -47,7 +47,7 @@ impl Fact {
         match self {
             Fact::Format => "format",
             Fact::Identity => "identity",
-            Fact::Duty => "duty",
+            Fact::DatabaseRecord => "duty",
             Fact::Removed => "removed",
             Fact::Promised => "promised",
             Fact::Vote => "vote",

@@ -9,7 +9,7 @@ use openraft::vote::RaftLeaderId;
 use openraft::{EntryPayload, Membership};
 use uuid::Uuid;
 
-use super::{Duty, Identity, Repair, Store};
+use super::{DatabaseRecord, Identity, Repair, Store};
 use crate::model::{
     ConfigUpdate, Duration, LogIndex, Lsn, Node, NodeId, NodeRole, NodeState, Port, StatementHash, Term, WalHistory,
     WalStart,
@@ -139,14 +139,14 @@ fn identity() -> Identity {
     Identity { cluster: Uuid::from_u128(7), node: NodeId(1) }
 }
 
-fn duty() -> Duty {
-    Duty { promise: Term(4), history: history(), repair: Some(Repair::Rewind) }
+fn record() -> DatabaseRecord {
+    DatabaseRecord { promise: Term(4), history: history(), repair: Some(Repair::Rewind) }
 }
 
 async fn write(path: &Path) {
     let mut store = Store::create(path).unwrap();
     store.set_identity(&identity()).unwrap();
-    store.set_duty(&duty()).unwrap();
+    store.set_database_record(&record()).unwrap();
     store.set_removed(true).unwrap();
     store.save_vote(&vote()).await.unwrap();
     store.blocking_append(entries()).await.unwrap();
@@ -169,7 +169,7 @@ async fn a_store_of_the_first_version_is_read_as_it_was_written() {
     }
     let mut store = Store::open(&path).unwrap();
     assert_eq!(store.identity().unwrap(), Some(identity()));
-    assert_eq!(store.duty().unwrap(), duty());
+    assert_eq!(store.database_record().unwrap(), record());
     assert!(!store.removed().unwrap());
     assert_eq!(store.read_vote().await.unwrap(), Some(vote()));
     assert_eq!(store.read_committed().await.unwrap(), Some(log_id(5)));

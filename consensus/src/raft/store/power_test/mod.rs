@@ -166,7 +166,7 @@ fn fail_everywhere(writes: Writes, failure: Failure) {
             assert!(said.contains("closed until the node is restarted") && said.contains("on fire"), "{what}: {said}");
             let others = [
                 store.set_removed(true).unwrap_err(),
-                store.set_duty(&Default::default()).unwrap_err(),
+                store.set_database_record(&Default::default()).unwrap_err(),
                 block_on(Kept::of(&store)).unwrap_err(),
             ];
             others.iter().for_each(|error| assert!(error.to_string().contains("on fire"), "{what}: {error}"));

@@ -17,7 +17,7 @@ use crate::protocol::command::{Change, Command};
 use crate::protocol::peer::Peer;
 use crate::protocol::version::{Spoken, Versions};
 use crate::raft::state_machine::Machine;
-use crate::raft::store::{Duty, Identity, Repair, Store, StoreError};
+use crate::raft::store::{DatabaseRecord, Identity, Repair, Store, StoreError};
 use crate::raft::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, Vote};
 
 type Payload = EntryPayload<Command, NodeId, Peer>;
@@ -26,7 +26,7 @@ type Payload = EntryPayload<Command, NodeId, Peer>;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Kept {
     pub identity: Option<Identity>,
-    pub duty: Duty,
+    pub record: DatabaseRecord,
     pub removed: bool,
     pub vote: Option<Vote>,
     pub committed: Option<LogId>,
@@ -44,7 +44,7 @@ pub enum Step {
     Truncate(Option<LogId>),
     Purge(LogId),
     Committed(LogId),
-    Duty(Duty),
+    DatabaseRecord(DatabaseRecord),
     Removed,
     /// What is in the log up to this index is applied, and a snapshot is built of it.
     Build(u64),
@@ -81,9 +81,9 @@ fn members(term: u64, index: u64) -> Entry {
     entry(term, index, EntryPayload::Membership(members))
 }
 
-fn duty(term: u64, repair: Option<Repair>) -> Duty {
+fn record(term: u64, repair: Option<Repair>) -> DatabaseRecord {
     let history = WalHistory((1..=term).map(|term| WalStart { term: Term(term), lsn: Lsn(term << 24) }).collect());
-    Duty { promise: Term(term), history, repair }
+    DatabaseRecord { promise: Term(term), history, repair }
 }
 
 /// A workload with each kind of step, in an order in which they come in a node's life.
@@ -95,7 +95,7 @@ pub fn workload() -> Vec<Step> {
         Step::Vote(Vote::new(1, NodeId(1))),
         Step::Append(vec![members(1, 0), added(1, 1, 10), entry(1, 2, EntryPayload::Blank)]),
         Step::Committed(log_id(1, 1)),
-        Step::Duty(duty(1, None)),
+        Step::DatabaseRecord(record(1, None)),
         Step::Append(vec![entry(1, 3, command("why".into(), setting)), added(1, 4, 3000)]),
         // A leader of term 2 knows another end of the log.
         Step::Vote(Vote::new(2, NodeId(2))),
@@ -106,7 +106,7 @@ pub fn workload() -> Vec<Step> {
         Step::Committed(log_id(2, 12)),
         Step::Build(12),
         Step::Purge(log_id(2, 8)),
-        Step::Duty(duty(2, Some(Repair::Rewind))),
+        Step::DatabaseRecord(record(2, Some(Repair::Rewind))),
         Step::Append(vec![added(2, 20, 5)]),
         Step::Committed(log_id(2, 15)),
         Step::Build(15),
@@ -116,7 +116,7 @@ pub fn workload() -> Vec<Step> {
         Step::Install(installed, postcard::to_stdvec(&crate::protocol::state::State::default()).unwrap()),
         Step::Purge(log_id(4, 40)),
         Step::Append((41..44).map(|index| added(4, index, 2)).collect()),
-        Step::Duty(duty(4, Some(Repair::Clone))),
+        Step::DatabaseRecord(record(4, Some(Repair::Clone))),
         // All of what it has is replaced.
         Step::Truncate(None),
         Step::Append(vec![added(5, 41, 1)]),
@@ -139,7 +139,7 @@ impl Kept {
                 kept.log.retain(|index, _| *index > upto.index);
             }
             Step::Committed(committed) => kept.committed = Some(*committed),
-            Step::Duty(duty) => kept.duty = duty.clone(),
+            Step::DatabaseRecord(record) => kept.record = record.clone(),
             Step::Removed => kept.removed = true,
             Step::Build(_) => kept.snapshot = built,
             Step::Install(meta, data) => kept.snapshot = Some((meta.clone(), data.clone())),
@@ -153,7 +153,7 @@ impl Kept {
         let io = |error: io::Error| StoreError::Failed { cause: error.to_string() };
         Ok(Self {
             identity: store.identity()?,
-            duty: store.duty()?,
+            record: store.database_record()?,
             removed: store.removed()?,
             vote: reader.read_vote().await.map_err(io)?,
             committed: reader.read_committed().await.map_err(io)?,
@@ -278,7 +278,7 @@ async fn ask(store: &mut Store, machine: &mut Machine, step: &Step) -> Result<An
             store.save_committed(Some(*committed)).await?;
             return Ok(Answer::Unpromised);
         }
-        Step::Duty(duty) => store.set_duty(duty)?,
+        Step::DatabaseRecord(record) => store.set_database_record(record)?,
         Step::Removed => store.set_removed(true)?,
         Step::Build(_) => drop(machine.build_snapshot().await?),
         Step::Install(meta, data) => machine.install_snapshot(meta, data.clone()).await?,
