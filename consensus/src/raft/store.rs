@@ -62,7 +62,8 @@ use uuid::Uuid;
 
 use self::disk::{Change, Disk, Fact};
 pub use self::error::StoreError;
-use self::writer::{By, Done, Writer, lock};
+use self::writer::{By, Done, Writer};
+use crate::env::lock::lock;
 use crate::env::sabotage::{self, Sabotage};
 use crate::model::{NodeId, Term, WalHistory};
 use crate::raft::types::{Entry, LogId, SnapshotMeta, TypeConfig, Vote};

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use openraft::Membership;
 
 use super::disk::{Change, Fact};
-use super::writer::lock;
 use super::{Identity, Store, StoreError};
+use crate::env::lock::lock;
 use crate::model::{NodeId, Term};
 use crate::protocol::peer::Peer;
 use crate::protocol::state::State;

@@ -9,7 +9,8 @@ use openraft::{OptionalSend, RaftTypeConfig};
 
 use super::Store;
 use super::disk::{Change, Fact};
-use super::writer::{Done, lock};
+use super::writer::Done;
+use crate::env::lock::lock;
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
 
 /// Entries for a peer are read in pieces of about this size: they are in memory until they are acknowledged.

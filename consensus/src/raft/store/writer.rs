@@ -6,7 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::disk::{Change, Disk};
 use super::{Log, StoreError};
+use crate::env::lock::lock;
 use crate::env::observers::TimeObserver;
 use crate::raft::types::TypeConfig;
 
@@ -333,11 +334,6 @@ impl std::fmt::Debug for Queue {
             Queue::InLine(_) => "InLine",
         })
     }
-}
-
-/// Locks what stays whole whatever panics: each change of it is complete when the lock is let go.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {

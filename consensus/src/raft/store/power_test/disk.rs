@@ -1,11 +1,13 @@
 //! A disk in memory: it records what is done to it, so that the power can be cut at every point, and fails when told.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use rand::Rng;
 use rand::rngs::StdRng;
 use redb::StorageBackend;
+
+use crate::env::lock::lock;
 
 /// Disks write sectors of so many bytes wholly or not at all, by what they promise; a torn sector is tried all the same.
 const SECTOR: usize = 512;
@@ -65,40 +67,36 @@ impl Disk {
 
     /// The operation with the number `at` fails.
     pub fn fail(&self, at: usize, failure: Failure) {
-        self.lock().fails = Some((at, failure));
+        lock(&self.0).fails = Some((at, failure));
     }
 
     /// What was done to it so far.
     pub fn done(&self) -> Vec<Op> {
-        self.lock().done.clone()
+        lock(&self.0).done.clone()
     }
 
     /// How much was done to it so far.
     pub fn count(&self) -> usize {
-        self.lock().done.len()
+        lock(&self.0).done.len()
     }
 
     /// How much was done, or tried, after the first failure.
     pub fn after_failure(&self) -> usize {
-        self.lock().after
+        lock(&self.0).after
     }
 
     /// Reads fail after so many.
     pub fn fail_read(&self, after: usize) {
-        self.lock().reads = Some(after);
+        lock(&self.0).reads = Some(after);
     }
 
     /// Nothing is done to it until the guard is dropped.
     pub fn hold(&self) -> impl Drop + use<'_> {
-        self.lock()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Content> {
-        self.0.lock().unwrap()
+        lock(&self.0)
     }
 
     fn change(&self, op: Op) -> Result<(), io::Error> {
-        let mut content = self.lock();
+        let mut content = lock(&self.0);
         let at = content.done.len();
         if let Some((first, Failure { kind, stays })) = content.fails
             && at >= first
@@ -169,11 +167,11 @@ pub fn settled(start: &[u8], ops: &[Op]) -> (Vec<u8>, Vec<Op>) {
 
 impl StorageBackend for Disk {
     fn len(&self) -> Result<u64, io::Error> {
-        Ok(self.lock().now.len() as u64)
+        Ok(lock(&self.0).now.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        let mut content = self.lock();
+        let mut content = lock(&self.0);
         match &mut content.reads {
             Some(0) => return Err(io::Error::other("the disk is on fire")),
             Some(reads) => *reads -= 1,
