@@ -43,7 +43,7 @@ use crate::raft::core::{Core, RaftError};
 use crate::raft::election::{self, Candidacy};
 pub use crate::raft::lease::Lease;
 use crate::raft::propose::{Reason, propose};
-use crate::raft::state_machine::Machine;
+use crate::raft::state_machine::StateMachine;
 use crate::raft::store::{Identity, Store};
 use crate::raft::transport::{NodeReport, Transport};
 use crate::raft::types::as_told;
@@ -90,7 +90,7 @@ pub struct Parts {
 /// primary yet; none where that is not known. It follows what that says of `versions`.
 pub fn known_member(store: &Store, versions: &Spoken) -> Result<Option<(Node, bool)>, StartError> {
     let Some(identity) = store.identity()? else { return Ok(None) };
-    let mut state = Machine::committed(store, versions)?;
+    let mut state = StateMachine::committed(store, versions)?;
     let promoted = state.promoted.is_some();
     Ok(state.nodes.remove(&identity.node).map(|node| (node, promoted)))
 }
@@ -114,8 +114,8 @@ impl Cluster {
             let members = std::collections::BTreeMap::from([(node.id, Peer::from(&node))]);
             raft.initialize(members).await.map_err(|error| core.failed("being initialized", error))?;
         }
-        let mut progress = core.machine().progress();
-        while core.machine().read(|applied| applied.state.cluster.is_none()) {
+        let mut progress = core.state_machine().progress();
+        while core.state_machine().read(|applied| applied.state.cluster.is_none()) {
             let change = Change::Create { cluster: cluster.0.identity.cluster, node: node.clone() };
             let reason = Reason::own(core, "bootstrap");
             // It will be elected soon, where it is not; and what was not confirmed in time may be applied yet: a second one
@@ -134,7 +134,7 @@ impl Cluster {
         let Parts { store, transport, database, clock, random, versions } = parts;
         let identity = store.identity()?.ok_or(StartError::NoIdentity)?;
         let removed = watch::Sender::new(store.removed()?);
-        let machine = Machine::new(store.clone(), versions.clone())?;
+        let state_machine = StateMachine::new(store.clone(), versions.clone())?;
         let context = Context {
             id: identity.node,
             transport,
@@ -147,7 +147,7 @@ impl Cluster {
             stand: Arc::default(),
         };
         let stand = context.stand.clone();
-        let started = Core::start(store, machine, context).await;
+        let started = Core::start(store, state_machine, context).await;
         let core = started.map_err(|error| match versions.unknown() {
             Some(unknown) => StartError::Store(unknown.into()),
             None => error.into(),
@@ -182,7 +182,7 @@ impl Cluster {
         let local = inner.local.clone();
         let me = core.clone();
         let candidacy = move || {
-            let role = me.machine().read(|applied| applied.state.nodes.get(&me.id()).map(|node| node.role));
+            let role = me.state_machine().read(|applied| applied.state.nodes.get(&me.id()).map(|node| node.role));
             let last = local.unfit().is_some() || role == Some(NodeRole::Witness);
             Candidacy { position: local.position(), last }
         };
@@ -327,7 +327,7 @@ impl Cluster {
     pub async fn info(&self) -> Result<ClusterInfo, ClusterError> {
         self.check_member()?;
         let core = &self.0.core;
-        let (state, last) = core.machine().read(|applied| (applied.state.clone(), applied.last));
+        let (state, last) = core.state_machine().read(|applied| (applied.state.clone(), applied.last));
         let applied = last.map_or(0, |last| last.index);
         let internal = |source: std::io::Error| ClusterError::Internal {
             attempted: "reading the cluster's log",
@@ -422,7 +422,7 @@ impl Cluster {
     }
 
     fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
-        self.0.core.machine().read(|applied| look(&applied.state))
+        self.0.core.state_machine().read(|applied| look(&applied.state))
     }
 
     fn member(&self, id: NodeId) -> Result<Node, ClusterError> {
@@ -526,7 +526,7 @@ impl Cluster {
 
     async fn wait_for(&self, wait: Duration, goal: impl Fn(&State) -> bool) -> Result<(), ClusterError> {
         self.check_member()?;
-        let mut progress = self.0.core.machine().progress();
+        let mut progress = self.0.core.state_machine().progress();
         let mut removed = self.0.removed.subscribe();
         let reached = async {
             loop {

@@ -12,6 +12,6 @@ impl Cluster {
 
     /// The state that this node has applied.
     pub fn state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
-        self.core().machine().read(|applied| look(&applied.state))
+        self.core().state_machine().read(|applied| look(&applied.state))
     }
 }

@@ -30,7 +30,7 @@ const RELEASE_AFTER: u32 = 5;
 
 /// Does what the leader has to, as long as this node leads; ends never.
 pub(crate) async fn run(core: Core, local: Local, views: Views, orders: mpsc::Sender<Order>) {
-    let mut progress = core.machine().progress();
+    let mut progress = core.state_machine().progress();
     let mut in_force = local.in_force.clone();
     // Since when a node was not seen by half of the cluster.
     let mut lost: BTreeMap<NodeId, Instant> = BTreeMap::new();
@@ -49,7 +49,7 @@ pub(crate) async fn run(core: Core, local: Local, views: Views, orders: mpsc::Se
         in_force.borrow_and_update();
         let now = core.clock().now();
         let seat = core.seat();
-        let lead = core.machine().read(|applied| applied.state.lead);
+        let lead = core.state_machine().read(|applied| applied.state.lead);
         let leads = seat.leader == Some(core.id())
             && lead == Some(Lead { node: core.id(), term: seat.term })
             && core.lease_end(seat.term).is_some_and(|end| now < end);
@@ -62,7 +62,7 @@ pub(crate) async fn run(core: Core, local: Local, views: Views, orders: mpsc::Se
         if let Err(error) = membership(&core, &local, &views, &orders).await {
             tracing::warn!(error = chain(&error), "the membership could not be changed");
         }
-        let nodes = core.machine().read(|applied| applied.state.nodes.clone());
+        let nodes = core.state_machine().read(|applied| applied.state.nodes.clone());
         known.retain(|node, _| nodes.contains_key(node));
         for &node in nodes.keys() {
             known.entry(node).or_insert(now);
@@ -81,7 +81,7 @@ async fn membership(core: &Core, local: &Local, views: &Views, orders: &mpsc::Se
     // What was proven for this term counts in no other.
     let term = core.seat().term;
     let raft = core.ready().await;
-    let nodes = core.machine().read(|applied| applied.state.nodes.clone());
+    let nodes = core.state_machine().read(|applied| applied.state.nodes.clone());
     let (members, voters) = core.membership();
     let step = next_step(core.id(), &nodes, &voters, &members);
     if local.database.is_some() {
@@ -171,7 +171,7 @@ async fn release_commits(
         missing.entry(node).or_insert(now);
     }
     let patience = core.config().node_timeout.get() * RELEASE_AFTER;
-    let nodes = core.machine().read(|applied| applied.state.nodes.clone());
+    let nodes = core.state_machine().read(|applied| applied.state.nodes.clone());
     let late: BTreeSet<_> =
         missing.iter().filter(|(_, since)| now >= **since + patience).map(|(&node, _)| node).collect();
     if let Some(node) = dispensable(&rule, &nodes, missing.len(), &late) {
@@ -198,7 +198,7 @@ async fn reach(core: &Core, views: &Views, now: Instant, nodes: Vec<Node>) {
 /// Removes a node that half of the cluster has not seen for long.
 async fn autoremove(core: &Core, views: &Views, now: Instant, lost: &mut BTreeMap<NodeId, Instant>) {
     let config = core.config();
-    let nodes = core.machine().read(|applied| applied.state.nodes.clone());
+    let nodes = core.state_machine().read(|applied| applied.state.nodes.clone());
     let mut sees = views.sees(now, validity(core));
     sees.insert(core.id(), views.seen(now, validity(core)));
     let unseen = invisible(&nodes, &sees);
@@ -224,7 +224,7 @@ async fn autoremove(core: &Core, views: &Views, now: Instant, lost: &mut BTreeMa
 /// Has the cluster speak a newer version once all members know it.
 async fn raise_version(core: &Core, views: &Views, now: Instant) {
     let (spoken, nodes) = core
-        .machine()
+        .state_machine()
         .read(|applied| (applied.state.version, applied.state.nodes.keys().copied().collect::<Vec<NodeId>>()));
     let known = |node: &NodeId| match *node == core.id() {
         true => Some(core.newest_version()),

@@ -25,7 +25,7 @@ const REBUILD_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) fn own_report(core: &Core, local: &Local, views: &Views) -> NodeReport {
     NodeReport {
         node: core.id(),
-        applied: core.machine().progress().borrow().index,
+        applied: core.state_machine().progress().borrow().index,
         sees: views.seen(core.clock().now(), validity(core)),
         database: local.status().map(|status| DatabaseStatus { unfit: local.unfit(), ..status }),
         position: local.position(),
@@ -39,7 +39,7 @@ pub(crate) async fn keep_wal(core: Core, local: Local, views: Views) {
     let Some(database) = local.database.clone() else { return std::future::pending().await };
     let mut told = None;
     loop {
-        let (nodes, promoted) = core.machine().read(|applied| {
+        let (nodes, promoted) = core.state_machine().read(|applied| {
             let promoted = applied.state.promoted.as_ref().map(|promoted| (promoted.node, promoted.term));
             (applied.state.nodes.clone(), promoted)
         });
@@ -88,7 +88,7 @@ pub(crate) async fn until_removed(mut removed: watch::Receiver<bool>, task: impl
 /// Rebuilds the Raft core when the settings that it was built with change.
 pub(crate) async fn live_settings(core: Core) {
     let timing = |config: &Config| (config.node_timeout, config.heartbeat_interval, config.replication_retry_interval);
-    let mut progress = core.machine().progress();
+    let mut progress = core.state_machine().progress();
     loop {
         progress.borrow_and_update();
         if timing(&core.config()) != timing(&core.built_with()) {
@@ -108,11 +108,11 @@ pub(crate) async fn live_settings(core: Core) {
 
 /// Notices that this node is no member any more, by its own log or by what a peer said, and keeps it durably.
 pub(crate) async fn watch_removal(core: Core, removed: watch::Sender<bool>) {
-    let mut progress = core.machine().progress();
+    let mut progress = core.state_machine().progress();
     let mut told = removed.subscribe();
     loop {
         progress.borrow_and_update();
-        let by_log = core.machine().read(|applied| applied.state.was_removed(core.id()));
+        let by_log = core.state_machine().read(|applied| applied.state.was_removed(core.id()));
         if by_log || *told.borrow_and_update() {
             if let Err(error) = core.store().set_removed(true) {
                 tracing::error!(error = chain(&error), "the removal of this node could not be kept");

@@ -79,7 +79,7 @@ where
     loop {
         let timeout = core.config().node_timeout.get();
         tokio::time::sleep(timeout).await;
-        let own = core.machine().read(|applied| {
+        let own = core.state_machine().read(|applied| {
             let state = &applied.state;
             state.nodes.get(&core.id()).map(|node| (node.clone(), state.down_by.get(&node.id).cloned()))
         });

@@ -78,7 +78,7 @@ pub(crate) fn unfit(node: &Node, report: Option<&NodeReport>, databases: bool) -
 /// the term `streams_in`, where that is given.
 pub(crate) fn best_target(core: &Core, views: &Views, streams_in: Option<Term>) -> Option<NodeId> {
     let (now, age) = (core.clock().now(), validity(core));
-    let nodes = core.machine().read(|applied| applied.state.nodes.clone());
+    let nodes = core.state_machine().read(|applied| applied.state.nodes.clone());
     let fit = nodes.values().filter(|node| node.id != core.id()).filter_map(|node| {
         let report = views.fresh(node.id, now, age)?;
         let status = report.database.as_ref();

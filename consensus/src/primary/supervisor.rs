@@ -84,7 +84,7 @@ impl Inputs {
     fn view(&self) -> View {
         let core = &self.core;
         let (seat, config, now) = (core.seat(), core.config(), core.clock().now());
-        let (member, keeps, lead, promoted, primary) = core.machine().read(|applied| {
+        let (member, keeps, lead, promoted, primary) = core.state_machine().read(|applied| {
             let state = &applied.state;
             let keeps = state.nodes.get(&core.id()).is_none_or(|node| node.upgrade_to.has_database());
             let primary = state.promoted.as_ref().and_then(|promoted| state.nodes.get(&promoted.node)).cloned();
@@ -93,7 +93,7 @@ impl Inputs {
         let (promoted, primary) = match (promoted, lead) {
             (Some(promoted), Some(lead)) if sabotage::is(Sabotage::FollowUnannounced) => (
                 Some(Promoted { node: lead.node, term: lead.term, ..promoted }),
-                core.machine().read(|applied| applied.state.nodes.get(&lead.node).cloned()),
+                core.state_machine().read(|applied| applied.state.nodes.get(&lead.node).cloned()),
             ),
             (promoted, _) => (promoted, primary),
         };
@@ -113,7 +113,7 @@ impl Inputs {
             promoted,
             primary,
             promise: self.local.record.borrow().promise,
-            applied: core.machine().progress().borrow().term,
+            applied: core.state_machine().progress().borrow().term,
             may_serve: self.local.may_serve.load(Ordering::Relaxed),
             strayed: status.as_ref().is_some_and(|status| status.strayed),
             database: status.map(|status| status.role),
@@ -201,7 +201,7 @@ impl Duty {
         let in_force = watch::Sender::new(InForce::default());
         let local = Local::new(database, record.subscribe(), in_force.subscribe(), note.subscribe());
         let status = local.database.as_ref().map(|database| database.status());
-        let (progress, seats) = (core.machine().progress(), core.seats());
+        let (progress, seats) = (core.state_machine().progress(), core.seats());
         let inputs =
             Inputs { core: core.clone(), local: local.clone(), removed, progress, seats, status, changed: true };
         Ok(Self {
@@ -320,7 +320,7 @@ impl Duty {
     /// stopped.
     async fn wait_for_wal(&self, target: NodeId, last: Lsn) -> Result<(), DutyError> {
         let core = &self.core;
-        let node = core.machine().read(|applied| applied.state.nodes.get(&target).cloned());
+        let node = core.state_machine().read(|applied| applied.state.nodes.get(&target).cloned());
         let node = node.ok_or_else(|| DutyError::Refused(format!("node {target} is not part of the cluster")))?;
         let patience = core.config().leader_voting_timeout.get();
         let passed = async {
@@ -399,7 +399,7 @@ impl Duty {
         let Some(database) = self.database() else {
             let me = self.core().id();
             let lacks = |applied: &Applied| applied.state.nodes.get(&me).is_some_and(|node| node.db_port.is_some());
-            if self.core().machine().read(lacks) {
+            if self.core().state_machine().read(lacks) {
                 // What it holds would not be counted, and might be what only it holds.
                 return Err(DutyError::Refused("it has a database in the cluster, and was started without".into()));
             }
@@ -457,7 +457,7 @@ impl Duty {
     /// Whether no other voter has a database.
     fn is_the_only_holder(&self) -> bool {
         let (core, voters) = (self.core(), self.core().voters());
-        core.machine().read(|applied| {
+        core.state_machine().read(|applied| {
             let holds = |id: &NodeId| applied.state.nodes.get(id).is_none_or(|node| node.role.has_database());
             voters.iter().flatten().all(|id| *id == core.id() || !holds(id))
         })

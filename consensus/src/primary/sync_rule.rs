@@ -42,7 +42,7 @@ fn voters(core: &Core, local: &Local, state: &State, term: Term) -> Voters {
 /// The sync rule for the database of this node, the leader of `term`, with the voters that there are and the next that is
 /// about to become one.
 pub(crate) fn wanted(core: &Core, local: &Local, term: Term) -> SyncRule {
-    core.machine().read(|applied| {
+    core.state_machine().read(|applied| {
         let state = &applied.state;
         sync_rule(&state.config, &state.nodes, &voters(core, local, state, term).protected, core.id(), term)
     })
@@ -50,7 +50,7 @@ pub(crate) fn wanted(core: &Core, local: &Local, term: Term) -> SyncRule {
 
 /// The rule of those who are left once the voter is gone that is to go next, where there is one.
 pub(crate) fn of_the_rest(core: &Core, local: &Local, term: Term) -> Option<SyncRule> {
-    core.machine().read(|applied| {
+    core.state_machine().read(|applied| {
         let state = &applied.state;
         let Voters { mut protected, leaving } = voters(core, local, state, term);
         protected.remove(&leaving?);
@@ -78,7 +78,7 @@ pub(crate) struct Proof {
 /// How far the rule that is wanted of the primary of this node, the leader of `term`, is proven.
 pub(crate) fn proof(core: &Core, local: &Local, term: Term) -> Proof {
     let rest = of_the_rest(core, local, term);
-    core.machine().read(|applied| {
+    core.state_machine().read(|applied| {
         let state = &applied.state;
         let voters = voters(core, local, state, term).protected;
         let wanted = sync_rule(&state.config, &state.nodes, &voters, core.id(), term);

@@ -31,7 +31,7 @@ use crate::protocol::version::Version;
 use crate::raft::context::Context;
 use crate::raft::lease::{Before, Contact};
 use crate::raft::network::Network;
-use crate::raft::state_machine::Machine;
+use crate::raft::state_machine::StateMachine;
 use crate::raft::store::Store;
 use crate::raft::transport::Transport;
 use crate::raft::types::{Entry, Raft, TypeConfig};
@@ -52,7 +52,7 @@ pub(crate) struct Core(Arc<Shared>);
 
 struct Shared {
     store: Store,
-    machine: Machine,
+    state_machine: StateMachine,
     context: Arc<Context>,
     raft: watch::Sender<Raft>,
     /// The settings that the core was built with. A node that restarts builds it before it has applied its log.
@@ -131,9 +131,9 @@ impl Seats {
 }
 
 impl Core {
-    pub(crate) async fn start(store: Store, machine: Machine, context: Context) -> Result<Self, RaftError> {
+    pub(crate) async fn start(store: Store, state_machine: StateMachine, context: Context) -> Result<Self, RaftError> {
         let context = Arc::new(context);
-        let config = machine.read(|applied| applied.state.config.clone());
+        let config = state_machine.read(|applied| applied.state.config.clone());
         let vote = store.clone().read_vote().await.map_err(|error| RaftError::Failed {
             node: context.id,
             attempted: "reading its vote",
@@ -149,11 +149,11 @@ impl Core {
         let length = promised.unwrap_or(config.node_timeout.get().max(usual));
         // It does not restore itself as the leader that it was: what it had sent to others may not have been on its own
         // disk, and would be written a second time, otherwise, in the same term.
-        let raft = build(&context, &store, &machine, &config, false).await?;
+        let raft = build(&context, &store, &state_machine, &config, false).await?;
         let (started, me) = (context.clock.now(), context.id);
         Ok(Self(Arc::new(Shared {
             store,
-            machine,
+            state_machine,
             context,
             raft: watch::Sender::new(raft),
             built_with: Mutex::new(config),
@@ -190,8 +190,8 @@ impl Core {
         let keep_leading = keep_leading && seat.leader == Some(self.id()) && !self.is_given_up(seat.term);
         let rebuilt = async {
             self.raft().shutdown().await.map_err(|error| self.failed("being stopped", error))?;
-            let config = shared.machine.read(|applied| applied.state.config.clone());
-            let raft = build(&shared.context, &shared.store, &shared.machine, &config, keep_leading).await?;
+            let config = shared.state_machine.read(|applied| applied.state.config.clone());
+            let raft = build(&shared.context, &shared.store, &shared.state_machine, &config, keep_leading).await?;
             *lock(&shared.built_with) = config;
             Ok(raft)
         };
@@ -242,8 +242,8 @@ impl Core {
         self.0.context.id
     }
 
-    pub(crate) fn machine(&self) -> &Machine {
-        &self.0.machine
+    pub(crate) fn state_machine(&self) -> &StateMachine {
+        &self.0.state_machine
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -282,7 +282,7 @@ impl Core {
     }
 
     pub(crate) fn config(&self) -> Config {
-        self.0.machine.read(|applied| applied.state.config.clone())
+        self.0.state_machine.read(|applied| applied.state.config.clone())
     }
 
     /// Sets the position that goes along with the next pre-votes.
@@ -382,7 +382,7 @@ impl Core {
 async fn build(
     context: &Arc<Context>,
     store: &Store,
-    machine: &Machine,
+    state_machine: &StateMachine,
     config: &Config,
     keep_leading: bool,
 ) -> Result<Raft, RaftError> {
@@ -394,7 +394,7 @@ async fn build(
     let vote = store.clone().read_vote().await.map_err(|error| failed(error.into()))?;
     let network = Network::new(context.clone(), config.replication_retry_interval.get());
     let raft =
-        Raft::new(context.id, Arc::new(settings(config, keep_leading)?), network, store.clone(), machine.clone())
+        Raft::new(context.id, Arc::new(settings(config, keep_leading)?), network, store.clone(), state_machine.clone())
             .await
             .map_err(|error| failed(error.into()))?;
     // A core that has just started tells an empty seat for an instant. A primary that believed it would be demoted.

@@ -121,10 +121,10 @@ async fn write(raft: &Raft, term: Term, command: Command) -> Result<Outcome, Los
 
 /// Waits until it is certain what became of a command that was written in `term`.
 async fn fate(core: &Core, id: Uuid, term: Term) -> Result<Outcome, ProposeError> {
-    let mut progress = core.machine().progress();
+    let mut progress = core.state_machine().progress();
     loop {
         let applied = progress.borrow_and_update().term;
-        if let Some(outcome) = core.machine().read(|applied| applied.state.outcome(id).cloned()) {
+        if let Some(outcome) = core.state_machine().read(|applied| applied.state.outcome(id).cloned()) {
             return Ok(outcome);
         }
         if applied > term {

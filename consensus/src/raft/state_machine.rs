@@ -17,7 +17,7 @@ use crate::raft::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfi
 
 /// The state machine of a node. Clones share the state.
 #[derive(Clone)]
-pub struct Machine(Arc<Shared>);
+pub struct StateMachine(Arc<Shared>);
 
 struct Shared {
     store: Store,
@@ -53,7 +53,7 @@ pub(crate) enum Unreadable {
     Bytes(#[from] postcard::Error),
 }
 
-impl Machine {
+impl StateMachine {
     /// The state machine over `store`, with the state of its snapshot. It follows what the log says of `versions`.
     pub fn new(store: Store, versions: Spoken) -> Result<Self, StoreError> {
         let applied = Applied::stored(&store, &versions)?;
@@ -167,7 +167,7 @@ fn version_of(data: &[u8]) -> Result<Version, postcard::Error> {
     Ok(postcard::take_from_bytes(data)?.0)
 }
 
-impl RaftStateMachine<TypeConfig> for Machine {
+impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotData = Vec<u8>;
     type SnapshotBuilder = Self;
 
@@ -210,7 +210,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 }
 
-impl RaftSnapshotBuilder<TypeConfig> for Machine {
+impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     type SnapshotData = Vec<u8>;
 
     async fn build_snapshot(&mut self) -> Result<openraft::alias::SnapshotOf<TypeConfig, Vec<u8>>, io::Error> {
@@ -254,12 +254,12 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_one() {
-        let machine = Machine::new(store(), Spoken::new(Versions::KNOWN)).unwrap();
+        let state_machine = StateMachine::new(store(), Spoken::new(Versions::KNOWN)).unwrap();
         let data = postcard::to_stdvec(&state()).unwrap();
-        assert_eq!(machine.check(&data), Ok(()));
-        assert!(machine.check(&data[..data.len() - 1]).is_err());
+        assert_eq!(state_machine.check(&data), Ok(()));
+        assert!(state_machine.check(&data[..data.len() - 1]).is_err());
         for version in [Version(0), NEWER.newest] {
-            let other = machine.check(&postcard::to_stdvec(&(version, state())).unwrap());
+            let other = state_machine.check(&postcard::to_stdvec(&(version, state())).unwrap());
             assert!(matches!(other, Err(Unreadable::Version(_))), "{other:?}");
         }
     }
@@ -291,18 +291,18 @@ mod tests {
     #[tokio::test]
     async fn a_snapshot_of_a_version_that_is_not_known_is_refused_from_a_leader_and_from_the_store() {
         let (theirs, ours) = (store(), store());
-        let mut newer = Machine::new(theirs.clone(), Spoken::new(NEWER)).unwrap();
+        let mut newer = StateMachine::new(theirs.clone(), Spoken::new(NEWER)).unwrap();
         newer.write(|applied| applied.state.version = Version(2));
         let snapshot = newer.build_snapshot().await.unwrap();
-        let mut older = Machine::new(ours.clone(), Spoken::new(Versions::KNOWN)).unwrap();
+        let mut older = StateMachine::new(ours.clone(), Spoken::new(Versions::KNOWN)).unwrap();
         let refused = older.install_snapshot(&snapshot.meta, snapshot.snapshot.clone()).await.unwrap_err();
         assert!(refused.to_string().contains("the cluster speaks version 2"), "{refused}");
         assert!(ours.snapshot().unwrap().is_none());
-        let refused = Machine::new(theirs.clone(), Spoken::new(Versions::KNOWN)).err().unwrap();
+        let refused = StateMachine::new(theirs.clone(), Spoken::new(Versions::KNOWN)).err().unwrap();
         assert!(matches!(refused, StoreError::Version(_)), "{refused}");
 
         let spoken = Spoken::new(NEWER);
-        Machine::new(theirs, spoken.clone()).unwrap();
+        StateMachine::new(theirs, spoken.clone()).unwrap();
         assert_eq!(spoken.now().oldest, Version(2));
     }
 }

@@ -25,7 +25,7 @@ openraft::declare_raft_types!(
         AsyncRuntime = Runtime,
 );
 
-pub(crate) type Raft = openraft::Raft<TypeConfig, crate::raft::state_machine::Machine>;
+pub(crate) type Raft = openraft::Raft<TypeConfig, crate::raft::state_machine::StateMachine>;
 pub(crate) type Entry = openraft::alias::EntryOf<TypeConfig>;
 pub(crate) type LogId = openraft::alias::LogIdOf<TypeConfig>;
 pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;

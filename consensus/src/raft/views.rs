@@ -54,7 +54,7 @@ impl Views {
 /// For how long a report counts: two rounds and a half, and not less than the node time-out.
 pub(crate) fn validity(core: &Core) -> Duration {
     let config = core.config();
-    let nodes = core.machine().read(|applied| applied.state.nodes.len());
+    let nodes = core.state_machine().read(|applied| applied.state.nodes.len());
     config.node_timeout.get().max(period(config.heartbeat_interval.get(), nodes) * 5 / 2)
 }
 
@@ -66,7 +66,7 @@ fn period(heartbeat: Duration, nodes: usize) -> Duration {
 pub(crate) async fn run(core: Core, views: Views, report: impl Fn() -> NodeReport) {
     loop {
         let config = core.config();
-        let nodes = core.machine().read(|applied| applied.state.nodes.clone());
+        let nodes = core.state_machine().read(|applied| applied.state.nodes.clone());
         for gone in views.keep(&nodes) {
             core.transport().forget(gone);
         }

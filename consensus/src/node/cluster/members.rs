@@ -137,7 +137,7 @@ impl Cluster {
         let config = core.config();
         let voters = self.read(|state| state.voters().count());
         let needed = log_holders(&config, voters);
-        let index = core.machine().progress().borrow().index;
+        let index = core.state_machine().progress().borrow().index;
         tokio::time::timeout_at(deadline, core.held_by(index, needed)).await.map_err(|_| {
             ClusterError::Unconfirmed(format!(
                 "the change is applied, but within {patience:?} fewer than {needed} voters held it, which \
@@ -187,7 +187,7 @@ impl Cluster {
             return Ok(());
         }
         let Some(report) = report else { return refused(format!("node {id} does not answer")) };
-        let applied = self.0.core.machine().progress().borrow().index;
+        let applied = self.0.core.state_machine().progress().borrow().index;
         if report.applied.0 + leader::LAG < applied.0 {
             return refused(format!(
                 "node {id} is not caught up: it has applied {}, and the leader {applied}",

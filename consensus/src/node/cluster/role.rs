@@ -30,7 +30,7 @@ pub(super) async fn tell(cluster: Weak<Inner>) {
         }
         let core = cluster.0.core.clone();
         drop(cluster);
-        let (mut progress, mut seats) = (core.machine().progress(), core.seats());
+        let (mut progress, mut seats) = (core.state_machine().progress(), core.seats());
         tokio::select! {
             _ = progress.changed() => {}
             () = seats.changed() => {}

@@ -40,7 +40,7 @@ impl Cluster {
             voters: voters.len(),
             voters_seen: voters.iter().filter(reached).count(),
             last_index: core.last_index(),
-            applied_index: core.machine().progress().borrow().index,
+            applied_index: core.state_machine().progress().borrow().index,
             sync_rule: in_force.rule,
             sync_rule_proven: in_force.held,
         }

@@ -31,7 +31,7 @@ impl Duty {
 
     /// Whether the cluster knows that the database of this node was promoted in `term`.
     fn is_announced(&self, term: Term) -> bool {
-        self.core.machine().read(|applied| {
+        self.core.state_machine().read(|applied| {
             let promoted = applied.state.promoted.as_ref();
             promoted.is_some_and(|promoted| promoted.node == self.core.id() && promoted.term == term)
         })
@@ -91,7 +91,7 @@ impl Duty {
     /// told of it.
     async fn serve(&mut self, database: &Arc<dyn Database>, term: Term) -> Result<(), DutyError> {
         let (core, local) = (self.core().clone(), self.local.clone());
-        let mut progress = core.machine().progress();
+        let mut progress = core.state_machine().progress();
         let mut seats = core.seats();
         let mut status = database.status();
         loop {

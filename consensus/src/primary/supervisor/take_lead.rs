@@ -61,7 +61,7 @@ impl Duty {
             return Err(DutyError::Refused(format!("its database is {}{unfit}", status.role)));
         }
         self.keep(|record| record.repair = None)?;
-        let lead = self.core.machine().read(|applied| applied.state.lead);
+        let lead = self.core.state_machine().read(|applied| applied.state.lead);
         self.accepted = Some(Accepted { actor, until: self.core.clock().now() + WORD, lead });
         Ok(())
     }
@@ -72,9 +72,9 @@ impl Duty {
         let core = self.core().clone();
         let me = core.id();
         let voters = core.voters();
-        let nodes = core.machine().read(|applied| applied.state.nodes.clone());
+        let nodes = core.state_machine().read(|applied| applied.state.nodes.clone());
         let (last_lead, last_promoted) =
-            core.machine().read(|applied| (applied.state.lead, applied.state.promoted.clone()));
+            core.state_machine().read(|applied| (applied.state.lead, applied.state.promoted.clone()));
         let begun = core.clock().now();
         let mut promises = BTreeMap::new();
 
@@ -232,7 +232,7 @@ impl Duty {
     /// Who has accepted that commits may be lost where this node leads, if somebody has.
     pub(super) fn loss_is_accepted(&self) -> Option<String> {
         let Accepted { actor, until, lead } = self.accepted.as_ref()?;
-        let last = self.core.machine().read(|applied| applied.state.lead);
+        let last = self.core.state_machine().read(|applied| applied.state.lead);
         (self.core.clock().now() < *until && last == *lead).then(|| actor.clone())
     }
 
@@ -249,7 +249,7 @@ impl Duty {
              promises of {promised} of {voters} voters"
         );
         tracing::warn!(cause, "leads");
-        let last = self.core.machine().read(|applied| applied.state.lead);
+        let last = self.core.state_machine().read(|applied| applied.state.lead);
         // Also where the answer to it is lost.
         self.lossy = Some(term);
         self.write(Change::Lead { node: self.core.id(), term, lossy: true }, cause).await?;

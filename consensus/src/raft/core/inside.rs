@@ -38,7 +38,7 @@ impl Core {
         Inside {
             vote: metrics.borrow_watched().vote,
             leads,
-            applied: self.machine().read(|applied| applied.last),
+            applied: self.state_machine().read(|applied| applied.last),
             last: last.borrow_watched().last_log.map(|last| last.index),
             voters: self.voters(),
             lease_end: leads.then(|| self.lease_end(seat.term)).flatten(),

@@ -127,7 +127,7 @@ impl Core {
             receiving.take().map(|(_, data)| data).unwrap_or_default()
         };
         // openraft stops for good when a snapshot cannot be installed, as it does when a disk fails.
-        if let Err(error) = self.machine().check(&data) {
+        if let Err(error) = self.state_machine().check(&data) {
             tracing::warn!(%error, "a snapshot that a peer sent is refused");
             return PeerResponse::Failed(format!("the snapshot cannot be read: {error}"));
         }

@@ -19,7 +19,7 @@ use crate::protocol::peer::Peer;
 use crate::protocol::readonly::{ReadonlyChange, ReadonlyUpdate};
 use crate::protocol::state::State;
 use crate::protocol::version::{Spoken, Version, Versions};
-use crate::raft::state_machine::Machine;
+use crate::raft::state_machine::StateMachine;
 use crate::raft::types::{Entry, LogId, SnapshotMeta, StoredMembership, Vote};
 
 /// Set to `1`, the file is written anew. Never once a release has written such files: then what was changed becomes a
@@ -177,8 +177,8 @@ async fn a_store_of_the_first_version_is_read_as_it_was_written() {
     assert_eq!((log.last_purged_log_id, log.last_log_id), (Some(log_id(PURGED)), meta().last_log_id));
     let stored = store.try_get_log_entries(..).await.unwrap();
     assert_eq!(stored, entries()[PURGED as usize..]);
-    let machine = Machine::new(store, Spoken::new(Versions::KNOWN)).unwrap();
-    machine.read(|applied| {
+    let state_machine = StateMachine::new(store, Spoken::new(Versions::KNOWN)).unwrap();
+    state_machine.read(|applied| {
         assert_eq!(applied.state, state());
         assert_eq!((applied.last, &applied.membership), (meta().last_log_id, &meta().last_membership));
     });

@@ -17,7 +17,7 @@ use self::disk::{Disk, Failure, Fate, Op, after_cut, settled};
 use self::workload::{Course, Kept, Step, go_through, workload};
 use super::{Store, StoreError};
 use crate::protocol::version::{Spoken, Versions};
-use crate::raft::state_machine::Machine;
+use crate::raft::state_machine::StateMachine;
 
 /// How the store writes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -76,7 +76,7 @@ fn reopened(
         panic!("{what}: states {possible:?} are possible, and it is {elsewhere:?}: {kept:?}")
     });
     // The log goes on where the snapshot ends, and the state is made of both.
-    let applied = Machine::new(store.clone(), Spoken::new(Versions::KNOWN)).unwrap().read(|applied| applied.last);
+    let applied = StateMachine::new(store.clone(), Spoken::new(Versions::KNOWN)).unwrap().read(|applied| applied.last);
     assert_eq!(applied, kept.snapshot.as_ref().and_then(|(meta, _)| meta.last_log_id), "{what}");
     assert!(kept.purged <= applied, "{what}: purged up to {:?}, applied {applied:?}", kept.purged);
     (found, ops, store)

@@ -16,7 +16,7 @@ use crate::model::{ConfigUpdate, Lsn, NodeId, NodeRole, Port, Term, WalHistory, 
 use crate::protocol::command::{Change, Command};
 use crate::protocol::peer::Peer;
 use crate::protocol::version::{Spoken, Versions};
-use crate::raft::state_machine::Machine;
+use crate::raft::state_machine::StateMachine;
 use crate::raft::store::{DatabaseRecord, Identity, Repair, Store, StoreError};
 use crate::raft::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, Vote};
 
@@ -210,7 +210,7 @@ enum Answer {
 pub async fn go_through(store: &Store, disk: &Disk, steps: &[Step], held: bool) -> Course {
     let mut course =
         Course { states: vec![Kept::default()], asked: vec![0], acknowledged: vec![Some(disk.count())], error: None };
-    let mut machine = Machine::new(store.clone(), Spoken::new(Versions::KNOWN)).unwrap();
+    let mut state_machine = StateMachine::new(store.clone(), Spoken::new(Versions::KNOWN)).unwrap();
     for group in steps.chunk_by(|one, other| held && one.can_queue() && other.can_queue()) {
         let asked = disk.count();
         let guard = (group.len() > 1).then(|| disk.hold());
@@ -218,12 +218,12 @@ pub async fn go_through(store: &Store, disk: &Disk, steps: &[Step], held: bool) 
         for step in group {
             let before = course.states.last().unwrap().clone();
             let built = match step {
-                Step::Build(upto) => Some(applied(&mut machine, &before, *upto).await),
+                Step::Build(upto) => Some(applied(&mut state_machine, &before, *upto).await),
                 _ => None,
             };
             course.states.push(before.after(step, built));
             course.asked.push(asked);
-            answers.push(ask(&mut store.clone(), &mut machine, step).await);
+            answers.push(ask(&mut store.clone(), &mut state_machine, step).await);
         }
         drop(guard);
         for answer in answers {
@@ -246,18 +246,18 @@ pub async fn go_through(store: &Store, disk: &Disk, steps: &[Step], held: bool) 
 }
 
 /// Applies the log up to `upto`, and tells the snapshot that comes of it.
-async fn applied(machine: &mut Machine, kept: &Kept, upto: u64) -> (SnapshotMeta, Vec<u8>) {
-    let last = machine.read(|applied| applied.last);
+async fn applied(state_machine: &mut StateMachine, kept: &Kept, upto: u64) -> (SnapshotMeta, Vec<u8>) {
+    let last = state_machine.read(|applied| applied.last);
     let next = last.map_or(0, |last| last.index + 1);
     let entries: Vec<_> = kept.log.range(next..=upto).map(|(_, entry)| Ok((entry.clone(), None))).collect();
-    machine.apply(stream::iter(entries)).await.unwrap();
-    machine.read(|applied| {
+    state_machine.apply(stream::iter(entries)).await.unwrap();
+    state_machine.read(|applied| {
         let meta = SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership.clone() };
         (meta, postcard::to_stdvec(&applied.state).unwrap())
     })
 }
 
-async fn ask(store: &mut Store, machine: &mut Machine, step: &Step) -> Result<Answer, io::Error> {
+async fn ask(store: &mut Store, state_machine: &mut StateMachine, step: &Step) -> Result<Answer, io::Error> {
     match step {
         Step::Identity(identity) => store.set_identity(identity)?,
         Step::Vote(vote) => store.save_vote(vote).await?,
@@ -280,8 +280,8 @@ async fn ask(store: &mut Store, machine: &mut Machine, step: &Step) -> Result<An
         }
         Step::DatabaseRecord(record) => store.set_database_record(record)?,
         Step::Removed => store.set_removed(true)?,
-        Step::Build(_) => drop(machine.build_snapshot().await?),
-        Step::Install(meta, data) => machine.install_snapshot(meta, data.clone()).await?,
+        Step::Build(_) => drop(state_machine.build_snapshot().await?),
+        Step::Install(meta, data) => state_machine.install_snapshot(meta, data.clone()).await?,
     }
     Ok(Answer::Now)
 }
