@@ -141,7 +141,7 @@ impl Cluster {
             clock,
             random,
             versions: versions.clone(),
-            leases: Default::default(),
+            grants: Default::default(),
             candidate: Default::default(),
             removed: removed.clone(),
             stand: Arc::default(),

@@ -8,7 +8,7 @@ use crate::env::clock::Clock;
 use crate::env::random::Random;
 use crate::model::{NodeId, WalPosition};
 use crate::protocol::version::Spoken;
-use crate::raft::lease::Leases;
+use crate::raft::lease::LeaseGrants;
 use crate::raft::transport::Transport;
 
 /// What a core and its network share.
@@ -19,7 +19,7 @@ pub(crate) struct Context {
     pub(crate) random: Random,
     /// What this node speaks.
     pub(crate) versions: Spoken,
-    pub(crate) leases: Mutex<Leases>,
+    pub(crate) grants: Mutex<LeaseGrants>,
     /// The position of the local database, which goes along with pre-votes; none after the first round.
     pub(crate) candidate: Mutex<Option<WalPosition>>,
     /// Told when a peer says that this node was removed from the cluster.

@@ -29,7 +29,7 @@ use crate::env::random::Random;
 use crate::model::{Config, LogIndex, NodeId, Term, WalPosition};
 use crate::protocol::version::Version;
 use crate::raft::context::Context;
-use crate::raft::lease::{Before, Contact};
+use crate::raft::lease::{Contact, EarlierGrant};
 use crate::raft::network::Network;
 use crate::raft::state_machine::StateMachine;
 use crate::raft::store::Store;
@@ -62,9 +62,9 @@ struct Shared {
     rebuilds: tokio::sync::Mutex<()>,
     started: Instant,
     led_before: bool,
-    before: Option<Before>,
-    /// For how long this node may have promised a leader to vote for no other, as it is in the store.
-    promised: tokio::sync::Mutex<Duration>,
+    earlier_grant: Option<EarlierGrant>,
+    /// The longest lease that this node may have granted to a leader, as it is in the store.
+    longest_grant: tokio::sync::Mutex<Duration>,
     heard: watch::Sender<Option<Contact>>,
     observers: Observers,
     /// The newest term whose leader told this node that it hands over; 0 before the first.
@@ -140,13 +140,13 @@ impl Core {
             source: error.into(),
         })?;
         let led_before = vote.is_some_and(|vote| vote.is_committed() && vote.leader_id().voted_for == context.id);
-        let promised = store.promised().map_err(|error| RaftError::Failed {
+        let longest_grant = store.longest_grant().map_err(|error| RaftError::Failed {
             node: context.id,
-            attempted: "reading for how long it has promised",
+            attempted: "reading the longest lease that it has granted",
             source: error.into(),
         })?;
         let usual = Config::default().node_timeout.get();
-        let length = promised.unwrap_or(config.node_timeout.get().max(usual));
+        let length = longest_grant.unwrap_or(config.node_timeout.get().max(usual));
         // It does not restore itself as the leader that it was: what it had sent to others may not have been on its own
         // disk, and would be written a second time, otherwise, in the same term.
         let raft = build(&context, &store, &state_machine, &config, false).await?;
@@ -161,8 +161,8 @@ impl Core {
             rebuilds: Default::default(),
             started,
             led_before,
-            before: vote.and_then(|vote| Before::new(vote, me, started + length)),
-            promised: tokio::sync::Mutex::new(promised.unwrap_or(usual)),
+            earlier_grant: vote.and_then(|vote| EarlierGrant::new(vote, me, started + length)),
+            longest_grant: tokio::sync::Mutex::new(longest_grant.unwrap_or(usual)),
             heard: watch::Sender::new(None),
             observers: Observers::default(),
             handed_over: AtomicU64::new(0),

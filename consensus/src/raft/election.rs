@@ -42,7 +42,7 @@ pub(crate) async fn run(core: Core, candidacy: impl Fn() -> Candidacy, now: Arc<
     loop {
         seek(&core, candidacy().last, &now).await;
         let mut position = candidacy().position;
-        while may_stand(&core) && !core.promised_to_a_leader() {
+        while may_stand(&core) && !core.has_granted_lease() {
             let term = core.seat().term;
             core.stand_with(position.take());
             if pre_vote(&core, term).await && vote(&core).await {
@@ -60,7 +60,7 @@ async fn seek(core: &Core, last: bool, now: &Notify) {
     let mut heard = core.heard();
     let mut seats = core.seats();
     // Half a time-out is the spread; those who stand last begin where it ends. It does not begin at once: the others may
-    // have heard the leader a little later, and a pre-vote that comes before their promises end costs a whole round.
+    // have heard the leader a little later, and a pre-vote before their lease grants end costs a whole round.
     let share = core.random().in_range(0.05..0.5) + if last { 0.5 } else { 0.0 };
     let mut led = core.started();
     loop {
@@ -72,7 +72,7 @@ async fn seek(core: &Core, last: bool, now: &Notify) {
         let last_heard = heard.borrow_and_update().map_or(led, |heard| heard.at.max(led));
         let stand_at = if alone { last_heard } else { last_heard + timeout.mul_f64(1.0 + share) };
         let remaining = stand_at.saturating_sub(core.clock().now());
-        let ready = may_stand(core) && !core.promised_to_a_leader();
+        let ready = may_stand(core) && !core.has_granted_lease();
         if remaining.is_zero() && ready {
             return;
         }
@@ -81,7 +81,7 @@ async fn seek(core: &Core, last: bool, now: &Notify) {
             _ = heard.changed() => {}
             () = seats.changed() => {}
             // Where it may not stand now, its own time-out or its peers' tells when.
-            () = now.notified() => if may_stand(core) && !core.promised_to_a_leader() { return },
+            () = now.notified() => if may_stand(core) && !core.has_granted_lease() { return },
             () = tokio::time::sleep(timeout) => {}
         }
     }

@@ -101,7 +101,7 @@ impl Line {
                     if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
                         // Counted from when it was sent: the receiver heard it after that.
                         let sent = if sabotage::is(Sabotage::LeaseFromReceipt) { context.clock.now() } else { sent };
-                        lock(&context.leases).note(term, to, sent, node_timeout.get());
+                        lock(&context.grants).note(term, to, sent, node_timeout.get());
                     }
                     Ok(response)
                 }

@@ -10,7 +10,7 @@
 //! | | `identity` | [`Identity`]: which node of which cluster this is; set once, replaced by `recover` only |
 //! | | `duty` | [`DatabaseRecord`]: the promise to recruiters, the history of the database's WAL, and a repair under way |
 //! | | `removed` | `bool`: this node noticed that it was removed from its cluster |
-//! | | `promised` | `Duration`: for how long this node may have promised a leader to vote for no other; see [`Store::promised`] |
+//! | | `promised` | `Duration`: the longest lease that this node may have granted to a leader; see [`Store::longest_grant`] |
 //! | | `vote` | openraft's vote |
 //! | | `committed` | the newest log id known to be committed; may lag |
 //! | | `purged` | the log id up to which the log was removed, inclusive |
@@ -220,23 +220,24 @@ impl Store {
         self.set(Change::fact(Fact::Removed, &removed)?)
     }
 
-    /// For how long at most this node promised a leader to vote for no other, before it was started; none where that was
-    /// never longer than the default of node-timeout, or the store is of a program that did not keep it.
-    pub fn promised(&self) -> Result<Option<Duration>, StoreError> {
-        self.writer.disk()?.fact(Fact::Promised)
+    /// The longest lease that this node may have granted to a leader before it was started: for that long it votes for
+    /// nobody else. None if no grant was longer than the default of `node-timeout`, or if the program that wrote the
+    /// store did not keep it.
+    pub fn longest_grant(&self) -> Result<Option<Duration>, StoreError> {
+        self.writer.disk()?.fact(Fact::LongestGrant)
     }
 
-    /// Replaces that, durably, before a longer promise is given.
-    pub(crate) async fn raise_promised(&self, length: Duration) -> Result<(), StoreError> {
-        self.write(Change::fact(Fact::Promised, &length)?).await
+    /// Replaces the longest grant, durably, before a longer one is given.
+    pub(crate) async fn raise_longest_grant(&self, length: Duration) -> Result<(), StoreError> {
+        self.write(Change::fact(Fact::LongestGrant, &length)?).await
     }
 
-    /// Replaces that once a longer promise is over, which nobody waits for: without it, this node waits longer than it
-    /// has to when it starts.
-    pub(crate) fn lower_promised(&self, length: Duration) -> Result<(), StoreError> {
+    /// Replaces the longest grant once it is over. Nobody waits for this: without it, this node waits longer than it has
+    /// to when it starts.
+    pub(crate) fn lower_longest_grant(&self, length: Duration) -> Result<(), StoreError> {
         {
             let _order = lock(&self.writer.shared.log);
-            self.writer.enqueue(Change::fact(Fact::Promised, &length)?, Done::Nobody)?;
+            self.writer.enqueue(Change::fact(Fact::LongestGrant, &length)?, Done::Nobody)?;
         }
         self.writer.in_line();
         Ok(())

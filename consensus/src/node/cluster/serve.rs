@@ -34,7 +34,7 @@ impl Cluster {
                     let better = position.is_some_and(|theirs| {
                         inner.local.unfit().is_none() && inner.local.position().is_some_and(|mine| mine > theirs)
                     });
-                    if better && !core.promised_to_a_leader() {
+                    if better && !core.has_granted_lease() {
                         core.stand_at_once();
                         return core.reject();
                     }

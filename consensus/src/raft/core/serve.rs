@@ -30,7 +30,7 @@ impl Core {
             Ok(response) => {
                 let node_timeout = self.config().node_timeout;
                 if !matches!(response, AppendEntriesResponse::HigherVote(_))
-                    && let Err(error) = self.promise(node_timeout.get()).await
+                    && let Err(error) = self.grant_lease(node_timeout.get()).await
                 {
                     return failed(error);
                 }
@@ -40,8 +40,8 @@ impl Core {
         }
     }
 
-    /// Serves a vote of a peer. A transfer of leadership was allowed by the leader that this node has promised to; and
-    /// that leader itself may be voted for, since the promise is to vote for no other: it has just restarted.
+    /// Serves a peer's request for a vote. If the leader that this node has granted a lease to hands its lead over, the
+    /// lease does not count. That leader itself may be voted for, too: it has just restarted.
     pub(crate) async fn vote(&self, mut request: VoteRequest<TypeConfig>) -> PeerResponse {
         let raft = self.ready().await;
         request.leadership_transfer |= self.voted_for_the_same(&request);
@@ -71,9 +71,9 @@ impl Core {
         }
     }
 
-    /// Whether it is promised to a leader that this node votes for nobody else.
+    /// Whether this node may vote for nobody but the leader that it has granted a lease to.
     fn must_wait(&self) -> bool {
-        self.promised_to_a_leader() && !sabotage::is(Sabotage::VoteInSpiteOfPromise)
+        self.has_granted_lease() && !sabotage::is(Sabotage::VoteInSpiteOfPromise)
     }
 
     /// Whether it is the candidate that this node voted for, or follows.

@@ -202,7 +202,7 @@ enum Answer {
     Now,
     Later(oneshot::Receiver<Result<(), io::Error>>),
     /// It shows, and is durable with what follows it.
-    Unpromised,
+    Deferred,
 }
 
 /// Has `store`, on `disk`, do `steps`, until one fails. With `held`, those that need not be waited for are asked for
@@ -230,7 +230,7 @@ pub async fn go_through(store: &Store, disk: &Disk, steps: &[Step], held: bool) 
             let acknowledged = match answer {
                 Ok(Answer::Later(flushed)) => flushed.await.unwrap().map(|()| Some(disk.count())),
                 Ok(Answer::Now) => Ok(Some(disk.count())),
-                Ok(Answer::Unpromised) => Ok(None),
+                Ok(Answer::Deferred) => Ok(None),
                 Err(error) => Err(error),
             };
             course.acknowledged.push(acknowledged.unwrap_or_else(|error| {
@@ -268,15 +268,15 @@ async fn ask(store: &mut Store, state_machine: &mut StateMachine, step: &Step) -
         }
         Step::Truncate(keep) => {
             store.truncate_after(*keep).await?;
-            return Ok(Answer::Unpromised);
+            return Ok(Answer::Deferred);
         }
         Step::Purge(upto) => {
             store.purge(*upto).await?;
-            return Ok(Answer::Unpromised);
+            return Ok(Answer::Deferred);
         }
         Step::Committed(committed) => {
             store.save_committed(Some(*committed)).await?;
-            return Ok(Answer::Unpromised);
+            return Ok(Answer::Deferred);
         }
         Step::DatabaseRecord(record) => store.set_database_record(record)?,
         Step::Removed => store.set_removed(true)?,
