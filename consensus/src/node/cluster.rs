@@ -121,7 +121,7 @@ impl Cluster {
             // It will be elected soon, where it is not; and what was not confirmed in time may be applied yet: a second one
             // is refused then.
             let proposed = propose(core, change, reason, core.config().node_timeout.get()).await;
-            if let (Err(error), Some(_)) = (proposed, core.seat().stopped) {
+            if let (Err(error), Some(_)) = (proposed, core.raft_status().stopped) {
                 return Err(core.failed("creating the cluster", error).into());
             }
             let _ = tokio::time::timeout(Duration::from_millis(10), progress.changed()).await;
@@ -235,7 +235,7 @@ impl Cluster {
                 self.0.panicked.get_or_init(|| error.to_string());
             }
         }
-        self.0.core.seat().stopped.or_else(|| self.0.panicked.get().cloned())
+        self.0.core.raft_status().stopped.or_else(|| self.0.panicked.get().cloned())
     }
 
     /// This node and its cluster.
@@ -291,8 +291,8 @@ impl Cluster {
     /// The same, and when the database is fenced before that.
     pub fn lease(&self) -> Option<Lease> {
         let core = &self.0.core;
-        let seat = core.seat();
-        if seat.leader == Some(core.id()) { core.lease(seat.term) } else { None }
+        let raft = core.raft_status();
+        if raft.leader == Some(core.id()) { core.lease(raft.term) } else { None }
     }
 
     /// The map as this node knows it.
@@ -300,7 +300,7 @@ impl Cluster {
         self.check_member()?;
         let leader = self.known_leader().map(|leader| leader.id);
         let reason = leader.is_none().then(|| self.why_no_leader());
-        let term = self.0.core.seat().term;
+        let term = self.0.core.raft_status().term;
         Ok(self.read(|state| ClusterMap {
             leader,
             reason,
@@ -336,7 +336,7 @@ impl Cluster {
         let first = applied.saturating_sub(LOGS_TOLD - 1);
         let entries = core.entries(first..=applied).await.map_err(internal)?;
         let compacted = entries.first().is_none_or(|entry| entry.log_id.index > 0);
-        let term = core.seat().term;
+        let term = core.raft_status().term;
         let logs = if compacted {
             let payload = serde_json::to_value(&state).map_err(|error| internal(error.into()))?;
             let term = last.map_or(Term(0), |last| Term(last.committed_leader_id().term));
@@ -439,7 +439,7 @@ impl Cluster {
         if *self.0.removed.borrow() {
             return Err(ClusterError::Precondition("this node was removed from its cluster".into()));
         }
-        if let Some(reason) = self.0.core.seat().stopped {
+        if let Some(reason) = self.0.core.raft_status().stopped {
             return Err(ClusterError::Unavailable(format!("this node's consensus has stopped: {reason}")));
         }
         if self.read(|state| state.cluster.is_none()) {
@@ -452,10 +452,10 @@ impl Cluster {
 
     fn known_leader(&self) -> Option<Leader> {
         let core = &self.0.core;
-        let seat = core.seat();
+        let raft = core.raft_status();
         let now = core.clock().now();
         let lead = self.read(|state| state.lead)?;
-        if seat.leader != Some(lead.node) || lead.term != seat.term {
+        if raft.leader != Some(lead.node) || lead.term != raft.term {
             return None;
         }
         let holds = if lead.node == core.id() {
@@ -474,25 +474,25 @@ impl Cluster {
 
     fn why_no_leader(&self) -> String {
         let core = &self.0.core;
-        let seat = core.seat();
+        let raft = core.raft_status();
         let (now, age) = (core.clock().now(), validity(core));
         let seen = self.0.views.seen(now, age);
         let voters: BTreeSet<NodeId> = core.voters().into_iter().flatten().collect();
         let answering = voters.iter().filter(|&&voter| voter == core.id() || seen.contains(&voter)).count();
         let mut reason = if answering < majority(voters.len()) {
             format!("no majority: of {} voters, this node reaches {answering}, itself included", voters.len())
-        } else if seat.leader == Some(core.id()) {
-            format!("this node was elected in term {} and is taking up its lead", seat.term)
-        } else if let Some(leader) = seat.leader {
-            format!("node {leader} leads term {} and does not answer, or is still taking up its lead", seat.term)
+        } else if raft.leader == Some(core.id()) {
+            format!("this node was elected in term {} and is taking up its lead", raft.term)
+        } else if let Some(leader) = raft.leader {
+            format!("node {leader} leads term {} and does not answer, or is still taking up its lead", raft.term)
         } else {
-            format!("an election is under way in term {}", seat.term)
+            format!("an election is under way in term {}", raft.term)
         };
         if let Some(note) = self.0.local.note.borrow().as_deref() {
             reason.push_str(&format!("; this node: {note}"));
         }
         // Whoever was elected knows what it waits for.
-        let elected = seat.leader.filter(|&elected| elected != core.id());
+        let elected = raft.leader.filter(|&elected| elected != core.id());
         let told = elected.and_then(|elected| self.0.views.fresh(elected, now, age)?.note);
         if let (Some(elected), Some(note)) = (elected, told) {
             reason.push_str(&format!("; node {elected}: {note}"));
@@ -508,7 +508,7 @@ impl Cluster {
         let settled = async {
             loop {
                 match self.is_leader() {
-                    Err(ClusterError::NoLeader(_)) if core.seat().leader == Some(core.id()) => {
+                    Err(ClusterError::NoLeader(_)) if core.raft_status().leader == Some(core.id()) => {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
                     settled => return settled,

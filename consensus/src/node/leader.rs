@@ -48,11 +48,11 @@ pub(crate) async fn run(core: Core, local: Local, views: Views, orders: mpsc::Se
         progress.borrow_and_update();
         in_force.borrow_and_update();
         let now = core.clock().now();
-        let seat = core.seat();
+        let raft = core.raft_status();
         let lead = core.state_machine().read(|applied| applied.state.lead);
-        let leads = seat.leader == Some(core.id())
-            && lead == Some(Lead { node: core.id(), term: seat.term })
-            && core.lease_end(seat.term).is_some_and(|end| now < end);
+        let leads = raft.leader == Some(core.id())
+            && lead == Some(Lead { node: core.id(), term: raft.term })
+            && core.lease_end(raft.term).is_some_and(|end| now < end);
         if !leads {
             lost.clear();
             known.clear();
@@ -79,7 +79,7 @@ pub(crate) async fn run(core: Core, local: Local, views: Views, orders: mpsc::Se
 /// Takes the next step towards the membership that the state says.
 async fn membership(core: &Core, local: &Local, views: &Views, orders: &mpsc::Sender<Order>) -> Result<(), RaftError> {
     // What was proven for this term counts in no other.
-    let term = core.seat().term;
+    let term = core.raft_status().term;
     let raft = core.ready().await;
     let nodes = core.state_machine().read(|applied| applied.state.nodes.clone());
     let (members, voters) = core.membership();
@@ -105,7 +105,7 @@ async fn membership(core: &Core, local: &Local, views: &Views, orders: &mpsc::Se
             Some(Step::RemoveVoter(_)) => proof.in_force && (proof.logged || proof.held_by_rest),
             _ => true,
         };
-        if !allowed || core.seat().term != term {
+        if !allowed || core.raft_status().term != term {
             local.set_joining(None);
             return Ok(());
         }

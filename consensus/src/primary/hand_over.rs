@@ -17,12 +17,12 @@ pub(crate) async fn transfer(core: &Core, target: NodeId) -> Result<(), RaftErro
 
 async fn transfer_now(core: &Core, target: NodeId) -> Result<(), RaftError> {
     let failed = |error| core.failed("handing leadership over", error);
-    core.end_lease(core.seat().term);
+    core.end_lease(core.raft_status().term);
     core.ready().await.trigger().transfer_leader(target).await.map_err(failed)?;
     let gone = async {
-        let mut seats = core.seats();
-        while core.seat().leader == Some(core.id()) {
-            seats.changed().await;
+        let mut raft_changes = core.raft_status_changes();
+        while core.raft_status().leader == Some(core.id()) {
+            raft_changes.changed().await;
         }
     };
     let moved = tokio::time::timeout(core.config().leader_voting_timeout.get(), gone).await;
@@ -35,7 +35,7 @@ async fn transfer_now(core: &Core, target: NodeId) -> Result<(), RaftError> {
 
 /// Gives the term that this node leads up, and stands for election again.
 pub(crate) async fn give_up_term(core: &Core) -> Result<(), RaftError> {
-    core.end_lease(core.seat().term);
+    core.end_lease(core.raft_status().term);
     core.rebuild(false).await?;
     core.stand_at_once();
     Ok(())

@@ -23,7 +23,7 @@ use crate::protocol::command::{Change, Outcome};
 use crate::protocol::database::{Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary};
 use crate::protocol::plan::{View, Wanted, plan};
 use crate::protocol::state::Promoted;
-use crate::raft::core::{Core, RaftError, Seats};
+use crate::raft::core::{Core, RaftError, RaftStatusChanges};
 use crate::raft::propose::{ProposeError, Reason, propose};
 use crate::raft::state_machine::{Applied, Progress};
 use crate::raft::store::{DatabaseRecord as Record, Repair, StoreError};
@@ -74,7 +74,7 @@ struct Inputs {
     local: Local,
     removed: watch::Receiver<bool>,
     progress: watch::Receiver<Progress>,
-    seats: Seats,
+    raft_changes: RaftStatusChanges,
     status: Option<watch::Receiver<DatabaseStatus>>,
     /// Whether something has changed since the last look at it.
     changed: bool,
@@ -83,7 +83,7 @@ struct Inputs {
 impl Inputs {
     fn view(&self) -> View {
         let core = &self.core;
-        let (seat, config, now) = (core.seat(), core.config(), core.clock().now());
+        let (raft, config, now) = (core.raft_status(), core.config(), core.clock().now());
         let (member, keeps, lead, promoted, primary) = core.state_machine().read(|applied| {
             let state = &applied.state;
             let keeps = state.nodes.get(&core.id()).is_none_or(|node| node.upgrade_to.has_database());
@@ -104,11 +104,11 @@ impl Inputs {
             now,
             grace: core.started() + config.node_timeout.get(),
             removed: *self.removed.borrow(),
-            term: seat.term,
+            term: raft.term,
             member,
-            leading: seat.leader == Some(core.id()),
+            leading: raft.leader == Some(core.id()),
             resumes: core.led_before() && core.votes_for_itself(),
-            fence_at: core.lease(seat.term).map(|lease| lease.fence_at),
+            fence_at: core.lease(raft.term).map(|lease| lease.fence_at),
             lead,
             promoted,
             primary,
@@ -144,7 +144,7 @@ impl Inputs {
         tokio::select! {
             () = tokio::time::sleep(wake) => {}
             _ = self.progress.changed() => {}
-            () = self.seats.changed() => {}
+            () = self.raft_changes.changed() => {}
             _ = self.removed.changed() => {}
             _ = status => {}
         }
@@ -201,9 +201,9 @@ impl Duty {
         let in_force = watch::Sender::new(InForce::default());
         let local = Local::new(database, record.subscribe(), in_force.subscribe(), note.subscribe());
         let status = local.database.as_ref().map(|database| database.status());
-        let (progress, seats) = (core.state_machine().progress(), core.seats());
+        let (progress, raft_changes) = (core.state_machine().progress(), core.raft_status_changes());
         let inputs =
-            Inputs { core: core.clone(), local: local.clone(), removed, progress, seats, status, changed: true };
+            Inputs { core: core.clone(), local: local.clone(), removed, progress, raft_changes, status, changed: true };
         Ok(Self {
             core,
             local,
@@ -344,7 +344,7 @@ impl Duty {
     async fn lease_is_over(&self) {
         loop {
             let now = self.core.clock().now();
-            let fence_at = self.core.lease(self.core.seat().term).map_or(now, |lease| lease.fence_at);
+            let fence_at = self.core.lease(self.core.raft_status().term).map_or(now, |lease| lease.fence_at);
             let left = fence_at.saturating_sub(now);
             if left.is_zero() {
                 return;
@@ -389,7 +389,7 @@ impl Duty {
     /// Promises the leader-to-be of `term` to take WAL of no earlier primary, and tells how far the database is. It is
     /// fenced before the answer, so what it tells stays true.
     async fn promise(&mut self, term: Term) -> Result<Promise, DutyError> {
-        let newest = self.core().seat().term;
+        let newest = self.core().raft_status().term;
         if term < newest {
             return Err(DutyError::Refused(format!("term {term} is over: the newest is {newest}")));
         }
@@ -482,10 +482,10 @@ impl Duty {
     /// Stops serving, and comes back as a standby that follows nobody yet.
     async fn demote(&mut self) -> Result<(), DutyError> {
         let Some(database) = self.database() else { return Ok(()) };
-        let seat = self.core().seat();
-        tracing::warn!(term = %seat.term, leader = ?seat.leader, "the primary is demoted");
+        let raft = self.core().raft_status();
+        tracing::warn!(term = %raft.term, leader = ?raft.leader, "the primary is demoted");
         let deadline = self.core.config().fencing_deadline();
-        let of_lease = self.core.lease(seat.term).map(|lease| lease.fencing_deadline());
+        let of_lease = self.core.lease(raft.term).map(|lease| lease.fencing_deadline());
         database.demote(of_lease.map_or(deadline, |of_lease| of_lease.min(deadline))).await?;
         self.fence(&database).await.map(drop)
     }

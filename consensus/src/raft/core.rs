@@ -43,8 +43,8 @@ pub(crate) use self::members::MembersChanged;
 /// A snapshot is made after so many entries, and as many are kept behind it for nodes that lag a little.
 const LOGS_PER_SNAPSHOT: u64 = 1000;
 
-/// A core that has started tells its seat within this time.
-const STARTUP: Duration = Duration::from_secs(10);
+/// A core that has started shows its status within this time.
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A node's Raft core, and what belongs to it. Clones share it.
 #[derive(Clone)]
@@ -75,7 +75,7 @@ struct Shared {
 
 /// Raft's own view of who leads, which is no proof of authority: an isolated leader keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seat {
+pub(crate) struct RaftStatus {
     /// The newest term that this node knows.
     pub(crate) term: Term,
     /// Who leads it, as far as this node knows.
@@ -105,14 +105,14 @@ pub enum RaftError {
     },
 }
 
-/// Follows the seat, across the rebuilding of the core.
-pub(crate) struct Seats {
+/// Follows [`RaftStatus`], also when the core is rebuilt.
+pub(crate) struct RaftStatusChanges {
     rebuilt: watch::Receiver<Raft>,
     metrics: WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>,
 }
 
-impl Seats {
-    /// Waits until the seat, or the membership, may be another than at the last call.
+impl RaftStatusChanges {
+    /// Waits until the status or the membership may have changed since the last call.
     pub(crate) async fn changed(&mut self) {
         tokio::select! {
             _ = self.rebuilt.changed() => {}
@@ -186,8 +186,8 @@ impl Core {
         // A rebuild for other settings may follow the one by which the term was given up: resumed, it would be led
         // without a lease, and its heartbeats would keep everybody from standing. It may also follow a restart, after
         // which the term that is in the store is not led any more.
-        let seat = self.seat();
-        let keep_leading = keep_leading && seat.leader == Some(self.id()) && !self.is_given_up(seat.term);
+        let status = self.raft_status();
+        let keep_leading = keep_leading && status.leader == Some(self.id()) && !self.is_given_up(status.term);
         let rebuilt = async {
             self.raft().shutdown().await.map_err(|error| self.failed("being stopped", error))?;
             let config = shared.state_machine.read(|applied| applied.state.config.clone());
@@ -211,8 +211,8 @@ impl Core {
     /// Whether this node leads `term` on a core that runs, once that is not being rebuilt.
     pub(crate) async fn resumes(&self, term: Term) -> bool {
         self.ready().await;
-        let seat = self.seat();
-        seat.stopped.is_none() && seat.term == term && seat.leader == Some(self.id())
+        let status = self.raft_status();
+        status.stopped.is_none() && status.term == term && status.leader == Some(self.id())
     }
 
     /// The core, once it is not being rebuilt.
@@ -230,12 +230,12 @@ impl Core {
         self.0.raft.borrow().clone()
     }
 
-    /// Follows the seat from now on.
-    pub(crate) fn seats(&self) -> Seats {
+    /// Follows the status from now on.
+    pub(crate) fn raft_status_changes(&self) -> RaftStatusChanges {
         let mut rebuilt = self.0.raft.subscribe();
         let mut metrics = rebuilt.borrow_and_update().server_metrics();
         metrics.borrow_and_update();
-        Seats { rebuilt, metrics }
+        RaftStatusChanges { rebuilt, metrics }
     }
 
     pub(crate) fn id(&self) -> NodeId {
@@ -299,7 +299,7 @@ impl Core {
         LogIndex(self.raft().metrics().borrow_watched().last_log_index.unwrap_or_default())
     }
 
-    pub(crate) fn seat(&self) -> Seat {
+    pub(crate) fn raft_status(&self) -> RaftStatus {
         let raft = self.0.raft.borrow();
         let metrics = raft.server_metrics();
         let metrics = metrics.borrow_watched();
@@ -307,7 +307,7 @@ impl Core {
         let running = raft.metrics();
         let running = running.borrow_watched();
         let stopped = running.running_state.as_ref().err().filter(|_| !rebuilding).map(ToString::to_string);
-        Seat {
+        RaftStatus {
             term: Term(metrics.vote.leader_id().term),
             leader: metrics.current_leader.filter(|_| stopped.is_none()),
             candidate: metrics.state == ServerState::Candidate,
@@ -397,7 +397,7 @@ async fn build(
         Raft::new(context.id, Arc::new(settings(config, keep_leading)?), network, store.clone(), state_machine.clone())
             .await
             .map_err(|error| failed(error.into()))?;
-    // A core that has just started tells an empty seat for an instant. A primary that believed it would be demoted.
+    // A core that has just started shows an empty status for an instant. A primary that believed it would be demoted.
     if let Some(vote) = vote {
         let leads = vote.is_committed() && vote.leader_id().voted_for == context.id && keep_leading;
         let mut metrics = raft.server_metrics();
@@ -411,7 +411,7 @@ async fn build(
                 }
             }
         };
-        tokio::time::timeout(STARTUP, told).await.map_err(|error| failed(error.into()))?;
+        tokio::time::timeout(STARTUP_TIMEOUT, told).await.map_err(|error| failed(error.into()))?;
     }
     Ok(raft)
 }

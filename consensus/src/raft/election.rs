@@ -43,7 +43,7 @@ pub(crate) async fn run(core: Core, candidacy: impl Fn() -> Candidacy, now: Arc<
         seek(&core, candidacy().last, &now).await;
         let mut position = candidacy().position;
         while may_stand(&core) && !core.has_granted_lease() {
-            let term = core.seat().term;
+            let term = core.raft_status().term;
             core.stand_with(position.take());
             if pre_vote(&core, term).await && vote(&core).await {
                 break;
@@ -58,14 +58,14 @@ pub(crate) async fn run(core: Core, candidacy: impl Fn() -> Candidacy, now: Arc<
 /// Returns when no leader was heard for the node time-out and this node may stand.
 async fn seek(core: &Core, last: bool, now: &Notify) {
     let mut heard = core.heard();
-    let mut seats = core.seats();
+    let mut status_changes = core.raft_status_changes();
     // Half a time-out is the spread; those who stand last begin where it ends. It does not begin at once: the others may
     // have heard the leader a little later, and a pre-vote before their lease grants end costs a whole round.
     let share = core.random().in_range(0.05..0.5) + if last { 0.5 } else { 0.0 };
     let mut led = core.started();
     loop {
         let timeout = core.config().node_timeout.get();
-        if core.seat().leader == Some(core.id()) {
+        if core.raft_status().leader == Some(core.id()) {
             led = core.clock().now();
         }
         let alone = core.voters().iter().all(|voters| voters.len() == 1 && voters.contains(&core.id()));
@@ -79,7 +79,7 @@ async fn seek(core: &Core, last: bool, now: &Notify) {
         tokio::select! {
             () = tokio::time::sleep(remaining), if !remaining.is_zero() => {}
             _ = heard.changed() => {}
-            () = seats.changed() => {}
+            () = status_changes.changed() => {}
             // Where it may not stand now, its own time-out or its peers' tells when.
             () = now.notified() => if may_stand(core) && !core.has_granted_lease() { return },
             () = tokio::time::sleep(timeout) => {}
@@ -92,9 +92,9 @@ async fn seek(core: &Core, last: bool, now: &Notify) {
 /// A node whose vote is being taken has it until that is committed, too: the leader may have told it of the change, and
 /// have lost it with its own disk. Then nobody can be elected but the node that still has it in its log.
 fn may_stand(core: &Core) -> bool {
-    let seat = core.seat();
+    let status = core.raft_status();
     let votes = |configs: Vec<BTreeSet<NodeId>>| configs.iter().any(|voters| voters.contains(&core.id()));
-    seat.stopped.is_none() && seat.leader != Some(core.id()) && (votes(core.voters()) || votes(core.membership().1))
+    status.stopped.is_none() && status.leader != Some(core.id()) && (votes(core.voters()) || votes(core.membership().1))
 }
 
 /// Asks for a pre-vote in a term after `term`. Whether it was won: openraft goes on to the vote by itself then.
@@ -119,12 +119,12 @@ async fn vote(core: &Core) -> bool {
 
 /// Waits until `goal` tells something of the term, its leader, and whether this node stands in it.
 async fn reached<T>(core: &Core, goal: impl Fn(Term, Option<NodeId>, bool) -> Option<T>) -> T {
-    let mut seats = core.seats();
+    let mut status_changes = core.raft_status_changes();
     loop {
-        let seat = core.seat();
-        if let Some(reached) = goal(seat.term, seat.leader, seat.candidate) {
+        let status = core.raft_status();
+        if let Some(reached) = goal(status.term, status.leader, status.candidate) {
             return reached;
         }
-        seats.changed().await;
+        status_changes.changed().await;
     }
 }

@@ -53,8 +53,8 @@ pub(crate) async fn propose(
     reason: Reason,
     patience: Duration,
 ) -> Result<Outcome, ProposeError> {
-    let seat = core.seat();
-    if seat.leader != Some(core.id()) {
+    let status = core.raft_status();
+    if status.leader != Some(core.id()) {
         return Err(ProposeError::NotLeader);
     }
     let Reason { actor, cause } = reason;
@@ -65,9 +65,9 @@ pub(crate) async fn propose(
     let tries = async {
         loop {
             let before = written.swap(true, Ordering::Relaxed);
-            match write(&core.ready().await, seat.term, command.clone()).await {
+            match write(&core.ready().await, status.term, command.clone()).await {
                 Ok(outcome) => return Ok(outcome),
-                Err(lost) if core.resumes(seat.term).await => {
+                Err(lost) if core.resumes(status.term).await => {
                     // Either the core was rebuilt under the write, or it leads again and waits for a majority to
                     // confirm it. The same command is written again; it is applied once, however often it is logged.
                     tracing::debug!(?lost, "a write is tried again");
@@ -76,7 +76,7 @@ pub(crate) async fn propose(
                 }
                 Err(lost) => {
                     tracing::debug!(?lost, "a write failed, its fate is looked up");
-                    return fate(core, id, seat.term).await;
+                    return fate(core, id, status.term).await;
                 }
             }
         }

@@ -122,7 +122,7 @@ impl Cluster {
         taken.await.map_err(|_| gone())??;
         let core = &self.0.core;
         let me = core.id();
-        let Some(elected) = core.seat().leader.filter(|&elected| elected != me) else {
+        let Some(elected) = core.raft_status().leader.filter(|&elected| elected != me) else {
             core.stand_at_once();
             return Ok(());
         };

@@ -161,14 +161,14 @@ impl Cluster {
     ) -> Result<(), ClusterError> {
         let core = &self.0.core;
         let reached = async {
-            let mut seats = core.seats();
+            let mut raft_changes = core.raft_status_changes();
             loop {
                 let (members, voters) = core.membership();
                 if voters.len() == 1 && goal(node.id, &members, &voters[0]) {
                     return;
                 }
-                // A membership that is committed shows a little after the seat.
-                let _ = tokio::time::timeout(Duration::from_millis(10), seats.changed()).await;
+                // A membership that is committed shows a little after the status.
+                let _ = tokio::time::timeout(Duration::from_millis(10), raft_changes.changed()).await;
             }
         };
         tokio::time::timeout(self.patience(), reached).await.map_err(|_| {
@@ -234,7 +234,7 @@ impl Cluster {
         let remove = matches!(request, PeerRequest::Leave { .. });
         let none =
             || ClusterError::Precondition("this node leads, and no other voter is fit to take over from it".into());
-        let streams_in = inner.local.database.is_some().then(|| inner.core.seat().term);
+        let streams_in = inner.local.database.is_some().then(|| inner.core.raft_status().term);
         let target = hand_over::best_target(&inner.core, &inner.views, streams_in).ok_or_else(none)?;
         let leader = self.switch_over(target, "the cluster").await?;
         let address = SocketAddr::new(leader.ip, leader.api_port.get());

@@ -30,10 +30,10 @@ pub(super) async fn tell(cluster: Weak<Inner>) {
         }
         let core = cluster.0.core.clone();
         drop(cluster);
-        let (mut progress, mut seats) = (core.state_machine().progress(), core.seats());
+        let (mut progress, mut raft_changes) = (core.state_machine().progress(), core.raft_status_changes());
         tokio::select! {
             _ = progress.changed() => {}
-            () = seats.changed() => {}
+            () = raft_changes.changed() => {}
             () = tokio::time::sleep(LOOK) => {}
         }
     }
@@ -63,7 +63,7 @@ impl Cluster {
         let core = &self.0.core;
         match before {
             // Its lease has not run out: there is none any more.
-            Role::Leads(term) if core.seat().leader == Some(core.id()) && core.lease_end(term).is_none() => {
+            Role::Leads(term) if core.raft_status().leader == Some(core.id()) && core.lease_end(term).is_none() => {
                 format!("it hands its lead of term {term} over")
             }
             Role::Follows(_, term) if core.was_handed_over(term) => "the leader hands over".into(),

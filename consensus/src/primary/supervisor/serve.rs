@@ -92,7 +92,7 @@ impl Duty {
     async fn serve(&mut self, database: &Arc<dyn Database>, term: Term) -> Result<(), DutyError> {
         let (core, local) = (self.core().clone(), self.local.clone());
         let mut progress = core.state_machine().progress();
-        let mut seats = core.seats();
+        let mut raft_changes = core.raft_status_changes();
         let mut status = database.status();
         loop {
             progress.borrow_and_update();
@@ -127,7 +127,7 @@ impl Duty {
                 {
                     tokio::select! {
                         _ = progress.changed() => {}
-                        () = seats.changed() => {}
+                        () = raft_changes.changed() => {}
                         _ = status.changed() => {}
                         // A membership that is committed shows a little after its entry is applied.
                         () = tokio::time::sleep(core.config().heartbeat_interval.get()) => {}

@@ -32,17 +32,17 @@ impl Core {
     /// How this node is inside.
     pub(crate) fn inside(&self) -> Inside {
         let metrics = self.raft().server_metrics();
-        let seat = self.seat();
+        let status = self.raft_status();
         let last = self.raft().data_metrics();
-        let leads = seat.leader == Some(self.id());
+        let leads = status.leader == Some(self.id());
         Inside {
             vote: metrics.borrow_watched().vote,
             leads,
             applied: self.state_machine().read(|applied| applied.last),
             last: last.borrow_watched().last_log.map(|last| last.index),
             voters: self.voters(),
-            lease_end: leads.then(|| self.lease_end(seat.term)).flatten(),
-            stopped: seat.stopped,
+            lease_end: leads.then(|| self.lease_end(status.term)).flatten(),
+            stopped: status.stopped,
         }
     }
 }
