@@ -1,7 +1,5 @@
 //! The client against nodes that misbehave: small servers on real sockets, each with a script.
 
-#![allow(clippy::unwrap_used)] // Helpers are tests too.
-
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,5 @@
 //! The set of statements that do not write, against a node that is a small server on a real socket.
 
-#![cfg(feature = "readonly")]
-#![allow(clippy::unwrap_used)] // Helpers are tests too.
-
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 

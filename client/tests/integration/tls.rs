@@ -1,8 +1,5 @@
 //! Over `https`: whom the client trusts, and how it is trusted.
 
-#![cfg(feature = "tls")]
-#![allow(clippy::unwrap_used)]
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,5 @@
 //! A node whose disk fails: it says so and stops, for as long as it runs.
 
-#![cfg(feature = "raft")]
-#![allow(clippy::unwrap_used)]
-
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;

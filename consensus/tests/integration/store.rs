@@ -1,9 +1,6 @@
 //! The store over reopening, foreign and damaged files, failing disks and power cuts.
 
-#![cfg(feature = "raft")]
-#![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, but not in the functions that tests share.
-
-#[path = "support/disk.rs"]
+#[path = "../support/disk.rs"]
 mod disk;
 
 use std::collections::BTreeMap;

@@ -1,12 +1,9 @@
 //! The API of real daemons, from outside: what they answer to good and bad requests, in all states that they can be in.
 //! Most of it goes without databases; where one is needed, `apt-get install postgresql-15` (or newer) provides it.
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::{Answer, Daemon, Ground, PATIENCE, free_port, id_of, leader, parted};
 use qluster_consensus::model::{
     ClusterInfo, ClusterMap, ClusterStatus, Config, Event, EventKind, Leader, Node, NodeId, NodeRole, NodeState,
     NodeStatus, ReadonlyStatements,
@@ -14,7 +11,6 @@ use qluster_consensus::model::{
 use qluster_server::database::DbConfig;
 use reqwest::Method;
 use serde_json::{Value, json};
-use support::{Daemon, Ground, PATIENCE, free_port, id_of, leader, parted};
 
 /// Reads that every member answers.
 const READS: [&str; 5] = ["/map", "/status", "/info", "/config", "/sql/readonly"];
@@ -198,7 +194,7 @@ async fn bad_requests_are_refused_with_what_was_expected_and_change_nothing() {
     let ground = Ground::new();
     let node = ground.bootstrap().await;
     let known = || async { [node.get("/config").await, node.get("/map").await, node.get("/events").await] };
-    let told = |answers: [support::Answer; 3]| answers.map(|answer| answer.body);
+    let told = |answers: [Answer; 3]| answers.map(|answer| answer.body);
     let before = told(known().await);
 
     let port = "a port from 1 to 65535";

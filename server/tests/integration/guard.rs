@@ -1,20 +1,16 @@
 //! What becomes of a primary whose agent is frozen or killed: `apt-get install postgresql-15` (or newer) provides it.
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::support::{Daemon, Ground, PATIENCE, free_port, signal};
 use qluster_consensus::model::{Config, Leader, NodeId, Port};
 use qluster_consensus::protocol::database::{Database, DatabaseRole, SyncRule};
 use qluster_server::database::{DatabaseConfig, Postgres};
 use rustix::process::Signal;
 use serde_json::json;
-use support::{Daemon, Ground, PATIENCE, free_port, signal};
 use tokio_postgres::NoTls;
 
 /// A node with a database, and what was told it to start.

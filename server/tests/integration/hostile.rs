@@ -1,20 +1,16 @@
 //! A real daemon, and those who mean it no good: slow, silent, endless, or from elsewhere. It serves the others as
 //! before, and its memory stays what it was.
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::support::raw::{answer, connect, eventually, exchange, head};
+use crate::support::{Daemon, Ground, PATIENCE, free_port};
 use qluster_consensus::model::{Leader, NodeId};
 use qluster_consensus::protocol::version::{Version, Versions};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
-use support::raw::{answer, connect, eventually, exchange, head};
-use support::{Daemon, Ground};
 use uuid::Uuid;
 
 /// Connections that do nothing, or next to nothing, at once.
@@ -339,13 +335,7 @@ fn a_daemon_takes_as_many_connections_as_it_may() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let mut low = std::process::Command::new("sh");
     low.args(["-c", "ulimit -Sn 256 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_qluster-server"), "--ip", "127.0.0.1"]);
-    low.args([
-        "--api-port",
-        &support::free_port().to_string(),
-        "--data-dir",
-        directory.path().to_str().unwrap(),
-        "run",
-    ]);
+    low.args(["--api-port", &free_port().to_string(), "--data-dir", directory.path().to_str().unwrap(), "run"]);
     let mut low = low.current_dir(directory.path()).stderr(std::process::Stdio::null()).spawn().unwrap();
     let limit = || {
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", low.id())).unwrap_or_default();
@@ -354,7 +344,7 @@ fn a_daemon_takes_as_many_connections_as_it_may() {
     };
     let wanted = maximum.map_or(8192, |maximum| maximum.min(8192));
     let begun = Instant::now();
-    while limit() != Some(wanted) && begun.elapsed() < support::PATIENCE {
+    while limit() != Some(wanted) && begun.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_millis(10));
     }
     let raised = limit();

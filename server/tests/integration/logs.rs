@@ -1,14 +1,10 @@
 //! What nodes write to their logs: what changes and why, and nothing while nothing does.
 
-#![allow(clippy::unwrap_used)] // Helpers are tests too.
-
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::{Daemon, Ground, PATIENCE, id_of, leader, leader_after, parted};
 use reqwest::Method;
 use serde_json::{Value, json};
-use support::{Daemon, Ground, PATIENCE, leader, leader_after, parted};
 
 /// The lines of a node's log: JSON, since it goes to no terminal.
 fn log(node: &Daemon) -> Vec<Value> {
@@ -54,7 +50,7 @@ async fn each_change_of_role_is_a_line_with_its_reason() {
     until_said(leads, LEADS, &why).await;
     until_said(follow[0], FOLLOWS, &why).await;
     // A switchover, which nobody has to guess.
-    let target = support::id_of(&leads.map().await, follow[0]);
+    let target = id_of(&leads.map().await, follow[0]);
     assert_eq!(leads.post(&format!("/leader?node={target}")).await.status, 200);
     until_said(follow[0], LEADS, &format!("node {} handed over", second.id)).await;
     until_said(leads, FOLLOWS, &format!("node {} handed over", second.id)).await;

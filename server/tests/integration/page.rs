@@ -1,22 +1,18 @@
 //! The status page in a real browser, before a real cluster: `apt-get install chromium chromium-driver postgresql-15` (or
 //! newer) provides both. With QLUSTER_SCREENSHOTS, pictures of it are left in that directory.
 
-#![allow(clippy::unwrap_used)] // Helpers are tests too.
-
-mod support;
-
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::{Daemon, Ground, PATIENCE, be_patient, free_port, id_of, leader, leader_after, parted, signal};
 use fantoccini::error::CmdError;
 use fantoccini::wd::Capabilities;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use qluster_consensus::model::{Leader, NodeId};
 use serde_json::{Value, json};
-use support::{Daemon, Ground, PATIENCE, be_patient, free_port, id_of, leader, leader_after, parted};
 
 /// Slow where a machine has other work: it starts a browser, and draws.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -91,7 +87,7 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         // It ends its browsers when it is asked to end.
-        support::signal(self.process.id().try_into().unwrap(), rustix::process::Signal::TERM);
+        signal(self.process.id().try_into().unwrap(), rustix::process::Signal::TERM);
         let _ = self.process.wait();
     }
 }

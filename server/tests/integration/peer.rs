@@ -1,7 +1,5 @@
 //! The peer channel over real sockets, at a real server.
 
-#![allow(clippy::unwrap_used)] // Helpers are tests too.
-
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

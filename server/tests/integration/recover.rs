@@ -1,14 +1,10 @@
 //! A cluster that has lost its majority for good goes on from one node: `apt-get install postgresql-15` (or newer).
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use crate::support::{Daemon, Ground, PATIENCE, be_patient, free_port};
 use qluster_consensus::model::{ClusterInfo, ClusterMap, Event, EventKind, NodeId};
-use support::{Daemon, Ground, PATIENCE, be_patient, free_port};
 use tokio_postgres::{Client, NoTls};
 
 /// A node with a database.

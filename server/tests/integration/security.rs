@@ -1,17 +1,13 @@
 //! Credentials of real daemons: tokens, the cluster's secret and TLS, as they are asked for, replaced and refused.
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::support::{Daemon, Ground, PATIENCE, be_patient, free_port};
 use openapiv3::{OpenAPI, Parameter};
 use qluster_consensus::model::ClusterMap;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use reqwest::{Certificate, Client, Identity, Method, StatusCode};
-use support::{Daemon, Ground, PATIENCE, be_patient};
 
 const ADMIN: &str = "admin-0123456789abcdef0123456789abcdef";
 const READ: &str = "read-0123456789abcdef0123456789abcdef";
@@ -260,7 +256,7 @@ async fn a_node_that_is_open_to_others_or_has_files_that_are_does_not_start() {
         ("127.0.0.1", "--admin-token-file", "/nowhere/token", "cannot read /nowhere/token"),
     ] {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_qluster-server"));
-        command.args(["--ip", ip, "--api-port", &support::free_port().to_string(), argument, file]);
+        command.args(["--ip", ip, "--api-port", &free_port().to_string(), argument, file]);
         command.arg("--data-dir").arg(files.path("data")).arg("bootstrap").kill_on_drop(true);
         let output = tokio::time::timeout(PATIENCE, command.output()).await.unwrap().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);

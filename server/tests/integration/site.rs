@@ -1,13 +1,9 @@
 //! The documentation as a node serves it, and the commands of its reference.
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::process::Command;
 
+use crate::support::Ground;
 use qluster_server::site::{INDEX, Site};
-use support::Ground;
 
 /// Text of a page as a reader copies it.
 fn unescaped(html: &str) -> String {

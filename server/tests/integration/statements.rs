@@ -1,17 +1,13 @@
 //! Which statements are called read-only, over real daemons and PostgreSQL: `apt-get install postgresql-15` (or newer).
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::support::{Daemon, Ground, PATIENCE, free_port};
 use pg_query::{FingerprintOptions, ParserOptions};
 use qluster_consensus::model::{Event, EventKind, ReadonlyStatements, StatementHash};
 use reqwest::header::{ETAG, IF_NONE_MATCH};
-use support::{Daemon, Ground, PATIENCE, free_port};
 use tokio_postgres::{Client, NoTls};
 
 /// As a pooler makes it.

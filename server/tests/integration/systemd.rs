@@ -1,7 +1,5 @@
 //! The daemon under a service manager: what it says on its socket, and how it exits.
 
-#![allow(clippy::unwrap_used)] // Helpers are tests too.
-
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};

@@ -1,17 +1,13 @@
 //! Every operation of `openapi.yaml` with everything about it that can be wrong, at a real daemon: the documented codes,
 //! never a 500, and nothing has changed afterwards. Operations are covered by being described.
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::io::Write;
 use std::net::Shutdown;
 use std::path::Path;
 
+use crate::support::raw::{self, Raw, head};
+use crate::support::{Daemon, Ground};
 use serde_json::{Value, json};
-use support::raw::{self, Raw, head};
-use support::{Daemon, Ground};
 
 /// More than any value has, and less than what a server refuses to read at all.
 const HUGE: usize = 60_000;

@@ -1,8 +1,6 @@
 //! The command line against nodes that answer from a script: what it prints is held against the files in `golden/`.
 //!
-//! `QLUSTER_UPDATE=1 cargo test -p qluster-client --features cli --test cli` writes those files; look at what changed.
-
-#![allow(clippy::unwrap_used)] // Helpers are tests too.
+//! `QLUSTER_UPDATE=1 cargo test -p qluster-client --features cli --test integration cli::` writes those files; look at what changed.
 
 mod nodes;
 

@@ -6,8 +6,8 @@ use qluster_consensus::env::clock::Clock;
 use qluster_consensus::model::{EventKind, NodeId, NodeRole, NodeState};
 use qluster_consensus::protocol::database::DatabaseRole;
 
-use crate::ONE;
-use crate::harness::{Harness, Kind, eventually};
+use super::ONE;
+use super::harness::{Harness, Kind, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn databases_follow_the_leader_and_what_was_acknowledged_is_kept() {

@@ -16,7 +16,7 @@ use qluster_consensus::protocol::version::{Spoken, Versions};
 use qluster_consensus::raft::store::{Identity, Store};
 use qluster_consensus::raft::transport::{PeerRequest, PeerResponse, Transport, TransportError};
 
-use crate::model::{Databases, ModelDatabase};
+use super::model::{Databases, ModelDatabase};
 
 /// Long for what takes a fraction of a second, so that only a hang runs into it.
 pub const PATIENCE: Duration = Duration::from_secs(20);

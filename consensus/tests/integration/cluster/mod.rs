@@ -1,7 +1,5 @@
 //! A cluster of real nodes in one process, over a transport that can be cut: it forms, elects, survives, changes.
 
-#![allow(clippy::unwrap_used)]
-
 mod databases;
 mod harness;
 mod model;

@@ -7,7 +7,7 @@ use qluster_consensus::node::cluster::StartError;
 use qluster_consensus::protocol::version::{Version, Versions};
 use qluster_consensus::raft::store::StoreError;
 
-use crate::harness::{Harness, PATIENCE, eventually};
+use super::harness::{Harness, PATIENCE, eventually};
 
 const OLD: Versions = Versions::KNOWN;
 const NEW: Versions = Versions { newest: Version(2), ..OLD };

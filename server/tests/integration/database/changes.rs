@@ -9,7 +9,7 @@ use qluster_consensus::model::{Lsn, NodeId, Term};
 use qluster_consensus::protocol::database::{Database, DatabaseError, DatabaseRole, DatabaseStatus, Primary, SyncRule};
 use tokio_postgres::NoTls;
 
-use crate::node::*;
+use super::node::*;
 
 /// Where databases part that do not.
 const NOWHERE: Lsn = Lsn(u64::MAX);

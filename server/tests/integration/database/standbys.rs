@@ -11,7 +11,7 @@ use qluster_server::database::Passwords;
 use rustix::process::Signal;
 use tokio_postgres::NoTls;
 
-use crate::node::*;
+use super::node::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_is_fenced_at_the_end_of_all_that_it_has_received() {

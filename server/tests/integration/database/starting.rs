@@ -9,7 +9,7 @@ use qluster_consensus::protocol::database::{Database, DatabaseRole, DatabaseStat
 use qluster_server::database::Postgres;
 use tokio_postgres::NoTls;
 
-use crate::node::*;
+use super::node::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_there_is_adopted_or_refused() {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use qluster_consensus::model::Lsn;
 use qluster_consensus::protocol::database::{Database, DatabaseError, DatabaseRole, Promotion};
 
-use crate::node::{DEADLINE, Ground, Node, PATIENCE, kill, try_connect};
+use super::node::{DEADLINE, Ground, Node, PATIENCE, kill, try_connect};
 
 /// Waits until it is noted that the database of a node is a standby.
 async fn noted(node: &Node) {

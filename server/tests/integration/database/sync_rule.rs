@@ -6,7 +6,7 @@ use qluster_consensus::model::Lsn;
 use qluster_consensus::protocol::database::Database;
 use rustix::process::Signal;
 
-use crate::node::*;
+use super::node::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_wait_for_the_standbys_of_the_rule_from_the_first_one() {

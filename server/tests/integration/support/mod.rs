@@ -1,8 +1,5 @@
 //! Real daemons, and requests to them: every answer to every request is held against `openapi.yaml`.
 
-// Each test program uses a part of it.
-#![allow(dead_code)]
-
 pub mod raw;
 
 use std::fmt;
