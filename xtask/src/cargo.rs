@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::interrupt;
+use crate::{install, interrupt};
 
 /// The root of the workspace.
 pub(crate) fn root() -> &'static Path {
@@ -28,7 +28,17 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
     command
 }
 
-/// Runs a command that tells people itself what it does.
+/// `cargo SUBCOMMAND` for the whole workspace, to which more arguments can be added.
+///
+/// Everything that compiles PostgreSQL's parser goes this way, so what that takes is installed here first.
+pub(crate) fn workspace(subcommand: &[&str], features: &str) -> Result<Command> {
+    install::for_building()?;
+    let mut command = cargo(subcommand);
+    command.args(["--workspace", "--locked", features]);
+    Ok(command)
+}
+
+/// Runs a command whose output is for people.
 pub(crate) fn run(mut command: Command) -> Result<()> {
     let line = line(&command);
     let status = command.status().with_context(|| format!("starting `{line}`"))?;
@@ -78,7 +88,7 @@ pub(crate) struct Programs {
 
 /// Builds the daemon and the command line, and tells where they are.
 pub(crate) fn build_programs(release: bool) -> Result<Programs> {
-    let messages = build(release, &[FEATURES, "--bin=qluster-server", "--bin=qluster"])?;
+    let messages = build(release, FEATURES, &["--bin=qluster-server", "--bin=qluster"])?;
     let find = |name| executable(&messages, name).context("looking for programs in what `cargo build` said");
     Ok(Programs { server: find("qluster-server")?, cli: find("qluster")? })
 }
@@ -86,22 +96,22 @@ pub(crate) fn build_programs(release: bool) -> Result<Programs> {
 /// The same of the daemon with switches for tests of faults.
 pub(crate) fn build_server_with_faults(release: bool) -> Result<PathBuf> {
     let name = "qluster-server-faults";
-    let messages = build(release, &[FEATURES_WITH_FAULTS, "--bin", name])?;
+    let messages = build(release, FEATURES_WITH_FAULTS, &["--bin", name])?;
     executable(&messages, name).context("looking for the program in what `cargo build` said")
 }
 
 /// Builds an example, optimised, and tells where it is.
 pub(crate) fn build_example(name: &str) -> Result<PathBuf> {
-    let messages = build(true, &[FEATURES, "--example", name])?;
+    let messages = build(true, FEATURES, &["--example", name])?;
     executable(&messages, name).context("looking for the example in what `cargo build` said")
 }
 
-/// What cargo says of it, as JSON.
-fn build(release: bool, what: &[&str]) -> Result<String> {
-    // For the whole workspace, though a program or two are wanted: cargo then chooses the same features of dependencies as
-    // for the tests, and builds none of them a second time.
-    let mut command = cargo(&["build", "--workspace", "--locked", "--message-format=json-render-diagnostics"]);
-    command.args(what);
+/// Builds targets, and returns cargo's messages as JSON.
+fn build(release: bool, features: &str, targets: &[&str]) -> Result<String> {
+    // The whole workspace is named although only a program or two are wanted: cargo then chooses the same features of
+    // dependencies as for the tests, and compiles none of them a second time.
+    let mut command = workspace(&["build"], features)?;
+    command.arg("--message-format=json-render-diagnostics").args(targets);
     if release {
         command.arg("--release");
     }

@@ -5,12 +5,14 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use crate::cargo::{cargo, run as run_command, succeeds};
+use crate::install;
 
 /// Checks what is depended on.
 ///
 /// The database of advisories is a repository on the network, which not every machine gets to: where it cannot be
 /// fetched, that is said, and the rest counts.
 pub(crate) fn run() -> Result<()> {
+    install::deny()?;
     let checks = ["deny", "--locked", "check", "--hide-inclusion-graph", "licenses", "bans", "sources"];
     run_command(cargo(&checks)).context("the rules are in deny.toml")?;
     let mut fetch = cargo(&["deny", "--locked", "fetch", "db"]);

@@ -2,8 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use crate::cargo::{FEATURES, cargo, run};
-use crate::install;
+use crate::cargo::{FEATURES, run, workspace};
 
 /// Tells those tests to write.
 const UPDATE: &str = "QLUSTER_UPDATE";
@@ -19,10 +18,9 @@ pub(crate) fn client(check: bool) -> Result<()> {
 }
 
 fn test(name: &str, check: bool) -> Result<()> {
-    // Both compile the whole workspace.
-    install::all()?;
-    // `--workspace` finds the one test of that name, and builds dependencies with the same features as all tests do.
-    let mut command = cargo(&["test", "--workspace", FEATURES, "--locked", "--test", name]);
+    // In the whole workspace there is one test of that name, and dependencies have the same features as for all tests.
+    let mut command = workspace(&["test"], FEATURES)?;
+    command.args(["--test", name]);
     if check {
         command.env_remove(UPDATE);
     } else {

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::cargo::{ALL_FEATURES, FEATURES, cargo, run as run_command, succeeds};
+use crate::cargo::{ALL_FEATURES, FEATURES, cargo, run as run_command, succeeds, workspace};
 use crate::{args, chaos, cli, contrib, deb, demo, deny, deps, generated, guide, install, interrupt, sim};
 
 /// A step: its name on the command line, and what it does.
 type Step = (&'static str, fn() -> Result<()>);
 
 const STEPS: [Step; 18] = [
-    ("install", install::for_tests),
+    ("install", install::everything),
     ("fmt", || run_command(cargo(&["fmt", "--all", "--check"])).context("run `cargo fmt --all`")),
     ("deps", deps::run),
     ("deny", deny::run),
@@ -20,7 +20,7 @@ const STEPS: [Step; 18] = [
     ("openapi", || generated::openapi(true)),
     ("client", || generated::client(true)),
     ("tests", all_tests),
-    ("doctests", || run_command(cargo(&["test", "--workspace", FEATURES, "--locked", "--doc"]))),
+    ("doctests", doctests),
     ("rustdoc", rustdoc),
     ("sim", sim::all),
     ("package", package),
@@ -99,18 +99,30 @@ fn summary(outcomes: &[Outcome], steps: usize) -> String {
 /// otherwise.
 fn clippy() -> Result<()> {
     [FEATURES, ALL_FEATURES].into_iter().try_for_each(|features| {
-        run_command(cargo(&["clippy", "--workspace", "--all-targets", "--locked", features, "--", "--deny=warnings"]))
+        let mut command = workspace(&["clippy"], features)?;
+        command.args(["--all-targets", "--", "--deny=warnings"]);
+        run_command(command)
     })
 }
 
-/// All tests but those in documentation: by nextest, which runs them side by side, where it is installed.
+/// All tests but those in documentation: by nextest, which runs them side by side, if it is installed.
 fn all_tests() -> Result<()> {
+    install::for_tests()?;
     let mut nextest = Command::new("cargo-nextest");
     nextest.args(["nextest", "--version"]);
-    run_command(match succeeds(nextest) {
-        true => cargo(&["nextest", "run", "--workspace", FEATURES, "--locked", "--no-fail-fast"]),
-        false => cargo(&["test", "--workspace", FEATURES, "--locked", "--all-targets", "--no-fail-fast"]),
+    run_command(if succeeds(nextest) {
+        workspace(&["nextest", "run"], FEATURES)?
+    } else {
+        let mut command = workspace(&["test"], FEATURES)?;
+        command.args(["--all-targets", "--no-fail-fast"]);
+        command
     })
+}
+
+fn doctests() -> Result<()> {
+    let mut command = workspace(&["test"], FEATURES)?;
+    command.arg("--doc");
+    run_command(command)
 }
 
 /// Always the same faults in the same order: what CI found, one can repeat.
@@ -129,8 +141,8 @@ fn faults() -> Result<()> {
 }
 
 fn rustdoc() -> Result<()> {
-    let mut command = cargo(&["doc", "--workspace", FEATURES, "--no-deps", "--locked"]);
-    command.env("RUSTDOCFLAGS", "--deny=warnings");
+    let mut command = workspace(&["doc"], FEATURES)?;
+    command.arg("--no-deps").env("RUSTDOCFLAGS", "--deny=warnings");
     run_command(command)
 }
 

@@ -50,7 +50,7 @@ pub(crate) fn test() -> Result<()> {
 /// Packs programs that were built. `server` is the daemon, beside which the others are; `name` is one that no other
 /// package has at the time, `version` another version than that of the workspace.
 fn pack(server: &Path, name: &str, version: Option<&str>) -> Result<PathBuf> {
-    install::packaging()?;
+    install::for_packaging()?;
     let built = server.parent().context("a program is in a directory")?;
     let stage = built.with_file_name("package-deb").join(name);
     // What an earlier one left would be packed as well.
