@@ -1,10 +1,12 @@
-//! Who may depend on what, checked by what `cargo tree` says.
+//! Which crate may depend on which, by what `cargo tree` says; and that versions are in the root `Cargo.toml` alone.
 
-use anyhow::{Result, bail};
+mod manifests;
 
-use crate::cargo::{cargo, output};
+use anyhow::{Context, Result, bail};
 
-/// What a package may not pull in, and what it must.
+use crate::cargo::{cargo, output, root};
+
+/// A rule: what a package may not depend on, directly or not, and what it must.
 struct Rule {
     package: &'static str,
     why: &'static str,
@@ -68,7 +70,7 @@ const RULES: [Rule; 5] = [
     },
 ];
 
-/// Checks all rules and tells every violation.
+/// Checks all rules and prints every violation.
 pub(crate) fn run() -> Result<()> {
     let mut violations = Vec::new();
     for rule in &RULES {
@@ -76,17 +78,32 @@ pub(crate) fn run() -> Result<()> {
         tree.args(["--package", rule.package]).args(rule.features);
         violations.extend(check(rule, &output(tree)?));
     }
+    let members = members()?;
+    for manifest in &members {
+        let text = std::fs::read_to_string(manifest).with_context(|| format!("reading {manifest}"))?;
+        let path = manifest.strip_prefix(&format!("{}/", root().display())).unwrap_or(manifest);
+        let lines = manifests::violations(&text).into_iter();
+        violations.extend(lines.map(|line| format!("{path}:{line} (name it in the root Cargo.toml instead)")));
+    }
     for violation in &violations {
         eprintln!("{violation}");
     }
     if !violations.is_empty() {
-        bail!("{} violations of the dependency rules, told above", violations.len());
+        bail!("{} violations of the dependency rules; they are listed above", violations.len());
     }
-    println!("{} dependency rules hold", RULES.len());
+    println!("{} dependency rules hold; {} manifests name no version", RULES.len(), members.len());
     Ok(())
 }
 
-/// How the packages of `tree`, lines of `name vVERSION…|FEATURE,FEATURE…`, break `rule`.
+/// The manifests of all members of the workspace.
+fn members() -> Result<Vec<String>> {
+    let metadata = output(cargo(&["metadata", "--format-version=1", "--no-deps", "--locked"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).context("reading what `cargo metadata` says")?;
+    let packages = metadata["packages"].as_array().context("`cargo metadata` names no packages")?;
+    Ok(packages.iter().filter_map(|package| package["manifest_path"].as_str().map(str::to_owned)).collect())
+}
+
+/// The violations of `rule` in `tree`, whose lines are `name vVERSION…|FEATURE,FEATURE…`.
 fn check(rule: &Rule, tree: &str) -> Vec<String> {
     let packages: Vec<(&str, &str)> = tree.lines().filter_map(parse).collect();
     let Rule { package, why, features, .. } = rule;
@@ -115,7 +132,7 @@ fn check(rule: &Rule, tree: &str) -> Vec<String> {
     violations
 }
 
-/// Name and features of a line; a package told before ends in ` (*)`.
+/// Name and features in a line. cargo marks a package that it has printed before with ` (*)` at the end.
 fn parse(line: &str) -> Option<(&str, &str)> {
     let (package, features) = line.split_once('|')?;
     Some((package.split(' ').next()?, features.trim_end_matches(" (*)")))
@@ -155,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn each_violation_is_told_once_with_the_command_that_explains_it() {
+    fn each_violation_is_named_once_with_the_command_that_explains_it() {
         let tree = "qluster-client v0.1.0 (/x/client)|\n\
                     progenitor v0.15.0|\n\
                     progenitor v0.15.0| (*)\n\
