@@ -111,7 +111,7 @@ fn all_tests() -> Result<()> {
     let mut nextest = Command::new("cargo-nextest");
     nextest.args(["nextest", "--version"]);
     run_command(if succeeds(nextest) {
-        workspace(&["nextest", "run"], FEATURES)?
+        workspace(&["nextest", "run", "--profile=ci"], FEATURES)?
     } else {
         let mut command = workspace(&["test"], FEATURES)?;
         command.args(["--all-targets", "--no-fail-fast"]);
