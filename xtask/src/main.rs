@@ -9,6 +9,7 @@ mod cargo;
 mod chaos;
 mod cli;
 mod cluster;
+mod commits;
 mod contrib;
 mod deb;
 mod demo;

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::{ALL_FEATURES, FEATURES, cargo, run as run_command, succeeds, workspace};
-use crate::{args, chaos, cli, contrib, deb, demo, deny, deps, generated, guide, install, interrupt, sim};
+use crate::{args, chaos, cli, commits, contrib, deb, demo, deny, deps, generated, guide, install, interrupt, sim};
 
 /// A step: its name on the command line, and what it does.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 18] = [
+const STEPS: [Step; 19] = [
     ("install", install::everything),
     ("fmt", || run_command(cargo(&["fmt", "--all", "--check"])).context("run `cargo fmt --all`")),
+    ("commits", commits::run),
     ("deps", deps::run),
     ("deny", deny::run),
     ("clippy", clippy),
