@@ -4,6 +4,7 @@
 //! seconds and can install what the others need first.
 
 mod args;
+mod bare;
 mod bench;
 mod cargo;
 mod chaos;

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::{ALL_FEATURES, FEATURES, cargo, run as run_command, succeeds, workspace};
-use crate::{args, chaos, cli, commits, contrib, deb, demo, deny, deps, generated, guide, install, interrupt, sim};
+use crate::{args, bare, chaos, cli, commits, contrib, deb, demo, deny, deps, generated, guide, install, interrupt, sim};
 
 /// A step: its name on the command line, and what it does.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 19] = [
+const STEPS: [Step; 20] = [
     ("install", install::everything),
     ("fmt", || run_command(cargo(&["fmt", "--all", "--check"])).context("run `cargo fmt --all`")),
     ("commits", commits::run),
@@ -30,6 +30,7 @@ const STEPS: [Step; 19] = [
     ("guide", || guide::run(&[])),
     ("contrib", contrib::run),
     ("deb", deb::test),
+    ("bare", bare::run),
     ("chaos", faults),
 ];
 

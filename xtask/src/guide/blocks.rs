@@ -2,39 +2,39 @@
 
 use anyhow::{Context, Result, bail};
 
-/// Languages that are no commands.
+/// Languages of blocks that are not commands.
 const OTHERS: [&str; 6] = ["text", "yaml", "json", "ini", "sql", "rust"];
 
 /// A block of commands.
 #[derive(Debug, PartialEq)]
-pub(super) struct Block {
-    pub(super) page: String,
+pub(crate) struct Block {
+    pub(crate) page: String,
     /// The line of its first command.
-    pub(super) line: usize,
-    pub(super) code: String,
-    pub(super) manner: Manner,
-    /// Text that its output has to contain.
-    pub(super) expect: Option<String>,
+    pub(crate) line: usize,
+    pub(crate) code: String,
+    pub(crate) manner: Manner,
+    /// Text that its output must contain.
+    pub(crate) expect: Option<String>,
 }
 
 /// How a block is run.
 #[derive(Debug, PartialEq)]
-pub(super) enum Manner {
-    /// It has to succeed, and what it sets stays set.
+pub(crate) enum Manner {
+    /// It must succeed. Variables that it sets stay set.
     Once,
-    /// Again and again, until it succeeds and prints what is expected.
+    /// It is repeated until it succeeds and prints what is expected.
     Until,
-    /// It has to fail.
+    /// It must fail.
     Fails,
-    /// In a terminal of its own, where it stays.
+    /// It runs in a terminal of its own, to the end of the story.
     Terminal,
-    /// Not at all, for a reason.
+    /// It is not run, for a reason.
     Shown(String),
 }
 
-/// The blocks of a page. One whose words are not understood is an error, as is code that is not told to be commands or
-/// something else.
-pub(super) fn read(page: &str, text: &str) -> Result<Vec<Block>> {
+/// The blocks of a page. Fails if the words behind a language are not understood, or a block does not say whether it
+/// holds commands.
+pub(crate) fn read(page: &str, text: &str) -> Result<Vec<Block>> {
     let mut blocks = Vec::new();
     let mut open: Option<(usize, Option<Block>)> = None;
     let mut after_blank = true;
@@ -67,7 +67,7 @@ pub(super) fn read(page: &str, text: &str) -> Result<Vec<Block>> {
             }
             (None, None) => {
                 if after_blank && !in_list && line.starts_with("    ") {
-                    bail!("{}: code stands between fences, so that it can be told whether it is commands", at());
+                    bail!("{}: indented code does not say whether it is commands: put it between fences", at());
                 }
                 in_list = line.starts_with("- ")
                     || line.starts_with("1. ")
@@ -82,7 +82,7 @@ pub(super) fn read(page: &str, text: &str) -> Result<Vec<Block>> {
     }
 }
 
-/// What stands behind the language.
+/// The words behind the language.
 fn words(info: &str) -> Result<(Manner, Option<String>)> {
     let mut manner = Manner::Once;
     let mut expect = None;
@@ -90,7 +90,7 @@ fn words(info: &str) -> Result<(Manner, Option<String>)> {
     while !rest.is_empty() {
         let (name, value, after) = match rest.split_once([' ', '=']) {
             Some((name, _)) if rest[name.len()..].starts_with('=') => {
-                // Either quote, so that the other can be in the text.
+                // Both quotes are allowed, so that the text can contain the other.
                 let given = &rest[name.len() + 1..];
                 let quoted = ['"', '\''].iter().find_map(|&quote| given.strip_prefix(quote)?.split_once(quote));
                 let (value, after) = quoted.with_context(|| format!("{name}= takes a text in quotes"))?;
@@ -106,12 +106,12 @@ fn words(info: &str) -> Result<(Manner, Option<String>)> {
             ("shown", Some(reason)) if reason.len() > 10 => manner = Manner::Shown(reason),
             ("shown", _) => bail!("shown=\"…\" takes the reason why it cannot be run"),
             ("expect", Some(text)) => expect = Some(text),
-            (word, _) => bail!("`{word}` is none of until, fails, terminal, shown=\"…\", expect=\"…\""),
+            (word, _) => bail!("`{word}` is not one of until, fails, terminal, shown=\"…\", expect=\"…\""),
         }
         rest = after.trim_start();
     }
     if expect.is_some() && matches!(manner, Manner::Terminal | Manner::Shown(_)) {
-        bail!("what a block prints that stays, or is not run, is not looked at");
+        bail!("expect=\"…\" does not go with `terminal` or `shown`: the output of such a block is not read");
     }
     Ok((manner, expect))
 }
@@ -148,10 +148,10 @@ mod tests {
             ("```\nls\n```\n", "code is `sh` or one of"),
             ("```bash\nls\n```\n", "got `bash`"),
             ("text\n\n    ls\n", "between fences"),
-            ("```sh soon\nls\n```\n", "`soon` is none of"),
+            ("```sh soon\nls\n```\n", "`soon` is not one of"),
             ("```sh shown\nls\n```\n", "takes the reason"),
             ("```sh expect=x\nls\n```\n", "in quotes"),
-            ("```sh terminal expect=\"x\"\nls\n```\n", "is not looked at"),
+            ("```sh terminal expect=\"x\"\nls\n```\n", "is not read"),
             ("```sh\nls\n", "does not end"),
         ] {
             let error = format!("{:#}", read("page", text).unwrap_err());

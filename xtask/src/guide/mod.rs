@@ -4,7 +4,7 @@
 //! namespaces of their own, with `/etc` and `/var/lib` of their own, so that the very paths and ports that are
 //! written there are used, and nothing is left.
 
-mod blocks;
+pub(crate) mod blocks;
 mod sandbox;
 
 use std::path::{Path, PathBuf};
