@@ -12,7 +12,7 @@ use lexopt::{Arg, Parser, ValueExt};
 pub(crate) enum Task {
     Help,
     Demo(Demo),
-    /// All steps where none is named.
+    /// All steps if none is named.
     Test {
         steps: Vec<String>,
     },
@@ -26,7 +26,7 @@ pub(crate) enum Task {
     Docs {
         dir: Option<String>,
     },
-    /// The commands of all pages of the guide where none is named.
+    /// The commands of all pages of the guide if no page is named.
     Guide {
         pages: Vec<String>,
     },
@@ -35,7 +35,7 @@ pub(crate) enum Task {
     Upgrade {
         keep: Option<PathBuf>,
     },
-    /// All parts where none is named.
+    /// All parts if none is named.
     Bench {
         parts: Vec<String>,
         rounds: u32,
@@ -49,7 +49,7 @@ pub(crate) enum Task {
 pub(crate) struct Sim {
     pub(crate) seeds: u32,
     pub(crate) seed: u32,
-    /// Rather whether broken rules are found.
+    /// Instead, check that broken rules are found.
     pub(crate) sabotages: bool,
 }
 
@@ -58,29 +58,29 @@ pub(crate) struct Sim {
 pub(crate) struct Demo {
     pub(crate) release: bool,
     pub(crate) keep: Option<PathBuf>,
-    /// Unattended, with so many kills of the leading node.
+    /// If set, it runs unattended and kills the leading node this many times.
     pub(crate) check: Option<u32>,
 }
 
-/// Which faults to put into how large a cluster.
+/// Which faults to put into a cluster, and how large that is.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Chaos {
-    /// Orders them; by chance where there is none.
+    /// Decides the order of the faults. If absent, the seed is random.
     pub(crate) seed: Option<u64>,
-    /// It ends after so many faults, or minutes, whichever comes first.
+    /// It ends after this many faults or minutes, whichever comes first.
     pub(crate) faults: Option<u32>,
     pub(crate) minutes: Option<u32>,
-    /// So many at a time.
+    /// How many faults at a time.
     pub(crate) together: u32,
     pub(crate) nodes: usize,
-    /// Something that must make it fail.
+    /// A rule that is broken on purpose, which the run must notice.
     pub(crate) sabotage: Option<Sabotage>,
     pub(crate) keep: Option<PathBuf>,
     pub(crate) release: bool,
 }
 
 impl Chaos {
-    /// The command line, without the program's name, that asks for this.
+    /// The command line for this, without the name of the program.
     pub(crate) fn args(&self) -> Vec<OsString> {
         let mut args: Vec<OsString> = vec!["chaos".into()];
         let numbers = [
@@ -104,12 +104,12 @@ impl Chaos {
     }
 }
 
-/// What is taken from the cluster on purpose.
+/// A rule of the cluster that is broken on purpose.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Sabotage {
-    /// That a leader which loses its lease stops its database.
+    /// A leader that loses its lease stops its database.
     Fence,
-    /// That a commit waits for a majority.
+    /// A commit waits for a majority.
     Quorum,
 }
 
@@ -124,16 +124,16 @@ impl Sabotage {
     }
 }
 
-/// Faults where neither their number nor a time is given: about half of the kinds that there are.
+/// How many faults if neither a number nor a time is given: about half of all kinds.
 const FAULTS: u32 = 20;
 
-/// Histories where no number is given.
+/// How many histories if no number is given.
 const SEEDS: u32 = 200;
 
-/// Runs of the bench where no number is given: enough for a median that one outlier does not move.
+/// How many rounds of the bench if no number is given: enough for a median that one outlier does not move.
 const BENCH_ROUNDS: u32 = 5;
 
-/// The task that `args`, without the program's name, ask for.
+/// The task that `args`, without the name of the program, ask for.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task> {
     let mut parser = Parser::from_args(args);
     let mut given = Given::default();
@@ -166,7 +166,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task> {
     given.task()
 }
 
-/// What the command line holds, before it is known whether it goes together.
+/// The words and options of the command line, before it is checked whether they go together.
 #[derive(Default)]
 struct Given {
     task: Option<String>,
@@ -251,7 +251,7 @@ impl Given {
         })
     }
 
-    /// Refuses what `task` does not take, rather than to ignore it.
+    /// Refuses a word or an option that `task` does not take: to ignore it would mislead.
     fn takes(&self, task: &str, known: &[&str]) -> Result<()> {
         if let Some(option) = self.options.iter().find(|option| !known.contains(&option.as_str())) {
             bail!("`{task}` does not take --{option}; see `cargo xtask --help`");

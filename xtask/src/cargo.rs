@@ -49,7 +49,7 @@ pub(crate) fn run(mut command: Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command for what it prints; its errors go where ours do.
+/// Runs a command and returns its standard output. Its standard error is ours.
 pub(crate) fn output(mut command: Command) -> Result<String> {
     let line = line(&command);
     let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("starting `{line}`"))?;
@@ -60,7 +60,7 @@ pub(crate) fn output(mut command: Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("reading the output of `{line}`"))
 }
 
-/// Whether a command is there and succeeds, whatever it says.
+/// Whether a command can be started and succeeds. Its output is dropped.
 pub(crate) fn succeeds(mut command: Command) -> bool {
     command
         .stdin(Stdio::null())
@@ -70,13 +70,13 @@ pub(crate) fn succeeds(mut command: Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// With the command line, which a user of the client alone does not build. Everything that is built for the workspace is
-/// built with it: other features would build most dependencies a second time.
+/// Features with the command line, which users of the client alone do not build. Everything is built with these for the
+/// whole workspace: with other features, cargo would compile most dependencies a second time.
 pub(crate) const FEATURES: &str = "--features=qluster-client/cli,qluster-client/readonly";
-/// The same with the daemon's switches for tests of faults.
+/// The same, with the switches of the daemon that tests put faults in with.
 pub(crate) const FEATURES_WITH_FAULTS: &str =
     "--features=qluster-client/cli,qluster-client/readonly,qluster-server/faults";
-/// The same with what the simulation needs: all that is compiled anywhere.
+/// The same, with what the simulation needs: all code that is compiled anywhere.
 pub(crate) const ALL_FEATURES: &str =
     "--features=qluster-client/cli,qluster-client/readonly,qluster-server/faults,qluster-consensus/simulation";
 
@@ -86,21 +86,21 @@ pub(crate) struct Programs {
     pub(crate) cli: PathBuf,
 }
 
-/// Builds the daemon and the command line, and tells where they are.
+/// Builds the daemon and the command line, and returns their paths.
 pub(crate) fn build_programs(release: bool) -> Result<Programs> {
     let messages = build(release, FEATURES, &["--bin=qluster-server", "--bin=qluster"])?;
     let find = |name| executable(&messages, name).context("looking for programs in what `cargo build` said");
     Ok(Programs { server: find("qluster-server")?, cli: find("qluster")? })
 }
 
-/// The same of the daemon with switches for tests of faults.
+/// Builds the daemon that has switches for faults, and returns its path.
 pub(crate) fn build_server_with_faults(release: bool) -> Result<PathBuf> {
     let name = "qluster-server-faults";
     let messages = build(release, FEATURES_WITH_FAULTS, &["--bin", name])?;
     executable(&messages, name).context("looking for the program in what `cargo build` said")
 }
 
-/// Builds an example, optimised, and tells where it is.
+/// Builds an optimised example, and returns its path.
 pub(crate) fn build_example(name: &str) -> Result<PathBuf> {
     let messages = build(true, FEATURES, &["--example", name])?;
     executable(&messages, name).context("looking for the example in what `cargo build` said")
@@ -118,7 +118,7 @@ fn build(release: bool, features: &str, targets: &[&str]) -> Result<String> {
     output(command)
 }
 
-/// The program of this name that cargo's JSON messages tell of.
+/// The path of a program, by its name, from cargo's JSON messages.
 fn executable(messages: &str, name: &str) -> Result<PathBuf> {
     let mut paths = messages.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
@@ -128,7 +128,7 @@ fn executable(messages: &str, name: &str) -> Result<PathBuf> {
     found.with_context(|| format!("expected a message with the `executable` {name}, found none"))
 }
 
-/// A command as one would type it.
+/// A command as a person would type it.
 fn line(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let args = command.get_args().map(|arg| arg.to_string_lossy().into_owned());

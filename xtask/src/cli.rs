@@ -1,4 +1,4 @@
-//! The command line against a cluster of three nodes with databases, as an operator uses it: a story.
+//! The command line, used as an operator does, against a cluster of three nodes with databases.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use crate::cluster::Cluster;
 use crate::install;
 use crate::wait::{Look, until};
 
-/// For what takes a second or two.
+/// For what usually takes a second or two.
 const LIMIT: Duration = Duration::from_secs(30);
 const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -40,14 +40,14 @@ pub(crate) fn run() -> Result<()> {
     })
 }
 
-/// The program, told where the cluster is.
+/// The program, with the addresses of the cluster.
 struct Qluster {
     cli: std::path::PathBuf,
     addresses: String,
     path: std::ffi::OsString,
 }
 
-/// What it did.
+/// A finished run of the program.
 struct Ran {
     line: String,
     code: Option<i32>,
@@ -86,7 +86,7 @@ impl Qluster {
         Ok(Ran { code: output.status.code(), out, error, line })
     }
 
-    /// What it prints, where it succeeds.
+    /// Its output. Fails if the program does.
     fn says(&self, arguments: &[&str]) -> Result<String> {
         let ran = self.run(arguments)?;
         ensure!(ran.code == Some(0), "{ran}");
@@ -98,7 +98,7 @@ impl Qluster {
         serde_json::from_str(&out).with_context(|| format!("expected JSON, got {out:?}"))
     }
 
-    /// The status once `wanted` holds.
+    /// Waits until `wanted` holds for the status, and returns that.
     fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         until(what, LIMIT, INTERVAL, || {
             let status = self.json(&["status"])?;
@@ -125,7 +125,8 @@ fn nodes(status: &Value) -> &[Value] {
     status["nodes"].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Whether all nodes are fit, and two databases stream from that of a third, with a lag that is known.
+/// Whether all nodes are fit and have databases on one timeline, and two of these stream from the third, with a known
+/// lag.
 fn is_well(status: &Value) -> bool {
     let database = |node: &Value| {
         let database = &node["database"];
@@ -195,7 +196,7 @@ fn changes_nodes(qluster: &Qluster) -> Result<()> {
 fn hands_over(qluster: &Qluster) -> Result<()> {
     let before = qluster.json(&["leader"])?;
     qluster.run(&["switchover"])?.expect(NOBODY_TO_ASK, "hands over to node")?;
-    ensure!(qluster.json(&["leader"])? == before, "it was not agreed to");
+    ensure!(qluster.json(&["leader"])? == before, "nobody had agreed to the switchover");
     let after = qluster.json(&["switchover", "--yes"])?;
     ensure!(after["id"] != before["id"] && after["term"].as_u64() > before["term"].as_u64(), "{after}");
     let elected = qluster.json(&["events", "--kind", "leader-elected"])?;
@@ -210,7 +211,7 @@ fn hands_over(qluster: &Qluster) -> Result<()> {
     Ok(())
 }
 
-/// A process that is ended, however the story ends.
+/// A process that is killed when this is dropped.
 struct Following(Child);
 
 impl Drop for Following {
@@ -235,11 +236,11 @@ fn sees_a_failover(qluster: &Qluster, cluster: &mut Cluster) -> Result<()> {
     })?;
     let table = qluster.says(&["status"])?;
     ensure!(table.contains("unreachable"), "{table}");
-    until("the failover is heard of", LIMIT, INTERVAL, || {
+    until("the failover is among the events", LIMIT, INTERVAL, || {
         let text = std::fs::read_to_string(&heard).with_context(|| format!("reading {}", heard.display()))?;
         let events: Vec<Value> = text.lines().map_while(|line| serde_json::from_str(line).ok()).collect();
-        let told = events.iter().any(|event| event["node"] == status["leader"] && event["term"] == status["term"]);
-        Ok(if told { Look::Done(()) } else { Look::NotYet(text) })
+        let found = events.iter().any(|event| event["node"] == status["leader"] && event["term"] == status["term"]);
+        Ok(if found { Look::Done(()) } else { Look::NotYet(text) })
     })?;
     let Some(code) = qluster.run(&["switchover", "--yes", &before["id"].to_string()])?.code else {
         bail!("the switchover to the dead node was ended by a signal");

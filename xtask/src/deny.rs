@@ -1,4 +1,4 @@
-//! What the project depends on: licences, sources and bans by `deny.toml`, and advisories where they can be had.
+//! The licences, sources and bans of dependencies by `deny.toml`, and advisories if their database can be fetched.
 
 use std::process::{Command, Stdio};
 
@@ -7,10 +7,10 @@ use anyhow::{Context, Result};
 use crate::cargo::{cargo, run as run_command, succeeds};
 use crate::install;
 
-/// Checks what is depended on.
+/// Checks all dependencies.
 ///
-/// The database of advisories is a repository on the network, which not every machine gets to: where it cannot be
-/// fetched, that is said, and the rest counts.
+/// The database of advisories is a repository on the network, which not every machine can reach. If it cannot be
+/// fetched, that is printed, and the other checks count.
 pub(crate) fn run() -> Result<()> {
     install::deny()?;
     let checks = ["deny", "--locked", "check", "--hide-inclusion-graph", "licenses", "bans", "sources"];
@@ -24,12 +24,12 @@ pub(crate) fn run() -> Result<()> {
     run_command(cargo(&["deny", "--locked", "check", "--disable-fetch", "--hide-inclusion-graph", "advisories"]))
 }
 
-/// Whether cargo-deny is there.
+/// Whether cargo-deny is installed.
 pub(crate) fn is_there() -> bool {
     succeeds(cargo(&["deny", "--version"]))
 }
 
-/// Builds and installs cargo-deny, which takes minutes.
+/// The command that compiles and installs cargo-deny, which takes minutes.
 pub(crate) fn install() -> Command {
     cargo(&["install", "--locked", "--quiet", "cargo-deny@0.20.2"])
 }

@@ -1,10 +1,10 @@
-//! The files that code writes: one test each writes its file or compares it.
+//! Files that a test writes or compares, one test for each.
 
 use anyhow::{Context, Result};
 
 use crate::cargo::{FEATURES, run, workspace};
 
-/// Tells those tests to write.
+/// If this variable is set, those tests write.
 const UPDATE: &str = "QLUSTER_UPDATE";
 
 /// `openapi.yaml`, from the server's API trait.

@@ -1,4 +1,4 @@
-//! As much of HTTP as asking a node takes.
+//! As much of HTTP as a request to a node takes.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddrV4, TcpStream};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-/// A node on this machine answers within this, or it does not answer.
+/// A node on this machine that takes longer counts as silent.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An answer.
@@ -16,12 +16,12 @@ pub(crate) struct Response {
     pub(crate) body: String,
 }
 
-/// Asks `GET path` of whoever listens at an address.
+/// Sends `GET path` to an address.
 pub(crate) fn get(at: SocketAddrV4, path: &str) -> Result<Response> {
     ask("GET", at, path, "", TIMEOUT)
 }
 
-/// Asks for `path` by any method, with JSON where there is a body, and waits at most for `limit`.
+/// Sends a request by any method, with a JSON body unless `body` is empty, and waits `limit` at most.
 pub(crate) fn ask(method: &str, at: SocketAddrV4, path: &str, body: &str, limit: Duration) -> Result<Response> {
     let doing = || format!("{method} http://{at}{path}");
     let head = format!("{method} {path} HTTP/1.0\r\nHost: {at}\r\n");
@@ -31,11 +31,11 @@ pub(crate) fn ask(method: &str, at: SocketAddrV4, path: &str, body: &str, limit:
         _ => format!("{head}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"),
     };
     let answer = exchange(at, &request, limit).with_context(doing)?;
-    // The length that an answer to HEAD tells is that of the body that is not sent.
+    // An answer to HEAD names the length of a body that is not sent.
     parse(&answer, method != "HEAD").with_context(doing)
 }
 
-/// HTTP/1.0, since its answers are never chunked and end with the connection.
+/// HTTP/1.0, because its answers are never chunked and end with the connection.
 fn exchange(at: SocketAddrV4, request: &str, limit: Duration) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&at.into(), TIMEOUT)?;
     stream.set_read_timeout(Some(limit))?;
@@ -56,7 +56,7 @@ fn parse(answer: &[u8], whole: bool) -> Result<Response> {
     let status = first
         .strip_prefix("HTTP/1.")
         .and_then(|rest| rest.split(' ').nth(1)?.parse().ok())
-        .with_context(|| format!("the answer does not begin as HTTP does: {first:?}"))?;
+        .with_context(|| format!("the answer does not begin like HTTP: {first:?}"))?;
     let length = lines.find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
@@ -103,7 +103,7 @@ mod tests {
         for (answer, expected) in [
             ("", "ended within its head"),
             ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{}", "ended within its body"),
-            ("SSH-2.0\r\n\r\n", "does not begin as HTTP does"),
+            ("SSH-2.0\r\n\r\n", "does not begin like HTTP"),
         ] {
             let error = parse(answer.as_bytes(), true).unwrap_err().to_string();
             assert!(error.contains(expected), "{answer:?}: {error}");

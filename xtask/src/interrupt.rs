@@ -1,6 +1,6 @@
-//! Ctrl-C and its relatives, as a flag that whoever waits looks at.
+//! Ctrl-C and similar signals. They set a flag, which every wait checks.
 //!
-//! A flag and not an exit: what was started has to be stopped first.
+//! The program does not exit at once: it has to stop what it started first.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// The error of work that was asked to end.
+/// The error of work that a signal ended.
 #[derive(Debug)]
 pub(crate) struct Interrupted;
 
@@ -22,7 +22,7 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// From now on Ctrl-C, SIGTERM and a closed terminal raise the flag, and nothing else.
+/// From now on Ctrl-C, SIGTERM and a closed terminal only set the flag.
 pub(crate) fn watch() -> Result<()> {
     let flag = INTERRUPTED.get_or_init(Arc::default);
     for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -31,7 +31,7 @@ pub(crate) fn watch() -> Result<()> {
     Ok(())
 }
 
-/// Fails with [`Interrupted`] once the flag is raised.
+/// Fails with [`Interrupted`] once the flag is set.
 pub(crate) fn check() -> Result<()> {
     match INTERRUPTED.get() {
         Some(flag) if flag.load(Ordering::Relaxed) => Err(Interrupted.into()),

@@ -1,7 +1,7 @@
 //! The project's own commands: `cargo xtask` lists them.
 //!
-//! They run the project's binaries and cargo itself, and depend on no crate of the project, so that they compile in
-//! seconds and can install what the others need first.
+//! They run the project's binaries and cargo itself. They depend on no crate of the project, so they compile in seconds,
+//! and can install what the other crates need before those are compiled.
 
 mod args;
 mod bare;
@@ -35,27 +35,27 @@ use args::Task;
 const USAGE: &str = "\
 The project's own commands.
 
-cargo xtask demo [--release] [--keep DIR]      three nodes on this machine, until Ctrl-C
-cargo xtask demo --check [--rounds N]          the same unattended: kills the leading node, checks that nothing is lost
-cargo xtask test [STEP...]                     everything that CI runs, or only the steps named
-cargo xtask openapi [--check]                  writes openapi.yaml from the server's code, or only compares it
-cargo xtask client [--check]                   writes the generated client from openapi.yaml, or only compares it
-cargo xtask docs [DIR]                         writes the documentation as a site (to target/site)
-cargo xtask guide [PAGE...]                    runs the commands of the guide and of the README, or of some pages; for root
-cargo xtask deps                               checks the rules of who may depend on what
-cargo xtask deb                                builds the Debian package; prints where it is
-cargo xtask upgrade [--keep DIR]               a rolling upgrade of packages under load, for root; checks that nothing is lost
-cargo xtask bench [PART...] [--rounds N]       figures, medians of N rounds (5): what an idle agent costs (idle), how fast the
-                                               API (api) and the cluster's log (log) are, write gaps in failovers (gaps)
+cargo xtask demo [--release] [--keep DIR]      starts three nodes on this machine, until Ctrl-C
+cargo xtask demo --check [--rounds N]          the same unattended: kills the leading node, checks that no row is lost
+cargo xtask test [STEP...]                     runs everything that CI runs, or only the named steps
+cargo xtask openapi [--check]                  writes openapi.yaml from the server's code; --check only compares
+cargo xtask client [--check]                   writes the generated client from openapi.yaml; --check only compares
+cargo xtask docs [DIR]                         writes the documentation as a site, to target/site unless DIR is given
+cargo xtask guide [PAGE...]                    runs the commands in the guide and the README, or in some pages; as root
+cargo xtask deps                               checks which crate depends on which, and where versions are named
+cargo xtask deb                                builds the Debian package and prints its path
+cargo xtask upgrade [--keep DIR]               upgrades a cluster under load node by node; as root; checks that no row is lost
+cargo xtask bench [PART...] [--rounds N]       measures, N times each (5): what an idle agent costs (idle), how fast the API
+                                               (api) and the cluster's log (log) are, write gaps in failovers (gaps)
 cargo xtask chaos [--seed N] [--faults N] [--minutes N] [--together N] [--nodes 3|5] [--sabotage fence|quorum]
-                  [--release] [--keep DIR]       faults of all kinds (20) in a cluster under load, for root; checks that
-                                                 nothing that a client was told is lost
-cargo xtask sim [--seeds N] [--seed S]         N histories (200) of the real consensus on a simulated network, clock, disk
-                                               and database, from seed S on; the same seed is the same history
-cargo xtask sim --sabotages                    whether the simulation finds each rule that is broken on purpose
+                  [--release] [--keep DIR]       puts faults of all kinds (20) into a cluster under load; as root; checks that
+                                                 no row that a client knows of is lost
+cargo xtask sim [--seeds N] [--seed S]         simulates N histories (200) of the real consensus, from seed S on: network,
+                                               clock, disk and database are simulated; a seed repeats its history
+cargo xtask sim --sabotages                    checks that the simulation finds each rule that is broken on purpose
 
   --release   an optimised build of the daemon
-  --keep DIR  use DIR (absent or empty) for data and logs, and leave it there
+  --keep DIR  keep data and logs in DIR, which must be absent or empty
 ";
 
 fn main() -> ExitCode {
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
 fn run(task: Task) -> anyhow::Result<()> {
     match task {
         Task::Help => {
-            print!("{USAGE}\nSteps of test, in their order: {}\n", test::names().join(", "));
+            print!("{USAGE}\nThe steps of `test`, in order: {}\n", test::names().join(", "));
             Ok(())
         }
         Task::Demo(options) => demo::run(&options),

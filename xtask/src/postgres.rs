@@ -1,4 +1,4 @@
-//! PostgreSQL's programs, and sessions with a server by way of `psql`.
+//! PostgreSQL's programs, and sessions with a server through `psql`.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddrV4;
@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// Where distributions put the programs that are not on the PATH: a directory a version.
+/// Where distributions put the programs that are not on the PATH, in one directory for each version.
 const VERSIONS: &str = "/usr/lib/postgresql";
 
-/// What psql prints after the answer to each statement; no row of ours looks like it.
+/// What psql prints after the answer to each statement. No row of ours looks like it.
 const END: &str = "--end--";
 
-/// The directory of PostgreSQL's programs, of the newest version there is.
+/// The directory of PostgreSQL's programs. If there are several versions, it is that of the newest.
 pub(crate) fn bin_dir() -> Option<PathBuf> {
     let versions = std::fs::read_dir(VERSIONS).into_iter().flatten().flatten();
     let mut versions: Vec<(u32, PathBuf)> = versions
@@ -31,29 +31,30 @@ fn is_whole(dir: &Path) -> bool {
     ["postgres", "initdb", "pg_basebackup", "psql"].iter().all(|program| dir.join(program).exists())
 }
 
-/// How `psql` is told where to connect.
+/// Connection parameters for `psql`.
 pub(crate) fn conninfo(at: SocketAddrV4) -> String {
     format!("host={} port={} user=postgres dbname=postgres", at.ip(), at.port())
 }
 
-/// Ends connections whose other side is gone without a word: no statement waits for it for ever.
+/// Ends connections whose other side has vanished silently: no statement waits for it for ever.
 const PATIENCE: &str = "connect_timeout=2 keepalives_idle=2 keepalives_interval=1 keepalives_count=3 \
                         tcp_user_timeout=5000";
 
-/// What PostgreSQL warns of when it gives up to wait for standbys: then the commit is no promise.
+/// The warning of PostgreSQL when it stops waiting for standbys. The commit may then be on the primary alone.
 const UNREPLICATED: &str = "might not have been replicated";
 
-/// The process id of the server that runs on a data directory, by its pid file.
+/// The process id of the server on a data directory, from its pid file.
 pub(crate) fn postmaster(data_dir: &Path) -> Option<u32> {
     std::fs::read_to_string(data_dir.join("postmaster.pid")).ok()?.lines().next()?.trim().parse().ok()
 }
 
-/// A connection. A `psql` that stays, fed statement by statement: it starts in 15 ms and answers in less than one.
+/// A connection: a `psql` that keeps running and gets one statement after the other. It starts in 15 ms and answers in
+/// less than one.
 pub(crate) struct Session {
     psql: Child,
     stdin: ChildStdin,
     lines: Receiver<Line>,
-    /// What came so far of the answer that is waited for.
+    /// What has come so far of the answer that is waited for.
     rows: Vec<String>,
     complaints: Vec<String>,
 }
@@ -73,7 +74,7 @@ impl Session {
             command.env_remove(name);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // Not of our process group: Ctrl-C is for us alone, who then end it.
+        // Outside of our process group: Ctrl-C goes to us alone, and we end it.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut psql = command.spawn().with_context(|| format!("starting {}/psql", bin_dir.display()))?;
         let (sender, lines) = channel();
@@ -83,13 +84,14 @@ impl Session {
         Ok(Self { psql, stdin, lines, rows: Vec::new(), complaints: Vec::new() })
     }
 
-    /// Runs one statement, and answers with its rows, columns separated by `|`. After an error the session is of no use
-    /// any more, and what became of the statement is not known.
+    /// Runs one statement and returns its rows, with columns separated by `|`. After an error the session must not be
+    /// used again, and it is unknown whether the statement took effect.
     ///
-    /// The limit ends the wait, not the statement: one that waits for replication, when cancelled, commits without.
+    /// The limit ends the wait, not the statement: if a statement that waits for replication is cancelled, it commits
+    /// without.
     pub(crate) fn query(&mut self, sql: &str, limit: Duration) -> Result<Vec<String>> {
         let doing = || format!("running {sql:?} with psql");
-        // Where it fails psql has ended, and its complaint, which comes with the answer, tells more.
+        // If this fails, psql has ended. What it complained of comes with the answer and says more.
         let sent = self.send(sql);
         match self.answer(limit).with_context(doing)? {
             Some(rows) => Ok(rows),
@@ -100,13 +102,13 @@ impl Session {
         }
     }
 
-    /// Sends one statement, whose answer is asked for later.
+    /// Sends one statement. [`Self::answer`] returns its answer.
     pub(crate) fn send(&mut self, sql: &str) -> std::io::Result<()> {
         (self.rows, self.complaints) = (Vec::new(), Vec::new());
         self.stdin.write_all(format!("{sql};\n\\echo {END}\n").as_bytes())
     }
 
-    /// The answer to the statement that was sent; `None` where it is not there within the limit. It can be asked again.
+    /// The answer to the statement that was sent. None if it has not come within the limit; it can be asked for again.
     pub(crate) fn answer(&mut self, limit: Duration) -> Result<Option<Vec<String>>> {
         let start = Instant::now();
         loop {
@@ -133,7 +135,7 @@ impl Drop for Session {
     }
 }
 
-/// Reads on in a thread of its own, so that whoever waits for a line can stop waiting.
+/// Reads in a thread of its own, so that a reader of lines can stop waiting.
 fn forward(from: Option<impl Read + Send + 'static>, to: Sender<Line>, kind: fn(String) -> Line) {
     let Some(from) = from else { return };
     std::thread::spawn(move || {

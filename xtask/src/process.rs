@@ -1,4 +1,4 @@
-//! Processes by the kernel's account: which run in a directory, whether they live, what they use.
+//! Processes as the kernel reports them: which run in a directory, whether they are alive, what they use.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal};
 
-/// Programs that a node consists of. Others that happen to work in its directory, a shell say, are not its own.
+/// The programs of a node. Others that happen to work in its directory, a shell for example, do not belong to it.
 const PROGRAMS: [&str; 8] = [
     "qluster-server",
     "qluster-server-faults",
@@ -18,22 +18,22 @@ const PROGRAMS: [&str; 8] = [
     "pg_controldata",
 ];
 
-/// The kernel counts processor time for programs in hundredths of a second on all machines that this runs on.
+/// The kernel reports processor time in hundredths of a second on all machines that this runs on.
 const TICKS_PER_SECOND: u64 = 100;
 
 /// What a process uses.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Usage {
-    /// Memory that it has resident, in KiB, and its part of it where shared pages are divided.
+    /// Resident memory in KiB, and the same with each shared page divided among its users.
     pub(crate) rss: u64,
     pub(crate) pss: u64,
-    /// Processor time that it has used.
+    /// Processor time used so far.
     pub(crate) cpu: Duration,
 }
 
-/// The living processes of a node that keeps all it has below `dir`, and whose agent, if any, leads a process group:
-/// the agent, what it runs, and its database, which leaves that group but works in its data directory. Found so, and
-/// not by pid files, even an orphan is found, and no process that a reused pid now belongs to.
+/// The living processes of a node that keeps all its files below `dir`: its agent, which leads the process group
+/// `agent` if it was started here; what the agent runs; and its database, which leaves that group but works in its data
+/// directory. Because pid files are not used, orphans are found too, and no process that got the pid of another.
 pub(crate) fn of_node(dir: &Path, agent: Option<u32>) -> Vec<u32> {
     let dir = dir.canonicalize().ok();
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
@@ -46,7 +46,7 @@ pub(crate) fn of_node(dir: &Path, agent: Option<u32>) -> Vec<u32> {
     pids.filter(is_its_own).collect()
 }
 
-/// Whether it is one of a node's programs that works below `dir`.
+/// Whether it runs one of a node's programs and works below `dir`.
 fn works_in(pid: u32, dir: &Path) -> bool {
     let cwd = std::fs::read_link(format!("/proc/{pid}/cwd"));
     cwd.is_ok_and(|cwd| cwd.starts_with(dir)) && program(pid).is_some_and(|name| PROGRAMS.contains(&name.as_str()))
@@ -55,11 +55,11 @@ fn works_in(pid: u32, dir: &Path) -> bool {
 /// The file name of the program that a process runs.
 pub(crate) fn program(pid: u32) -> Option<String> {
     let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-    // The suffix is the kernel's: a rebuild replaced the program meanwhile.
+    // The kernel adds this suffix after a rebuild has replaced the program.
     Some(exe.file_name()?.to_string_lossy().trim_end_matches(" (deleted)").to_owned())
 }
 
-/// Whether a process runs. A zombie does not: it is dead, whoever is slow to reap it.
+/// Whether a process is alive. A zombie is not, even if nobody has reaped it yet.
 pub(crate) fn is_alive(pid: u32) -> bool {
     stat(pid).is_some_and(|stat| is_running(&stat))
 }
@@ -77,14 +77,14 @@ fn stat(pid: u32) -> Option<String> {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()
 }
 
-/// Sends a signal. That the process is gone already is no failure.
+/// Sends a signal. It is no failure if the process has ended already.
 pub(crate) fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = rustix::process::kill_process(pid, signal);
     }
 }
 
-/// Waits until none of `pids` lives, at most for `limit`; which are left.
+/// Waits until none of `pids` is alive, `limit` at most. Returns those that still are.
 pub(crate) fn wait_dead(mut pids: Vec<u32>, limit: Duration) -> Vec<u32> {
     let start = Instant::now();
     loop {
@@ -96,7 +96,7 @@ pub(crate) fn wait_dead(mut pids: Vec<u32>, limit: Duration) -> Vec<u32> {
     }
 }
 
-/// What a process uses now.
+/// What a process uses at the moment.
 pub(crate) fn usage(pid: u32) -> Result<Usage> {
     let read = |name| {
         let path = format!("/proc/{pid}/{name}");
@@ -113,7 +113,7 @@ pub(crate) fn niceness(pid: u32) -> Result<i32> {
     nice.with_context(|| format!("expected the fields of /proc/PID/stat (man 5 proc), got {stat:?}"))
 }
 
-/// The fields of `/proc/PID/stat` from the state on. The name before it may hold anything, spaces and brackets too.
+/// The fields of `/proc/PID/stat` from the state on. The name before it may contain anything, spaces and brackets too.
 fn fields(stat: &str) -> impl Iterator<Item = &str> {
     stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace()
 }

@@ -1,4 +1,4 @@
-//! Everything that CI runs, step by step, what fails early and often first.
+//! Everything that CI runs, step by step. Steps that are quick or fail often come first.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::{ALL_FEATURES, FEATURES, cargo, run as run_command, succeeds, workspace};
-use crate::{args, bare, chaos, cli, commits, contrib, deb, demo, deny, deps, generated, guide, install, interrupt, sim};
+use crate::{
+    args, bare, chaos, cli, commits, contrib, deb, demo, deny, deps, generated, guide, install, interrupt, sim,
+};
 
 /// A step: its name on the command line, and what it does.
 type Step = (&'static str, fn() -> Result<()>);
@@ -46,7 +48,7 @@ pub(crate) fn names() -> Vec<&'static str> {
     STEPS.iter().map(|(name, _)| *name).collect()
 }
 
-/// Runs the steps named, or all, up to the first that fails.
+/// Runs the named steps, or all, until one fails.
 pub(crate) fn run(named: &[String]) -> Result<()> {
     interrupt::watch()?;
     let steps = select(named)?;
@@ -71,7 +73,7 @@ pub(crate) fn run(named: &[String]) -> Result<()> {
     }
 }
 
-/// The steps of these names, in the order in which they run best, whatever order they were named in.
+/// The steps with these names, in the order in which all steps run.
 fn select(named: &[String]) -> Result<Vec<Step>> {
     if let Some(unknown) = named.iter().find(|name| !names().contains(&name.as_str())) {
         bail!("there is no step `{unknown}`; the steps are: {}", names().join(", "));
@@ -79,7 +81,7 @@ fn select(named: &[String]) -> Result<Vec<Step>> {
     Ok(STEPS.into_iter().filter(|(name, _)| named.is_empty() || named.iter().any(|named| named == name)).collect())
 }
 
-/// A line a step, and the count of steps last.
+/// One line for each step, and a line with the counts.
 fn summary(outcomes: &[Outcome], steps: usize) -> String {
     let mut lines: Vec<_> = outcomes
         .iter()
@@ -97,8 +99,7 @@ fn summary(outcomes: &[Outcome], steps: usize) -> String {
     lines.join("\n")
 }
 
-/// With and without the switches for tests of faults, and the simulation: none of their code may be in the daemon
-/// otherwise.
+/// With and without the switches for faults, and the simulation: the usual daemon must compile without their code.
 fn clippy() -> Result<()> {
     [FEATURES, ALL_FEATURES].into_iter().try_for_each(|features| {
         let mut command = workspace(&["clippy"], features)?;
@@ -127,10 +128,10 @@ fn doctests() -> Result<()> {
     run_command(command)
 }
 
-/// Always the same faults in the same order: what CI found, one can repeat.
+/// The same faults in the same order each time, so that a failure in CI can be repeated.
 fn faults() -> Result<()> {
     chaos::run(&args::Chaos {
-        // With this one, most of what is known to be dangerous comes among the first.
+        // With this seed, most faults that are known to be dangerous come first.
         seed: Some(8701),
         faults: Some(20),
         minutes: None,
@@ -148,8 +149,8 @@ fn rustdoc() -> Result<()> {
     run_command(command)
 }
 
-/// Whether what users of the client get is whole: it is packed and built from the package alone. With the crate of its
-/// types, since no registry has that yet.
+/// Packs the client and builds it from the package alone, to check that the package is complete. The crate of its types
+/// is packed with it, because no registry has that yet.
 fn package() -> Result<()> {
     run_command(cargo(&[
         "package",

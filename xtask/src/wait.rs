@@ -1,4 +1,4 @@
-//! Waiting for a condition, with a deadline and a word on what was missing when it passed.
+//! Waiting for a condition, with a deadline. If that passes, the error says what was missing.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::interrupt;
 
-/// What a look at a condition found.
+/// What a check of a condition found.
 pub(crate) enum Look<T> {
     /// It holds.
     Done(T),
@@ -14,8 +14,8 @@ pub(crate) enum Look<T> {
     NotYet(String),
 }
 
-/// Looks every `interval` until the condition `what` holds, at most for `limit`. An error of a look ends the wait: it
-/// says that the condition cannot come true any more.
+/// Checks every `interval` until the condition `what` holds, for `limit` at most. If a check returns an error, the
+/// condition cannot come true any more, and the wait ends.
 pub(crate) fn until<T>(
     what: &str,
     limit: Duration,
@@ -36,7 +36,7 @@ pub(crate) fn until<T>(
     }
 }
 
-/// Does nothing for a while, unless interrupted.
+/// Sleeps, unless it is interrupted.
 pub(crate) fn pause(time: Duration) -> Result<()> {
     let start = Instant::now();
     while start.elapsed() < time {
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn past_the_deadline_it_tells_what_was_missing() {
+    fn past_the_deadline_it_says_what_was_missing() {
         let error = until("it rains", SHORT, SHORT, || Ok(Look::<()>::NotYet("sunshine".into()))).unwrap_err();
         assert_eq!(error.to_string(), "waited 0.001 s until it rains; last seen: sunshine");
     }

@@ -1,4 +1,4 @@
-//! What poolers and operators ask again and again, against hyper alone with the same body.
+//! The requests that poolers and operators repeat, compared with hyper alone that returns the same body.
 
 use std::net::SocketAddrV4;
 use std::path::Path;
@@ -14,15 +14,15 @@ use crate::cluster::{Cluster, ports};
 use crate::http;
 use crate::wait::{Look, until};
 
-/// As many as a busy balancer keeps open.
+/// The number of connections that a busy load balancer keeps open.
 const CONNECTIONS: u32 = 16;
-/// What is asked, and the figures' names.
+/// The requests, and the names of their figures.
 const ASKED: [(&str, &str, &str); 2] = [
     ("/is-leader", "GET /is-leader", "GET /is-leader, to hyper alone"),
     ("/map", "GET /map", "GET /map, to hyper alone"),
 ];
 
-/// Asks the leader and the bare server in turn, `rounds` times.
+/// Loads the leader and the bare server in turn, `rounds` times.
 pub(super) fn measure(cluster: &Cluster, bare: &Path, rounds: u32) -> Result<Vec<Row>> {
     let leader = cluster.leader().context("no node says that it leads")?;
     let ours = cluster.nodes()[leader].api();
@@ -43,7 +43,7 @@ pub(super) fn measure(cluster: &Cluster, bare: &Path, rounds: u32) -> Result<Vec
     Ok(rows)
 }
 
-/// Has the bare server answer with this body, and tells where.
+/// Starts the bare server, which answers with this body, and returns its address.
 fn serve(cluster: &Cluster, bare: &Path, body: &str) -> Result<(SocketAddrV4, Beside)> {
     let [at] = ports::local()?;
     let mut command = Command::new(bare);

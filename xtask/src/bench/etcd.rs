@@ -1,4 +1,4 @@
-//! Three nodes of etcd on this machine, with the time-outs that qluster has.
+//! Three nodes of etcd on this machine, with the timeouts of qluster.
 
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
@@ -12,17 +12,17 @@ use crate::cluster::{Cluster, NODES, ports};
 use crate::wait::{Look, until};
 use crate::{http, install};
 
-/// A write, by the gateway that speaks JSON: `a` = `b`.
+/// A write through the gateway that speaks JSON: `a` = `b`.
 pub(super) const PUT: (&str, &str) = ("/v3/kv/put", r#"{"key": "YQ==", "value": "Yg=="}"#);
 
-/// `heartbeat-interval` and `node-timeout` of a qluster that nobody has configured, in milliseconds.
+/// The defaults of `heartbeat-interval` and `node-timeout` in qluster, in milliseconds.
 const HEARTBEAT: &str = "200";
 const ELECTION: &str = "1000";
 
-/// To start and to elect a leader, with much to spare.
+/// How long they may take to start and to elect a leader, with much to spare.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Its nodes; they end when this is dropped.
+/// Its nodes. They end when this is dropped.
 pub(super) struct Etcd {
     dir: PathBuf,
     clients: [SocketAddrV4; NODES],
@@ -31,7 +31,7 @@ pub(super) struct Etcd {
 }
 
 impl Etcd {
-    /// Starts them with their files beside those of the cluster, so that both write to the same disk.
+    /// Starts the nodes. Their files are beside those of the cluster, so that both write to the same disk.
     pub(super) fn start(cluster: &Cluster) -> Result<Self> {
         let addresses: [SocketAddrV4; 2 * NODES] = ports::local()?;
         let dir = cluster.dir().join("etcd");
@@ -46,7 +46,7 @@ impl Etcd {
         Ok(etcd)
     }
 
-    /// Where clients reach its nodes.
+    /// The addresses of its nodes for clients.
     pub(super) fn clients(&self) -> &[SocketAddrV4] {
         &self.clients
     }
@@ -71,7 +71,7 @@ impl Etcd {
         self.nodes[node] = None;
     }
 
-    /// Waits until all nodes follow the same leader; which node that is.
+    /// Waits until all nodes follow the same leader, and returns that node's index.
     pub(super) fn wait(&self) -> Result<usize> {
         until("all nodes of etcd follow one leader", LIMIT, Duration::from_millis(50), || {
             let seats: Result<Vec<Seat>> = self.clients.iter().map(|&client| seat(client)).collect();
@@ -89,7 +89,7 @@ impl Etcd {
     }
 }
 
-/// Who a node is, and whom it follows.
+/// The id of a node, and that of the leader it follows.
 #[derive(Debug)]
 struct Seat {
     member: String,

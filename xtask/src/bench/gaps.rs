@@ -1,4 +1,4 @@
-//! For how long writers wait when the leader, or its database alone, is lost, or the leader is changed by plan.
+//! How long writers wait if the leader is lost, or its database alone, or the leader changes by plan.
 
 use std::time::{Duration, Instant};
 
@@ -11,15 +11,15 @@ use crate::cluster::writer::{Ack, Writer};
 use crate::cluster::{Cluster, NODES};
 use crate::{http, process};
 
-/// Rows before and after what is measured: it begins and ends in the midst of writing.
+/// Rows to write before and after an event, so that it happens in the midst of writing.
 const ROWS: usize = 200;
 /// Much longer than any gap.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Settings for which a node is gone when it was silent for a third of a second.
+/// Settings by which a node counts as gone after it was silent for a third of a second.
 const FAST: &str = r#"{"node-timeout": "300ms", "heartbeat-interval": "60ms", "pre-voting-timeout": "150ms",
     "leader-voting-timeout": "300ms"}"#;
 
-/// Measures each `rounds` times, in the same cluster all along: each fault hits whoever leads by then.
+/// Measures each event `rounds` times in the same cluster. Each fault hits the node that leads by then.
 pub(crate) fn measure(cluster: &mut Cluster, rounds: u32) -> Result<Vec<Row>> {
     let writer = Writer::start(cluster)?;
     let mut rows = Vec::new();
@@ -70,13 +70,13 @@ fn switch_over(cluster: &mut Cluster, writer: &Writer) -> Result<Duration> {
     })
 }
 
-/// The longest time between two acknowledged rows around something that is done to the leader.
+/// The longest time between two acknowledged rows, around something that is done to the leader.
 fn around(cluster: &mut Cluster, writer: &Writer, act: impl FnOnce(&Cluster, usize) -> Result<()>) -> Result<Duration> {
     writer.wait_rows(ROWS, LIMIT)?;
     let leader = cluster.leader().context("no node says that it leads")?;
     let begun = Instant::now();
     act(cluster, leader)?;
-    // Rows of the time before the fault was noticed are among these; the writer must get through afterwards.
+    // Some of these rows are from before the fault was noticed. The writer must write some afterwards.
     writer.wait_rows(ROWS, LIMIT)?;
     for node in 0..NODES {
         cluster.wait_member(node, NODES - 1)?;
@@ -88,7 +88,7 @@ fn around(cluster: &mut Cluster, writer: &Writer, act: impl FnOnce(&Cluster, usi
     longest(&acks, begun).context("no row was acknowledged")
 }
 
-/// The longest time between two rows that follow each other, the second of them after `since`.
+/// The longest time between two consecutive rows, of which the second is after `since`.
 fn longest(acks: &[Ack], since: Instant) -> Option<Duration> {
     acks.windows(2).filter(|pair| pair[1].at > since).map(|pair| pair[1].at - pair[0].at).max()
 }

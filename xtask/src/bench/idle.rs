@@ -1,4 +1,4 @@
-//! What the agents use while nothing happens.
+//! What the agents use while the cluster is idle.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,12 @@ use crate::cluster::{Cluster, Node};
 use crate::process::{self, Usage};
 use crate::wait::pause;
 
-/// What starting leaves to do has settled by then.
+/// After this time, the work that follows a start is done.
 const SETTLE: Duration = Duration::from_secs(5);
-/// Long enough that hundredths of a second of processor time are exact to 0.05 %.
+/// Long enough that a processor time in hundredths of a second is exact to 0.05 %.
 const WINDOW: Duration = Duration::from_secs(20);
 
-/// Memory and processor time of all agents, a sample a node.
+/// Memory and processor time of all agents, one sample for each node.
 pub(crate) fn measure(cluster: &Cluster) -> Result<Vec<Row>> {
     println!("measuring the idle agents for {} s", (SETTLE + WINDOW).as_secs());
     pause(SETTLE)?;

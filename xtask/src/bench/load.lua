@@ -1,4 +1,4 @@
--- A load for wrk. The argument, where there is one, is sent as JSON by POST.
+-- A load for wrk. If there is an argument, it is sent as JSON by POST.
 
 function init(args)
   if args[1] then
@@ -8,7 +8,7 @@ function init(args)
   end
 end
 
--- Requests, microseconds, answers other than 2xx and 3xx, connections that failed, the 99th percentile in microseconds.
+-- Prints: requests, microseconds, answers other than 2xx and 3xx, failed connections, the 99th percentile in microseconds.
 function done(summary, latency)
   local errors = summary.errors
   local failed = errors.connect + errors.read + errors.write + errors.timeout

@@ -1,4 +1,4 @@
-//! As many requests as a server answers, by wrk.
+//! The rate at which a server answers, measured by wrk.
 
 use std::net::SocketAddrV4;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::{cargo, install};
 
-/// What wrk does, and says of it.
+/// The script that wrk runs.
 const SCRIPT: &str = "xtask/src/bench/load.lua";
-/// Long enough that a second more changes little, short enough to take turns.
+/// Long enough that another second would change little, short enough to take turns.
 const TIME: Duration = Duration::from_secs(4);
 
 /// A request that is sent again and again.
@@ -17,25 +17,25 @@ const TIME: Duration = Duration::from_secs(4);
 pub(super) struct Load<'a> {
     pub(super) at: SocketAddrV4,
     pub(super) path: &'a str,
-    /// JSON to send by POST; none where it is a GET.
+    /// JSON to send by POST. None for a GET.
     pub(super) body: Option<&'a str>,
-    /// So many at a time, each on a connection of its own.
+    /// How many requests at a time, each on a connection of its own.
     pub(super) connections: u32,
 }
 
-/// How fast the answers came.
+/// The rate of the answers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Rate {
-    /// Answers in a second.
+    /// Answers per second.
     pub(super) per_second: f64,
-    /// So long did 99 of 100 take at most.
+    /// The time within which 99 of 100 answers came.
     pub(super) p99: Duration,
 }
 
 impl Load<'_> {
-    /// Sends it for a few seconds. Every answer has to be one of success.
+    /// Sends it for a few seconds. Fails unless every answer is a success.
     pub(super) fn run(&self) -> Result<Rate> {
-        // One thread: the other processor is for the server.
+        // One thread, because the server needs the other processor.
         let (connections, time) = (self.connections.to_string(), format!("{}s", TIME.as_secs()));
         let mut wrk = install::tool("wrk", "wrk")?;
         wrk.args(["-t", "1", "-c", &connections, "-d", &time, "-s", SCRIPT]).current_dir(cargo::root());
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_script_says_is_read_and_errors_are_not_counted_as_answers() {
+    fn the_output_of_the_script_is_read_and_errors_are_not_counted_as_answers() {
         let output = "Running 4s test\n  1 threads and 1 connections\nload: 8000 4000000 0 0 1500\n";
         let expected = Rate { per_second: 2000.0, p99: Duration::from_micros(1500) };
         assert_eq!(parse(output).unwrap(), expected);

@@ -1,5 +1,5 @@
-//! The cluster's own log against etcd, which others keep theirs in: how fast it is written, and how long it is not
-//! while a leader that was killed is replaced.
+//! The cluster's own log, compared with etcd, which other projects use: how fast it is written, and how long it is not
+//! while a killed leader is replaced.
 
 use std::net::SocketAddrV4;
 use std::sync::OnceLock;
@@ -14,23 +14,23 @@ use crate::cluster::Cluster;
 use crate::cluster::failover::rejoin_alone;
 use crate::http;
 
-/// A write to the cluster's log that changes nothing else.
+/// A write to the cluster's log that changes nothing.
 const SET: (&str, &str) = ("/config", r#"{"autoremove-minimum": 3}"#);
 
-/// A write that takes longer is tried again, elsewhere too.
+/// A write that takes longer is sent again, to all nodes.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// Between two tries at a node.
+/// The time between two attempts at a node.
 const RETRY: Duration = Duration::from_millis(5);
-/// Another leader is there within this time, with much to spare.
+/// Another leader is elected within this time, with much to spare.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Writers at a time, and the figures' names.
+/// The number of writers, and the names of the figures.
 const LOADS: [(u32, [&str; 3]); 2] = [
     (1, ["commits of the cluster's log, 1 writer", "1 writer, to etcd", "1 writer, 99th percentile, to etcd"]),
     (32, ["commits of the cluster's log, 32 writers", "32 writers, to etcd", "32 writers, 99th percentile, to etcd"]),
 ];
 
-/// Writes to both in turn, `rounds` times, and kills the leaders of both as often.
+/// Writes to both in turn, `rounds` times, and kills the leader of each as often.
 pub(super) fn measure(cluster: &mut Cluster, rounds: u32) -> Result<Vec<Row>> {
     let mut etcd = Etcd::start(cluster)?;
     let mut rows = Vec::new();
@@ -58,7 +58,7 @@ fn shown(rate: Rate) -> String {
     format!("{:.0}/s, 99 % within {:.1} ms", rate.per_second, rate.p99.as_secs_f64() * 1000.0)
 }
 
-/// From the kill of the leader, agent and database, to the next write that is committed.
+/// The time from the kill of the leader, agent and database, to the next committed write.
 fn kills(cluster: &mut Cluster, etcd: &mut Etcd, rounds: u32) -> Result<Vec<Row>> {
     let (mut gaps, mut ratios) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
@@ -88,7 +88,8 @@ fn kills(cluster: &mut Cluster, etcd: &mut Etcd, rounds: u32) -> Result<Vec<Row>
     ])
 }
 
-/// Kills, and then writes at all other nodes at once until one says that it is committed. From before the kill to then.
+/// Kills a node, and then writes at all other nodes at once, until one says that the write is committed. Returns the
+/// time from before the kill until then.
 fn until_written(
     mut nodes: Vec<SocketAddrV4>,
     killed: usize,
@@ -97,7 +98,7 @@ fn until_written(
 ) -> Result<Duration> {
     nodes.remove(killed);
     let begun = Instant::now();
-    // Whatever is sent from here on, the killed node commits none of it.
+    // The killed node commits nothing that is sent from here on.
     kill()?;
     let committed = OnceLock::new();
     std::thread::scope(|scope| {

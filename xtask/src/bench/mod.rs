@@ -1,5 +1,5 @@
-//! Figures that the project holds itself to: how long a failover keeps writers waiting, what an idle agent costs, and how
-//! fast the API and the cluster's log are beside what others use.
+//! The figures that the project watches: how long a failover keeps writers waiting, what an idle agent costs, and how
+//! fast the API and the cluster's log are, compared with what others use.
 
 mod api;
 mod etcd;
@@ -14,10 +14,10 @@ use anyhow::{Context, Result, bail};
 use crate::cluster::Cluster;
 use crate::{cargo, install};
 
-/// What can be measured, in this order, and whether others' programs are needed for it.
+/// What can be measured, in this order, and whether it takes programs of others.
 const PARTS: [(&str, bool); 4] = [("idle", false), ("api", true), ("log", true), ("gaps", false)];
 
-/// Measures these parts, or all where none is named, `rounds` times each in one cluster, and prints a table.
+/// Measures these parts, or all if none is named, `rounds` times each in one cluster, and prints a table.
 pub(crate) fn run(parts: &[String], rounds: u32) -> Result<()> {
     if let Some(unknown) = parts.iter().find(|&part| !PARTS.iter().any(|(name, _)| name == part)) {
         let names = PARTS.map(|(name, _)| name).join(", ");
@@ -31,7 +31,7 @@ pub(crate) fn run(parts: &[String], rounds: u32) -> Result<()> {
         install::tool("etcd", "etcd-server")?;
     }
     let server = cargo::build_programs(true)?.server;
-    // Before there is a cluster that would wait for it.
+    // It is built before there is a cluster that would wait for it.
     let bare = wanted.iter().any(|(name, _)| *name == "api").then(|| cargo::build_example("bare")).transpose()?;
     let rows = Cluster::with(&server, &bin_dir, None, |cluster| {
         let mut rows = Vec::new();

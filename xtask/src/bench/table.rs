@@ -1,4 +1,4 @@
-//! Samples as a table of what they come to.
+//! Samples, summed up as a table.
 
 /// A figure and its samples.
 pub(crate) struct Row {
@@ -7,7 +7,7 @@ pub(crate) struct Row {
     pub(crate) samples: Vec<f64>,
 }
 
-/// A line a figure: least, median and greatest of its samples.
+/// One line for each figure: the least, the median and the greatest of its samples.
 pub(crate) fn render(rows: &[Row]) -> String {
     let width = rows.iter().map(|row| row.figure.len()).max().unwrap_or(0);
     let mut table = format!("{:width$} {:>9} {:>9} {:>9}  unit (samples)\n", "figure", "min", "median", "max");
@@ -18,7 +18,7 @@ pub(crate) fn render(rows: &[Row]) -> String {
     table
 }
 
-/// Least, median and greatest; not numbers where there is no sample.
+/// The least, the median and the greatest sample; NaN if there is none.
 pub(crate) fn spread(samples: &[f64]) -> [f64; 3] {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -28,7 +28,7 @@ pub(crate) fn spread(samples: &[f64]) -> [f64; 3] {
     }
 }
 
-/// The middle of samples in ascending order, of which there is at least one.
+/// The median of samples in ascending order. There must be at least one.
 fn median(sorted: &[f64]) -> f64 {
     let middle = sorted.len() / 2;
     if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }

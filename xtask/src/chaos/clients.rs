@@ -1,6 +1,6 @@
-//! The clients: writers that go where the leader is, stubborn ones that stay where they are, and readers.
+//! The clients: writers that follow the leader, stubborn writers that stay where they are, and readers.
 //!
-//! No wait for a commit is ever cancelled: a primary that is told to stop waiting commits without its standbys.
+//! No wait for a commit is ever cancelled: a primary that is made to stop waiting commits without its standbys.
 
 use std::net::{SocketAddrV4, TcpStream};
 use std::path::PathBuf;
@@ -13,25 +13,25 @@ use super::ledger::{Ack, Ledger, TABLE};
 use super::watch::Compass;
 use crate::postgres::Session;
 
-/// Writers that follow the leader, and those that follow it only when their connection breaks.
+/// How many writers follow the leader, and how many do so only when their connection breaks.
 const WRITERS: usize = 4;
 const STUBBORN: usize = 2;
-/// All that write.
+/// The number of all writers.
 pub(crate) const WRITING: usize = WRITERS + STUBBORN;
 
-/// Between two rows of a client: the load is there to notice, not to keep the machine busy.
+/// The time between two rows of a client. The load is there to notice faults, not to keep the machine busy.
 const PAUSE: Duration = Duration::from_millis(10);
 const STUBBORN_PAUSE: Duration = Duration::from_millis(4);
-/// Between two reads at a node, and two tries to connect to it.
+/// The time between two reads at a node, and between two attempts to connect to it.
 const READ_PAUSE: Duration = Duration::from_millis(200);
-/// How long a client looks at nothing but its answer.
+/// How long a client waits for its answer before it checks anything else.
 const LOOK: Duration = Duration::from_millis(100);
-/// A writer that has waited so long tries elsewhere, where another node leads. The answer still counts when it comes.
+/// A writer that has waited this long leaves if another node leads. The answer still counts when it comes.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Readers look at so many of the newest rows: what a primary had not yet replicated is among them.
+/// How many of the newest rows readers read. Rows that a primary has not replicated yet are among them.
 const NEWEST: i64 = 300;
 
-/// All clients. Dropped, they end, and what they still wait for is never known.
+/// All clients. When this is dropped, they end, and answers that they still wait for are lost.
 pub(crate) struct Clients {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -85,23 +85,23 @@ impl Client {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Writes row after row through whoever leads, or, where it is stubborn, through whoever led when it connected. After
-    /// an error it is not known whether the row is there, so the next one is another.
+    /// Writes row after row through the leader. A stubborn client writes through the node that led when it connected.
+    /// After an error it is unknown whether the row was written, so the next row has another number.
     fn write(&self, number: usize, stubborn: bool) {
-        // Those that were left behind with an answer outstanding.
+        // Threads that wait for an answer from a node that this client has left.
         let mut waiting: Vec<JoinHandle<()>> = Vec::new();
         let mut open: Option<(usize, Session)> = None;
         while !self.is_done() {
             waiting.retain(|thread| !thread.is_finished());
-            // A node that is deposed and does not know it answers on. So some leave it, and others do not: what both are
-            // told must go together.
+            // A deposed node that does not know it still answers. Some clients leave it and others stay. What both
+            // learn must agree.
             let stays = |(node, _): &(usize, Session)| stubborn || self.compass.leader().is_none_or(|it| it == *node);
             let Some((node, mut session)) = open.take().filter(stays).or_else(|| self.connect()) else {
                 std::thread::sleep(LOOK / 2);
                 continue;
             };
             let row = self.ledger.next();
-            // The timeline is that of the primary all the while: it never changes under a session that writes.
+            // The timeline is that of the primary all the time: it never changes under a session that writes.
             let insert = format!("INSERT INTO {TABLE} VALUES ({row}) RETURNING pg_walfile_name(pg_current_wal_lsn())");
             let sent = Instant::now();
             if session.send(&insert).is_err() {
@@ -127,7 +127,7 @@ impl Client {
         }
     }
 
-    /// Waits for what becomes of a row, until the connection breaks, `leaves` says so, or all ends.
+    /// Waits for the outcome of a row, until the connection breaks, `leaves` returns true, or the run ends.
     fn wait(&self, session: &mut Session, statement: &Statement, leaves: impl Fn() -> bool) -> Outcome {
         loop {
             match session.answer(LOOK) {
@@ -151,20 +151,20 @@ impl Client {
         Some((node, self.open(node)?))
     }
 
-    /// A session with a node where anybody listens. That is tried first: a `psql` for nothing costs more.
+    /// A session with a node. A plain connection is tried first, because a `psql` that fails costs more.
     fn open(&self, node: usize) -> Option<Session> {
         TcpStream::connect_timeout(&self.databases[node].into(), READ_PAUSE).ok()?;
         Session::open(&self.bin_dir, self.databases[node]).ok()
     }
 
-    /// Reads at one node, for as long as it is a primary.
+    /// Reads at one node, as long as it is a primary.
     fn read(&self, node: usize) {
         let mut open = None;
         while !self.is_done() {
             std::thread::sleep(READ_PAUSE);
             let Some(mut session) = open.take().or_else(|| self.open(node)) else { continue };
             let after = self.ledger.newest() - NEWEST;
-            // Where commits wait for a name that no node has, somebody promoted it who was not asked to.
+            // If commits wait for a name that no node has, the node was promoted by hand.
             let select = format!(
                 "SELECT row FROM {TABLE} WHERE row > {after} AND NOT pg_is_in_recovery()
                     AND current_setting('synchronous_standby_names') <> 'qluster_nobody'"
@@ -186,7 +186,7 @@ impl Client {
     }
 }
 
-/// An insert under way.
+/// An insert that was sent.
 struct Statement {
     row: i64,
     client: usize,
@@ -207,7 +207,7 @@ enum Outcome {
     Left,
 }
 
-/// The timeline in the name of a file of WAL: its first eight hexadecimal digits.
+/// The timeline in the name of a WAL file: its first eight hexadecimal digits.
 fn timeline(file: &str) -> Option<u64> {
     u64::from_str_radix(file.get(..8)?, 16).ok()
 }

@@ -1,19 +1,19 @@
-//! Steps of the machine's clock, and the way back.
+//! Steps of the machine's clock, which are taken back.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
-/// The clock, put wrong on purpose. Dropped, it is right again: by as much as passed meanwhile on a clock that nobody
-/// sets.
+/// The clock, set wrong on purpose. When this is dropped, it is right again: the time that has passed is taken from a
+/// clock that nobody sets.
 pub(crate) struct Step {
     real: Duration,
     monotonic: Duration,
 }
 
 impl Step {
-    /// Steps the clock by so many seconds.
+    /// Steps the clock by this many seconds.
     pub(crate) fn by(seconds: i64) -> Result<Self> {
         let step = Self { real: now(ClockId::Realtime), monotonic: now(ClockId::Monotonic) };
         let amount = Duration::from_secs(seconds.unsigned_abs());
@@ -26,12 +26,12 @@ impl Step {
 impl Drop for Step {
     fn drop(&mut self) {
         let passed = now(ClockId::Monotonic).saturating_sub(self.monotonic);
-        // Who could step it can step it back.
+        // A process that could step it can step it back.
         let _ = set(self.real + passed);
     }
 }
 
-/// Whether it may be set at all: tried with the time that it shows.
+/// Whether this process may set the clock. It tries that with the current time.
 pub(crate) fn may_step() -> bool {
     set(now(ClockId::Realtime)).is_ok()
 }

@@ -1,22 +1,22 @@
-//! Whether what nodes answered could have been answered by one cluster: never two that speak for it at once.
+//! Whether one cluster could have given the answers of all nodes: two nodes never speak for it at once.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// That a node spoke for the cluster: it acknowledged a row, or said that it leads.
+/// A node spoke for the cluster: it acknowledged a row, or said that it leads.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Claim {
     /// The index of the node.
     pub(crate) node: usize,
-    /// What only grows from one leader to the next: a timeline, or a term.
+    /// A number that grows from one leader to the next: a timeline, or a term.
     pub(crate) epoch: u64,
-    /// When it was asked, and when the answer was there.
+    /// When the request was sent, and when the answer came.
     pub(crate) sent: Instant,
     pub(crate) at: Instant,
 }
 
-/// Claims that came too late, each with the one that it should have respected: it answers what was asked after another
-/// node had spoken in a later epoch. Two nodes in one epoch count in the order in which they first spoke.
+/// Claims that came too late, each with the claim that it should have respected: its request was sent after another
+/// node had spoken in a later epoch. If two nodes spoke in one epoch, the one that spoke later counts as later.
 pub(crate) fn overtaken(claims: &[Claim]) -> Vec<(Claim, Claim)> {
     let mut firsts: BTreeMap<(u64, usize), Claim> = BTreeMap::new();
     for claim in claims {
@@ -27,7 +27,7 @@ pub(crate) fn overtaken(claims: &[Claim]) -> Vec<(Claim, Claim)> {
     }
     let mut order: Vec<Claim> = firsts.into_values().collect();
     order.sort_by_key(|first| (first.epoch, first.at));
-    // When a node had to be silent in an epoch. There are few of both, and many claims.
+    // From which claim on a node had to be silent in an epoch. There are few epochs and nodes, and many claims.
     let silenced: BTreeMap<(u64, usize), Claim> = (0..order.len())
         .filter_map(|own| {
             let Claim { node, epoch, .. } = order[own];
@@ -48,7 +48,7 @@ mod tests {
 
     use super::*;
 
-    /// Those of `(node, epoch, sent, at)` that are overtaken, by their index.
+    /// The indices of the claims, given as `(node, epoch, sent, at)`, that are too late.
     fn late(claims: &[(usize, u64, u64, u64)]) -> Vec<usize> {
         let zero = Instant::now();
         let time = |millis| zero + Duration::from_millis(millis);
@@ -66,17 +66,17 @@ mod tests {
             (&[(0, 1, 0, 1), (0, 1, 2, 3), (1, 2, 4, 5)][..], &[][..]),
             // Asked before, answered late.
             (&[(0, 1, 0, 1), (1, 2, 4, 5), (0, 1, 3, 9)], &[]),
-            // At the very instant is not after.
+            // At the same instant is not after.
             (&[(1, 2, 4, 5), (0, 1, 5, 9)], &[]),
             // Asked after the other had spoken.
             (&[(0, 1, 0, 1), (1, 2, 4, 5), (0, 1, 6, 9)], &[2]),
-            // The first word counts, in whatever order they are told.
+            // The first claim counts, whatever their order.
             (&[(1, 2, 7, 8), (0, 1, 6, 9), (1, 2, 4, 5)], &[1]),
-            // The same node may speak in its earlier epoch no more, but that is its own affair.
+            // A node does not silence itself.
             (&[(0, 2, 0, 1), (0, 1, 2, 3)], &[]),
             // A node between two epochs of another.
             (&[(0, 1, 0, 1), (1, 2, 2, 3), (0, 3, 4, 5), (1, 2, 6, 7), (0, 3, 8, 9)], &[3]),
-            // Two in one epoch: who came first must be silent once the other has spoken.
+            // Two nodes in one epoch: the first must be silent once the other has spoken.
             (&[(0, 2, 0, 1), (1, 2, 2, 3), (1, 2, 4, 5)], &[]),
             (&[(0, 2, 0, 1), (1, 2, 2, 3), (0, 2, 4, 5)], &[2]),
             (&[], &[]),

@@ -1,10 +1,10 @@
-//! The faults, and in which order they come.
+//! The faults, and their order.
 
 use std::fmt;
 
 use super::random::Random;
 
-/// What happens.
+/// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     KillAgent,
@@ -20,21 +20,21 @@ pub(crate) enum Kind {
     FreezeNode {
         long: bool,
     },
-    /// From the other nodes; clients still reach it.
+    /// It is cut off from the other nodes; clients still reach it.
     Isolate,
-    /// From the other nodes and from clients.
+    /// It is cut off from the other nodes and from clients.
     IsolateFromAll,
-    /// What it sends to other nodes does not arrive, or what they send to it.
+    /// What it sends to other nodes is lost, or what they send to it.
     Mute,
     Deafen,
-    /// Each from each.
+    /// Each node is cut off from every other.
     IsolateEach,
     Slow,
     Lossy,
     ClockForward,
     ClockBack,
     FullDisk,
-    /// By somebody who asks nobody.
+    /// A person promotes it, without asking the cluster.
     Promote,
     Switchover,
     NodeDown,
@@ -42,23 +42,23 @@ pub(crate) enum Kind {
     Rejoin,
 }
 
-/// To whom.
+/// The node that a fault hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Victim {
     Leader,
     Standby,
-    /// To all, or to none in particular.
+    /// All nodes, or none in particular.
     Cluster,
 }
 
-/// What happens to whom.
+/// A kind of fault, and the node that it hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Fault {
     pub(crate) kind: Kind,
     pub(crate) victim: Victim,
 }
 
-/// What happens to leaders and to standbys.
+/// Faults of leaders and of standbys.
 const PERSONAL: [Kind; 18] = [
     Kind::KillAgent,
     Kind::KillDatabase,
@@ -80,14 +80,14 @@ const PERSONAL: [Kind; 18] = [
     Kind::Rejoin,
 ];
 
-/// What happens to standbys alone.
+/// Faults of standbys alone.
 const SUBORDINATE: [Kind; 1] = [Kind::Promote];
 
-/// What happens to the cluster.
+/// Faults of the cluster.
 const COMMON: [Kind; 6] =
     [Kind::PowerCut, Kind::IsolateEach, Kind::ClockForward, Kind::ClockBack, Kind::Switchover, Kind::AddAndRemove];
 
-/// Faults without end: all of them in a chance order, then all of them in another.
+/// An endless sequence of faults: all of them in a random order, then all of them in another order.
 pub(crate) struct Deck {
     all: Vec<Fault>,
     left: Vec<Fault>,

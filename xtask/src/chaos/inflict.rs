@@ -1,4 +1,4 @@
-//! Putting a fault into the world, and taking it back.
+//! Putting a fault into the cluster, and ending it.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -18,22 +18,22 @@ use crate::postgres::Session;
 use crate::process;
 use crate::wait::{Look, until};
 
-/// What is killed is dead by then; longer only where the kernel holds it.
+/// How long a killed process may take to be dead. It takes longer only if it hangs in the kernel.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
-/// What somebody does by hand is waited for so long.
+/// The limit for a statement of a person who promotes a standby.
 const STATEMENT: Duration = Duration::from_secs(5);
-/// So far the clock is put wrong, in seconds.
+/// By how many seconds the clock is set wrong.
 const STEPS: [i64; 3] = [15, 40, 75];
 
-/// A fault that is there.
+/// A fault that was put in.
 pub(crate) struct Inflicted {
     pub(crate) fault: Fault,
-    /// Whom it hit, where it is one node.
+    /// The node that it hit, if it was one.
     pub(crate) node: Option<usize>,
     undo: Undo,
 }
 
-/// What ends a fault.
+/// How a fault is ended.
 enum Undo {
     Nothing,
     Start(Vec<usize>),
@@ -62,7 +62,7 @@ pub(crate) fn lasts(fault: Fault, random: &mut Random) -> Duration {
     random.millis(from, to)
 }
 
-/// Whether it goes on until another node leads.
+/// Whether a fault lasts until another node leads.
 pub(crate) fn deposes(fault: Fault) -> bool {
     let silences = matches!(
         fault.kind,
@@ -76,7 +76,7 @@ pub(crate) fn deposes(fault: Fault) -> bool {
     fault.victim == Victim::Leader && silences
 }
 
-/// Puts a fault into the world.
+/// Puts a fault into the cluster.
 pub(crate) fn inflict(world: &mut World, fault: Fault) -> Result<Inflicted> {
     let leader = world.leader().map(|(leader, _)| leader);
     let others: Vec<usize> = (0..world.members).filter(|&node| Some(node) != leader).collect();
@@ -93,7 +93,7 @@ pub(crate) fn inflict(world: &mut World, fault: Fault) -> Result<Inflicted> {
         Kind::KillAgent => {
             let agent: Vec<u32> = world.cluster.nodes()[victim].agent().into_iter().collect();
             kill(&agent)?;
-            // It is reaped here, so that nobody takes its end for its own.
+            // It is reaped here, so that it does not count as ended by itself.
             let _ = world.cluster.node_mut(victim).ended();
             Undo::Start(vec![victim])
         }
@@ -195,8 +195,8 @@ pub(crate) fn inflict(world: &mut World, fault: Fault) -> Result<Inflicted> {
 }
 
 impl Inflicted {
-    /// When it ends among others: after all those whose end it needs. Bringing a node back takes a cluster that works;
-    /// the spare node counts on all others being there.
+    /// The rank of its end among faults that end together: it ends after those whose end it needs. Bringing a node back
+    /// takes a cluster that works, and the spare node needs all others.
     pub(crate) fn ends(&self) -> u8 {
         match self.undo {
             Undo::RemoveSpare => 2,
@@ -212,7 +212,7 @@ impl Inflicted {
             Undo::Nothing => Ok(()),
             Undo::Start(nodes) => nodes.into_iter().try_for_each(|node| {
                 match world.cluster.nodes()[node].ensure_running() {
-                    // Another fault has seen to it.
+                    // Another fault has started it.
                     Ok(()) => Ok(()),
                     Err(_) => world.start(node),
                 }
@@ -251,15 +251,15 @@ impl Inflicted {
     }
 }
 
-/// What an operator does once: what comes of it is looked at later.
+/// Does once what an operator would do. Its effect is checked later.
 fn attempt(world: &World, method: &str, path: &str) {
     if let Err(error) = world.ask_leader(method, path, "") {
         world.journal.note(format!("{method} {path}: {error:#}"));
     }
 }
 
-/// Promotes a database as somebody would who knows PostgreSQL and not the cluster, and writes to it, for as long as it is
-/// let be. A commit that waits as the settings say would wait for ever.
+/// Promotes a database as a person would who knows PostgreSQL and not the cluster, and writes to it until it is
+/// stopped. Its commits do not wait for standbys: they would wait for ever.
 fn promote(world: &World, node: usize) {
     let (bin_dir, at) = (world.cluster.bin_dir(), world.cluster.nodes()[node].db());
     let promoted = Session::open(bin_dir, at).and_then(|mut session| {
@@ -279,7 +279,7 @@ fn join(world: &mut World, node: usize) -> Result<()> {
     world.start(node)
 }
 
-/// Removes a node from the cluster, and then all that it had.
+/// Removes a node from the cluster, and then all its files.
 fn remove(world: &mut World, node: usize) -> Result<()> {
     until(&format!("node {} is removed", node + 1), LIMIT, INTERVAL, || {
         (0..world.members).filter(|&other| other != node).try_for_each(|other| world.supervise(other))?;
@@ -305,9 +305,9 @@ fn upgrade(world: &mut World, node: usize) -> Result<()> {
             Ok(Some((_, true))) => Look::Done(()),
             Ok(Some((id, false))) => {
                 attempt(world, "PATCH", &format!("/node/{id}?db-port={db}&api-port={api}"));
-                Look::NotYet("it is no voter that is up".into())
+                Look::NotYet("it is not a voter that is up".into())
             }
-            // Another fault has removed it, and joins it again. All have to be back after that.
+            // Another fault has removed it, and makes it join again. All nodes must be back after that.
             Ok(None) => Look::Done(()),
             Err(error) => Look::NotYet(format!("{error:#}")),
         })
@@ -331,14 +331,14 @@ fn kill_node(world: &mut World, node: usize) -> Result<()> {
     Ok(())
 }
 
-/// Stops processes, and those that they started before they were stopped.
+/// Stops processes, and then those that they had started before they were stopped.
 fn freeze(processes: impl Fn() -> Vec<u32>) {
     for _ in 0..2 {
         processes().iter().for_each(|&pid| process::signal(pid, Signal::STOP));
     }
 }
 
-/// A node, and as many others as leave a majority.
+/// A node, and as many others as still leave a majority.
 fn minority(world: &mut World, node: usize) -> Vec<usize> {
     let mut others: Vec<usize> = (0..world.members).filter(|&other| other != node).collect();
     world.random.shuffle(&mut others);
@@ -362,7 +362,7 @@ fn cut(world: &World, ways: Vec<(Ipv4Addr, Ipv4Addr)>) -> Result<Undo> {
     Ok(Undo::Mend(ways))
 }
 
-/// Ways that are cut for instants, again and again.
+/// Paths that are cut for moments, again and again.
 struct Flapping {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<()>>>,

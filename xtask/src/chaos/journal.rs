@@ -1,4 +1,4 @@
-//! What happened when, a line an event, so that a failure can be explained.
+//! What happened when, one line for each event, so that a failure can be explained.
 
 use std::fs::File;
 use std::io::Write;
@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-/// A file of lines that begin with the seconds since its start.
+/// A file of lines. Each begins with the seconds since the start.
 pub(crate) struct Journal {
     path: PathBuf,
     file: Mutex<File>,
@@ -16,7 +16,7 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// A new one in `dir`.
+    /// Creates it in `dir`.
     pub(crate) fn create(dir: &Path) -> Result<Self> {
         let path = dir.join("chaos.log");
         let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
@@ -33,20 +33,20 @@ impl Journal {
         &self.path
     }
 
-    /// An event that happens now.
+    /// Records an event that happens now.
     pub(crate) fn note(&self, event: impl AsRef<str>) {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        // It explains the run and is not its subject: where it cannot be written, the run goes on.
+        // The journal explains the run and is not its subject: if it cannot be written, the run continues.
         let _ = writeln!(file, "{:9.3} {}", self.start.elapsed().as_secs_f64(), event.as_ref());
     }
 
-    /// An event that is of interest to who watches, too.
+    /// Records an event, and prints it for the person who watches.
     pub(crate) fn tell(&self, event: impl AsRef<str>) {
         self.note(&event);
         println!("{:7.1} {}", self.start.elapsed().as_secs_f64(), event.as_ref());
     }
 
-    /// An instant, as the lines tell it.
+    /// An instant, in the format of the lines.
     pub(crate) fn offset(&self, at: Instant) -> String {
         format!("{:.3}", at.saturating_duration_since(self.start).as_secs_f64())
     }

@@ -1,4 +1,4 @@
-//! The account of what clients were told: rows that were acknowledged, and rows that were shown.
+//! The record of what clients know: rows that were acknowledged, and rows that were read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -10,11 +10,11 @@ use super::epochs::Claim;
 /// The table of the rows.
 pub(crate) const TABLE: &str = "qluster_chaos";
 
-/// A row that was acknowledged.
+/// An acknowledged row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Ack {
     pub(crate) row: i64,
-    /// Who wrote it, through which node.
+    /// The client that wrote it, and the node.
     pub(crate) client: usize,
     pub(crate) node: usize,
     /// The timeline of the primary.
@@ -34,11 +34,11 @@ impl Ack {
 pub(crate) struct Word {
     pub(crate) node: usize,
     pub(crate) at: Instant,
-    /// It was acknowledged; otherwise a reader was shown it.
+    /// Whether it was acknowledged. Otherwise a client has read it.
     pub(crate) acknowledged: bool,
 }
 
-/// The account, which all clients write into.
+/// The record, which all clients write to.
 #[derive(Default)]
 pub(crate) struct Ledger {
     next: AtomicI64,
@@ -48,20 +48,20 @@ pub(crate) struct Ledger {
 #[derive(Default)]
 struct Books {
     acks: Vec<Ack>,
-    told: BTreeMap<i64, Word>,
-    /// Those of them that were never looked for.
+    known: BTreeMap<i64, Word>,
+    /// The rows among them that were never looked for.
     fresh: BTreeSet<i64>,
-    /// Those that were missed already.
+    /// The rows that were found missing already.
     lost: BTreeSet<i64>,
 }
 
 impl Ledger {
-    /// A row that nobody has written yet.
+    /// The next row that nobody has written yet.
     pub(crate) fn next(&self) -> i64 {
         self.next.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The newest row that somebody tried to write.
+    /// The newest row that a client tried to write.
     pub(crate) fn newest(&self) -> i64 {
         self.next.load(Ordering::Relaxed)
     }
@@ -72,42 +72,42 @@ impl Ledger {
         books.learn(ack.row, Word { node: ack.node, at: ack.at, acknowledged: true });
     }
 
-    /// That a reader was shown rows by the primary `node`.
+    /// Records that a client has read rows from the primary `node`.
     pub(crate) fn shown(&self, rows: impl Iterator<Item = i64>, node: usize) {
         let at = Instant::now();
         let mut books = self.books();
         rows.for_each(|row| books.learn(row, Word { node, at, acknowledged: false }));
     }
 
-    /// Looks at all acknowledgements, in the order in which they came in.
+    /// Passes all acknowledgements to `look`, in the order in which they came.
     pub(crate) fn with_acks<T>(&self, look: impl FnOnce(&[Ack]) -> T) -> T {
         look(&self.books().acks)
     }
 
-    /// The rows to look for: all that clients were told of, or those since they were last looked for.
+    /// The rows to look for: all that clients know of, or those that are new since the last time.
     pub(crate) fn expected(&self, all: bool) -> BTreeSet<i64> {
         let books = self.books();
         match all {
-            true => books.told.keys().filter(|row| !books.lost.contains(row)).copied().collect(),
+            true => books.known.keys().filter(|row| !books.lost.contains(row)).copied().collect(),
             false => books.fresh.clone(),
         }
     }
 
-    /// Takes down that rows were looked for, and answers which are lost, each with the word that a client has on it.
+    /// Records that rows were looked for. Returns those that are lost, each with how a client learned of it.
     pub(crate) fn settle(&self, expected: &BTreeSet<i64>, found: &BTreeSet<i64>) -> Vec<(i64, Word)> {
         let mut books = self.books();
         books.fresh.retain(|row| !expected.contains(row));
         let missing: Vec<i64> = expected.difference(found).copied().collect();
         books.lost.extend(&missing);
-        missing.iter().filter_map(|row| Some((*row, *books.told.get(row)?))).collect()
+        missing.iter().filter_map(|row| Some((*row, *books.known.get(row)?))).collect()
     }
 
-    /// How many rows clients were told of.
+    /// How many rows clients know of.
     pub(crate) fn len(&self) -> usize {
-        self.books().told.len()
+        self.books().known.len()
     }
 
-    /// A panic of another holder leaves whole entries behind.
+    /// If another holder panics, it leaves whole entries behind.
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -115,14 +115,14 @@ impl Ledger {
 
 impl Books {
     fn learn(&mut self, row: i64, word: Word) {
-        if let std::collections::btree_map::Entry::Vacant(entry) = self.told.entry(row) {
+        if let std::collections::btree_map::Entry::Vacant(entry) = self.known.entry(row) {
             entry.insert(word);
             self.fresh.insert(row);
         }
     }
 }
 
-/// The longest time without an acknowledgement between two instants, of which the first counts as one.
+/// The longest time without an acknowledgement between two instants. Both count as acknowledgements.
 pub(crate) fn gap(acks: &[Ack], from: Instant, to: Instant) -> std::time::Duration {
     let mut times: Vec<Instant> = acks.iter().map(|ack| ack.at).filter(|&at| from <= at && at <= to).collect();
     times.extend([from, to]);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_and_is_missing_is_lost_once() {
+    fn a_row_that_is_known_and_missing_is_lost_once() {
         let ledger = Ledger::default();
         let now = Instant::now();
         [1, 2, 4].into_iter().for_each(|row| ledger.acknowledged(ack(row, now)));
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(ledger.len(), 4);
         let expected = ledger.expected(false);
         assert_eq!(expected, BTreeSet::from([1, 2, 3, 4]));
-        // Told after it was asked what to look for: its turn comes.
+        // It came after the question what to look for, so it is looked for next time.
         ledger.acknowledged(ack(5, now));
         let lost = ledger.settle(&expected, &BTreeSet::from([1, 2, 9]));
         let lost: Vec<_> = lost.iter().map(|(row, word)| (*row, word.node, word.acknowledged)).collect();

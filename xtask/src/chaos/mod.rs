@@ -1,7 +1,7 @@
-//! Faults of all kinds in a real cluster under load: nothing that a client was told may be lost.
+//! Faults of all kinds in a real cluster under load: no row that a client knows of may be lost.
 //!
-//! The command runs itself again inside of the network that it makes: there, sockets and `psql` are among the clients,
-//! and what it mounts is seen by nobody else and gone when it is.
+//! The command runs itself again inside the network that it makes. Sockets and `psql` are among the clients there, and
+//! nobody else sees what it mounts, which vanishes when it ends.
 
 mod clients;
 mod clock;
@@ -35,18 +35,19 @@ use random::Random;
 use rounds::Report;
 use world::World;
 
-/// Tells the command that runs inside of the network which one that is, and where the daemon is.
+/// Environment variables for the command inside the network: the prefix of the network's names, and the path of the
+/// daemon.
 const NETWORK: &str = "QLUSTER_CHAOS_NETWORK";
 const SERVER: &str = "QLUSTER_CHAOS_SERVER";
 
 const API_PORT: u16 = 8080;
 const DB_PORT: u16 = 5432;
-/// The size of a node's disk, in MiB.
+/// The size of the disk of a node, in MiB.
 const DISK: u32 = 1024;
-/// Lets the clients in.
+/// The line of `pg_hba.conf` that lets the clients in.
 const ACCESS: &str = "host all postgres 10.77.0.0/16 trust";
 
-/// Runs it, or says in a sentence why it cannot be run here.
+/// Runs the faults. If that is not possible here, it prints why.
 pub(crate) fn run(options: &Chaos) -> Result<()> {
     match (std::env::var(NETWORK), std::env::var_os(SERVER)) {
         (Ok(prefix), Some(server)) => inside(options, &prefix, Path::new(&server)),
@@ -54,7 +55,7 @@ pub(crate) fn run(options: &Chaos) -> Result<()> {
     }
 }
 
-/// Makes the network, runs this command inside of it, and sees that nothing is left.
+/// Makes the network, runs this command inside it, and checks that no process is left there.
 fn outside(options: &Chaos) -> Result<()> {
     if let Some(missing) = network::missing() {
         println!("chaos is skipped: {missing}");
@@ -73,15 +74,15 @@ fn outside(options: &Chaos) -> Result<()> {
     command.args(Chaos { seed: Some(seed), ..options.clone() }.args());
     command.env(NETWORK, &prefix).env(SERVER, server);
     let mut child = command.spawn().context("starting this program among the clients")?;
-    let mut told = false;
+    let mut signalled = false;
     let status = loop {
         if let Some(status) = child.try_wait().context("waiting for the run")? {
             break status;
         }
-        if interrupt::check().is_err() && !told {
-            // At a terminal it has the signal already, and a second one changes nothing.
+        if interrupt::check().is_err() && !signalled {
+            // At a terminal it has received the signal already, and a second one changes nothing.
             process::signal(child.id(), Signal::TERM);
-            told = true;
+            signalled = true;
         }
         std::thread::sleep(Duration::from_millis(50));
     };
@@ -89,16 +90,16 @@ fn outside(options: &Chaos) -> Result<()> {
     drop(namespaces);
     interrupt::check()?;
     if !left.is_empty() {
-        bail!("processes were left in the network of the nodes, and are killed now: {left:?}");
+        bail!("these processes were left in the network of the nodes, and were killed: {left:?}");
     }
     match status.success() {
         true => Ok(()),
-        false => bail!("chaos failed, as told above; to repeat the order of its faults: --seed {seed}"),
+        false => bail!("chaos failed, see above; to repeat the order of its faults: --seed {seed}"),
     }
 }
 
 fn inside(options: &Chaos, prefix: &str, server: &Path) -> Result<()> {
-    // Whoever ends the one that made the network, ends this.
+    // If the process that made the network ends, this one ends, too.
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM)).context("following the parent process")?;
     interrupt::watch()?;
     let bin_dir = install::postgresql()?;
@@ -125,9 +126,9 @@ fn inside(options: &Chaos, prefix: &str, server: &Path) -> Result<()> {
 fn place(network: &Network, node: usize, sabotage: Option<Sabotage>) -> Place {
     let mut place = Place::new(network::address(node), API_PORT, DB_PORT);
     place.launcher = network.launcher(node);
-    // Nobody else is on their network.
+    // The network is theirs alone.
     place.env.push(("QLUSTER_ALLOW_UNAUTHENTICATED_NETWORK", "1"));
-    // Standbys are not let in without a password, which comes from it.
+    // Standbys need a password, which is derived from the secret.
     place.secret = Some("the-secret-of-a-cluster-that-lives-for-a-test");
     if sabotage == Some(Sabotage::Fence) {
         place.env.push(("QLUSTER_FAULT_NO_FENCE", "1"));
@@ -177,16 +178,19 @@ fn sum(report: &Report) -> String {
     )
 }
 
-/// Whether that is how it should be: with a sabotaged cluster, it is not well when all is well.
+/// Fails unless the report is what it should be. If a rule was broken on purpose, something must have been lost or
+/// late.
 fn verdict(report: &Report, sabotage: Option<Sabotage>) -> Result<()> {
     match (report.lost + report.late > 0, sabotage) {
         (false, None) => Ok(()),
         (true, Some(_)) => {
-            println!("the sabotage was found out, as it should be");
+            println!("the sabotage was noticed, as it should be");
             Ok(())
         }
-        (true, None) => bail!("what clients were told does not hold"),
-        (false, Some(_)) => bail!("the cluster was sabotaged and nobody noticed: this test finds too little"),
+        (true, None) => bail!("clients know of rows or leaders that the cluster denies"),
+        (false, Some(_)) => {
+            bail!("a rule was broken on purpose and nothing was lost or late: this test finds too little")
+        }
     }
 }
 
@@ -195,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sabotaged_cluster_must_be_found_out_and_another_must_not() {
+    fn a_sabotage_must_be_noticed_and_without_one_nothing_may_be() {
         let report = |lost, late| Report { rounds: Vec::new(), rows: 9, lost, late, ended: 0 };
         for (report, sabotage, passes) in [
             (report(0, 0), None, true),

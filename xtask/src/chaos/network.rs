@@ -1,5 +1,4 @@
-//! A network of the nodes' own: a namespace a node and one for the clients, joined by a hub that can drop what it
-//! forwards.
+//! A network for the nodes: one namespace for each node and one for the clients, joined by a hub that can drop packets.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -13,24 +12,24 @@ use rustix::process::Signal;
 
 use crate::process;
 
-/// Where the clients are.
+/// The address of the clients.
 pub(crate) const CLIENTS: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 1);
-/// Where the ends send what is not for themselves.
+/// The address of the hub, to which nodes and clients send all packets for others.
 const HUB: Ipv4Addr = Ipv4Addr::new(10, 77, 255, 254);
-/// The end of each link that is not the hub's.
+/// The name of each link in the namespace of a node or of the clients.
 const LINK: &str = "eth0";
 
-/// What a slow link is where the kernel has the discipline for it, and where it has only one that limits the rate: what
-/// does not fit into its small buffer is lost.
+/// A slow link: if the kernel has netem, packets are delayed and some are lost. If it has only a limit of the rate,
+/// packets are lost that do not fit into its small buffer.
 const NETEM: &str = "netem delay 60ms 30ms loss 3%";
 const LIMITED: &str = "tbf rate 400kbit burst 4kb limit 12kb";
 
-/// Where a node is.
+/// The address of a node.
 pub(crate) fn address(node: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, u8::try_from(node + 1).unwrap_or(u8::MAX))
 }
 
-/// What this machine, or this user, lacks for it.
+/// What this machine or this user lacks for such a network. None if nothing is missing.
 pub(crate) fn missing() -> Option<&'static str> {
     if !rustix::process::geteuid().is_root() {
         return Some("network namespaces and file systems of the nodes' own take root");
@@ -46,14 +45,14 @@ pub(crate) fn missing() -> Option<&'static str> {
     }
 }
 
-/// The namespaces. Dropped, they are gone, with whatever still ran in them.
+/// The namespaces. When this is dropped, they are removed and processes that still run in them are killed.
 pub(crate) struct Namespaces {
     prefix: String,
     ends: Vec<(String, Ipv4Addr)>,
 }
 
 impl Namespaces {
-    /// Namespaces for so many nodes; `None` where the kernel, or a container around this, permits none.
+    /// Makes namespaces for this many nodes. None if the kernel, or a container around this, does not permit them.
     pub(crate) fn create(prefix: &str, nodes: usize) -> Result<Option<Self>> {
         let nodes = (0..nodes).map(|node| (name(prefix, node), address(node)));
         let ends = nodes.chain([(format!("{prefix}-clients"), CLIENTS)]).collect();
@@ -95,14 +94,14 @@ impl Namespaces {
         Ok(())
     }
 
-    /// A command to be run where the clients are.
+    /// A command that runs a program in the namespace of the clients.
     pub(crate) fn among_clients(&self, program: &std::path::Path) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &format!("{}-clients", self.prefix)]).arg(program);
         command
     }
 
-    /// Which processes still run there; they are killed.
+    /// Kills the processes that still run there, and returns them.
     pub(crate) fn end(&self) -> Vec<u32> {
         let of = |end: &str| {
             let mut command = Command::new("ip");
@@ -111,7 +110,7 @@ impl Namespaces {
             pids.unwrap_or_default().lines().filter_map(|pid| pid.trim().parse().ok()).collect::<Vec<u32>>()
         };
         let pids: Vec<u32> = self.ends.iter().flat_map(|(end, _)| of(end)).collect();
-        // What was killed a moment ago may take another to be gone.
+        // A process that was killed a moment ago may take a little longer to be gone.
         let left = process::wait_dead(pids, Duration::from_secs(1));
         left.iter().for_each(|&pid| process::signal(pid, Signal::KILL));
         left
@@ -130,10 +129,10 @@ impl Drop for Namespaces {
     }
 }
 
-/// The network, as those see it who put faults into it.
+/// The network, for the code that puts faults into it.
 pub(crate) struct Network {
     prefix: String,
-    /// How many faults want which way to be cut: the kernel takes a rule once.
+    /// How many faults want each path cut, because the kernel takes a rule only once.
     cuts: Mutex<BTreeMap<(Ipv4Addr, Ipv4Addr), u32>>,
 }
 
@@ -142,12 +141,12 @@ impl Network {
         Self { prefix: prefix.to_owned(), cuts: Mutex::default() }
     }
 
-    /// What runs a command at a node.
+    /// The words that run a command in the namespace of a node.
     pub(crate) fn launcher(&self, node: usize) -> Vec<String> {
         ["ip", "netns", "exec", &name(&self.prefix, node)].map(str::to_owned).to_vec()
     }
 
-    /// From now on nothing gets from one to the other, and nobody is told.
+    /// Drops all packets from one address to another, silently.
     pub(crate) fn cut(&self, from: Ipv4Addr, to: Ipv4Addr) -> Result<()> {
         let mut cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = cuts.entry((from, to)).or_default();
@@ -158,7 +157,7 @@ impl Network {
         Ok(())
     }
 
-    /// Takes a cut back.
+    /// Ends a cut.
     pub(crate) fn mend(&self, from: Ipv4Addr, to: Ipv4Addr) -> Result<()> {
         let mut cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
         match cuts.get_mut(&(from, to)) {
@@ -178,7 +177,7 @@ impl Network {
         ip(&format!("-n {} rule {action} from {from} to {to} blackhole", hub(&self.prefix)))
     }
 
-    /// Makes the link of a node slow, both ways.
+    /// Makes the link of a node slow in both directions.
     pub(crate) fn slow(&self, node: usize) -> Result<()> {
         for (namespace, link) in [(hub(&self.prefix), port(node)), (name(&self.prefix, node), LINK.to_owned())] {
             let add = |discipline| tc(&format!("-n {namespace} qdisc add dev {link} root {discipline}"));
@@ -187,7 +186,7 @@ impl Network {
         Ok(())
     }
 
-    /// Takes that back.
+    /// Makes it normal again.
     pub(crate) fn quicken(&self, node: usize) -> Result<()> {
         tc(&format!("-n {} qdisc delete dev {} root", hub(&self.prefix), port(node)))?;
         tc(&format!("-n {} qdisc delete dev {LINK} root", name(&self.prefix, node)))
@@ -202,7 +201,7 @@ fn name(prefix: &str, node: usize) -> String {
     format!("{prefix}-{}", node + 1)
 }
 
-/// The hub's end of a link. Nodes come first, so that it follows from a node's index.
+/// The name of a link at the hub. Nodes come first, so that it follows from the index of a node.
 fn port(end: usize) -> String {
     format!("port{}", end + 1)
 }
@@ -219,7 +218,7 @@ fn tc(args: &str) -> Result<()> {
     run(command)
 }
 
-/// Runs a command that says something only when it fails.
+/// Runs a command that prints something only if it fails.
 fn run(mut command: Command) -> Result<()> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {command:?}"))?;
     if !output.status.success() {

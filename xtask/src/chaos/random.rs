@@ -1,4 +1,4 @@
-//! Chance that a seed repeats.
+//! Random choices that a seed repeats.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ impl Random {
         Self(seed)
     }
 
-    /// Steps by the golden ratio through all 64-bit numbers, and stirs each so that neighbours look unlike.
+    /// It steps by the golden ratio through all 64-bit numbers, and mixes the bits of each, so that neighbours look
+    /// unlike.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.0;
@@ -32,12 +33,12 @@ impl Random {
         Duration::from_millis(from + self.next() % (to - from))
     }
 
-    /// One of several, or none of none.
+    /// One of several things. None if there are none.
     pub(crate) fn choose<T: Copy>(&mut self, from: &[T]) -> Option<T> {
         (!from.is_empty()).then(|| from[self.below(from.len())])
     }
 
-    /// Puts things into another order.
+    /// Puts things into a random order.
     pub(crate) fn shuffle<T>(&mut self, things: &mut [T]) {
         for last in (1..things.len()).rev() {
             things.swap(last, self.below(last + 1));

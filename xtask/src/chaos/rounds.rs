@@ -1,4 +1,4 @@
-//! The run: faults, and after each the questions whether all is well again and whether anything was lost.
+//! The run: rounds of faults, and after each the checks that the cluster is well again and that nothing is lost.
 
 use std::time::{Duration, Instant};
 
@@ -13,27 +13,27 @@ use super::world::World;
 use crate::args::Chaos;
 use crate::wait::pause;
 
-/// Another node leads by then, where that is possible at all.
+/// How long an election may take, if one is possible at all.
 const ELECTION_LIMIT: Duration = Duration::from_secs(10);
-/// So long clients go on without a fault, so that there is something to lose.
+/// How long clients run without a fault, so that there is something to lose.
 const CALM: Duration = Duration::from_millis(700);
-/// After so many rounds all rows are looked for, not only the new ones.
+/// Every this many rounds, all rows are looked for, not only new ones.
 const FULL_AUDIT: usize = 20;
 
-/// What came of it.
+/// The result of a run.
 #[derive(Default)]
 pub(crate) struct Report {
     pub(crate) rounds: Vec<Round>,
-    /// Rows that clients were told of.
+    /// How many rows clients know of.
     pub(crate) rows: usize,
-    /// Those that are lost, and answers that came too late; those of no round included.
+    /// How many of them are lost, and how many answers came too late, including those outside of a round.
     pub(crate) lost: usize,
     pub(crate) late: usize,
-    /// Agents that ended by themselves.
+    /// How many agents ended by themselves.
     pub(crate) ended: usize,
 }
 
-/// Puts faults into the world until there were enough. What came of it is in `report`, also when it fails.
+/// Puts faults into the cluster until there were enough. The result is in `report`, even if this fails.
 pub(crate) fn run(world: &mut World, options: &Chaos, report: &mut Report) -> Result<()> {
     let done = rounds(world, options, report);
     let late = world.late();
@@ -48,7 +48,7 @@ pub(crate) fn run(world: &mut World, options: &Chaos, report: &mut Report) -> Re
 fn rounds(world: &mut World, options: &Chaos, report: &mut Report) -> Result<()> {
     let steps_clock = clock::may_step();
     if !steps_clock {
-        world.journal.tell("this machine's clock may not be set: the faults of the clock are left out");
+        world.journal.tell("this machine's clock may not be set: faults of the clock are left out");
     }
     let mut deck = Deck::new(|kind| steps_clock || !matches!(kind, Kind::ClockForward | Kind::ClockBack));
     let end = options.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * u64::from(minutes)));
@@ -67,7 +67,7 @@ fn rounds(world: &mut World, options: &Chaos, report: &mut Report) -> Result<()>
             break;
         }
     }
-    // Whatever they are told from here on is not looked for any more.
+    // What clients learn from here on is not looked for any more.
     world.dismiss_clients();
     report.lost = world.audit(true)?;
     Ok(())
@@ -89,7 +89,7 @@ fn round(world: &mut World, faults: Vec<Fault>, all: bool, sabotaged: bool) -> R
     }
     let rest = faults.iter().map(|&fault| lasts(fault, &mut world.random)).max().unwrap_or_default();
     pause(rest)?;
-    let whom: Vec<String> = inflicted.iter().map(tell).collect();
+    let whom: Vec<String> = inflicted.iter().map(name).collect();
     inflicted.sort_by_key(Inflicted::ends);
     for one in inflicted {
         let fault = one.fault;
@@ -97,7 +97,7 @@ fn round(world: &mut World, faults: Vec<Fault>, all: bool, sabotaged: bool) -> R
     }
     let healed = Instant::now();
     let recovered = world.recover(healed);
-    // What a sabotaged cluster loses may also keep it from being well again: it is looked for all the same.
+    // A cluster with a broken rule may not be well again because of what it lost, so that is looked for in any case.
     let (lost, overtaken) = match &recovered {
         Err(_) if !sabotaged => (0, 0),
         _ => (world.audit(all)?, world.late()),
@@ -120,12 +120,12 @@ fn round(world: &mut World, faults: Vec<Fault>, all: bool, sabotaged: bool) -> R
     Ok(Round { faults, gap, lost, overtaken })
 }
 
-fn tell(inflicted: &Inflicted) -> String {
+fn name(inflicted: &Inflicted) -> String {
     let node = inflicted.node.map_or(String::new(), |node| format!(", node {}", node + 1));
     format!("{}{node}", inflicted.fault)
 }
 
-/// Waits until another node than `old` leads. That it cannot, with faults that come together, is no failure.
+/// Waits until another node than `old` leads. It is no failure if none can, because of faults that come together.
 fn wait_for_another(world: &World, old: Option<usize>) -> Result<()> {
     let (start, compass) = (Instant::now(), world.watch.compass());
     while start.elapsed() < ELECTION_LIMIT {
@@ -149,7 +149,7 @@ fn note_first_ack(world: &World, since: Instant) {
     }
 }
 
-/// Fails where nothing of the nodes may run any more and something does.
+/// Fails if a process of the nodes still runs at the end.
 pub(crate) fn check_nothing_runs(world: &mut World) -> Result<()> {
     let left = world.cluster.stop();
     let still: Vec<u32> = world.cluster.nodes().iter().flat_map(|node| node.processes()).collect();

@@ -1,4 +1,4 @@
-//! What the faults came to, as a table.
+//! The results of the faults, as a table.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,19 +6,19 @@ use std::time::Duration;
 use super::fault::Fault;
 use crate::bench::table::spread;
 
-/// How a round went: its faults, and what they came to together.
+/// The result of a round: its faults, and their effect together.
 #[derive(Clone, Debug)]
 pub(crate) struct Round {
     pub(crate) faults: Vec<Fault>,
     /// The longest time without an acknowledgement.
     pub(crate) gap: Duration,
-    /// Rows that clients were told of and that are not there.
+    /// Rows that clients know of and that are missing.
     pub(crate) lost: usize,
     /// Answers that came too late.
     pub(crate) overtaken: usize,
 }
 
-/// A line a fault. A round of several faults counts for each of them.
+/// One line for each fault. A round of several faults counts for each of them.
 pub(crate) fn render(rounds: &[Round]) -> String {
     let mut of: BTreeMap<Fault, Vec<&Round>> = BTreeMap::new();
     for round in rounds {

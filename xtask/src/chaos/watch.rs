@@ -1,4 +1,4 @@
-//! Watching who says that it leads: each node is asked all the time.
+//! Watching which node says that it leads: each is asked all the time.
 
 use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,12 +10,12 @@ use super::epochs::Claim;
 use super::journal::Journal;
 use crate::http;
 
-/// Between two questions to a node.
+/// The time between two requests to a node.
 const INTERVAL: Duration = Duration::from_millis(40);
-/// Who has not said for so long that it leads is not gone to by clients.
+/// Clients do not go to a node that has not said for this long that it leads.
 const FRESH: Duration = Duration::from_millis(800);
 
-/// The watchers, a thread a node. Dropped, they end.
+/// The watchers, one thread for each node. When this is dropped, they end.
 pub(crate) struct Watch {
     claims: Arc<Mutex<Vec<Claim>>>,
     stop: Arc<AtomicBool>,
@@ -33,7 +33,7 @@ impl Watch {
         Self { claims, stop, threads }
     }
 
-    /// What clients know of who leads.
+    /// The view that clients have of the leader.
     pub(crate) fn compass(&self) -> Compass {
         Compass(self.claims.clone())
     }
@@ -53,12 +53,12 @@ impl Drop for Watch {
     }
 }
 
-/// Shows where the leader is.
+/// Points to the leader.
 #[derive(Clone)]
 pub(crate) struct Compass(Arc<Mutex<Vec<Claim>>>);
 
 impl Compass {
-    /// Who said last, and lately, that it leads.
+    /// The node that was the last to say that it leads, if that was not long ago.
     pub(crate) fn leader(&self) -> Option<usize> {
         let last = lock(&self.0).last().copied()?;
         (last.at.elapsed() < FRESH).then_some(last.node)
@@ -70,7 +70,7 @@ fn lock(claims: &Mutex<Vec<Claim>>) -> MutexGuard<'_, Vec<Claim>> {
 }
 
 fn watch(node: usize, api: SocketAddrV4, claims: &Mutex<Vec<Claim>>, stop: &AtomicBool, journal: &Journal) {
-    let mut told = String::new();
+    let mut last = String::new();
     while !stop.load(Ordering::Relaxed) {
         let sent = Instant::now();
         let answer = http::get(api, "/is-leader");
@@ -86,15 +86,15 @@ fn watch(node: usize, api: SocketAddrV4, claims: &Mutex<Vec<Claim>>, stop: &Atom
             Ok(answer) => format!("answers /is-leader with {}", answer.status),
             Err(_) => "does not answer /is-leader".into(),
         };
-        if state != told {
+        if state != last {
             journal.note(format!("node {} {state}", node + 1));
-            told = state;
+            last = state;
         }
         std::thread::sleep(INTERVAL);
     }
 }
 
-/// The term in which a node says that it leads, where it does.
+/// The term in which a node says that it leads. None if it does not.
 pub(crate) fn leads(api: SocketAddrV4) -> Option<u64> {
     let answer = http::get(api, "/is-leader").ok()?;
     (answer.status == 200).then(|| term(&answer.body))?

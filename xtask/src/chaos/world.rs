@@ -1,4 +1,4 @@
-//! What the faults happen to: the cluster, its clients, and what is known of both.
+//! The cluster that faults are put into, its clients, and what is known of both.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,38 +17,38 @@ use crate::cluster::Cluster;
 use crate::http::{self, Response};
 use crate::wait::{Look, until};
 
-/// By then all is well again after any fault, with much to spare; otherwise something is stuck.
+/// Within this time the cluster is well again after any fault, with much to spare. Otherwise something is stuck.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 pub(crate) const INTERVAL: Duration = Duration::from_millis(150);
-/// A change is confirmed or given up before.
+/// Within this time a change is confirmed or given up.
 const CHANGE_LIMIT: Duration = Duration::from_secs(20);
-/// To read all rows.
+/// The limit for reading all rows.
 const READ_LIMIT: Duration = Duration::from_secs(60);
-/// Of what is lost or late, so much is told in detail.
+/// How many lost rows or late answers are shown in detail.
 const DETAILS: usize = 10;
 
-/// The cluster and what goes on around it.
+/// The cluster and what happens around it.
 pub(crate) struct World<'a> {
     pub(crate) cluster: &'a mut Cluster,
     pub(crate) network: Arc<Network>,
     pub(crate) journal: Arc<Journal>,
     pub(crate) random: Random,
-    /// How many nodes there are but for one in reserve, which comes last.
+    /// The number of nodes, without the one in reserve, which comes last.
     pub(crate) members: usize,
-    /// With which command each node is started again.
+    /// The command that starts each node again.
     commands: Vec<Vec<String>>,
     pub(crate) ledger: Arc<Ledger>,
-    // In this order: clients ask the watch where to go.
+    // The order matters when they are dropped: clients ask the watch where to go.
     clients: Option<Clients>,
     pub(crate) watch: Watch,
-    /// What was late at the last look.
+    /// How many answers were late at the last check.
     late: usize,
-    /// Agents that ended without having been killed.
+    /// How many agents ended without being killed.
     pub(crate) ended: usize,
 }
 
 impl<'a> World<'a> {
-    /// A world around a cluster that runs. Its clients begin at once.
+    /// Starts clients around a running cluster.
     pub(crate) fn new(
         cluster: &'a mut Cluster,
         network: Arc<Network>,
@@ -68,25 +68,25 @@ impl<'a> World<'a> {
         Ok(Self { cluster, network, journal, random, members, commands, ledger, clients, watch, late: 0, ended: 0 })
     }
 
-    /// Starts a node as it is started now.
+    /// Starts a node with its current command.
     pub(crate) fn start(&mut self, node: usize) -> Result<()> {
         let command: Vec<&str> = self.commands[node].iter().map(String::as_str).collect();
         self.journal.note(format!("node {} is started: {}", node + 1, command.join(" ")));
         self.cluster.node_mut(node).start(&command)
     }
 
-    /// From now on a node is started by this command.
+    /// Sets the command that starts a node from now on.
     pub(crate) fn command(&mut self, node: usize, command: &[&str]) {
         self.commands[node] = command.iter().map(|&word| word.to_owned()).collect();
     }
 
-    /// Who leads by what it says itself, and in which term.
+    /// The node that says that it leads, and its term.
     pub(crate) fn leader(&self) -> Option<(usize, u64)> {
         let nodes = self.cluster.nodes().iter().enumerate();
         nodes.filter_map(|(index, node)| Some((index, leads(node.api())?))).next()
     }
 
-    /// Asks the leader, whoever that is, for a change.
+    /// Sends a change to the current leader.
     pub(crate) fn ask_leader(&self, method: &str, path: &str, body: &str) -> Result<Response> {
         let (leader, _) = self.leader().context("no node says that it leads")?;
         let answer = http::ask(method, self.cluster.nodes()[leader].api(), path, body, CHANGE_LIMIT)?;
@@ -95,7 +95,7 @@ impl<'a> World<'a> {
         Ok(answer)
     }
 
-    /// The id of a node by the leader's map, where it is in it, and whether it is a voter that is up.
+    /// The id of a node in the leader's map, and whether it is a voter that is up. None if it is not in the map.
     pub(crate) fn member(&self, node: usize) -> Result<Option<(u64, bool)>> {
         let (leader, _) = self.leader().context("no node says that it leads")?;
         let map = self.cluster.nodes()[leader].map()?;
@@ -103,7 +103,7 @@ impl<'a> World<'a> {
         Ok(member.map(|member| (member.id, member.role == "voter" && member.state == "up")))
     }
 
-    /// Does to an agent that ended by itself what the system's supervisor would do.
+    /// Starts an agent that ended by itself again, as a supervisor such as systemd would.
     pub(crate) fn supervise(&mut self, node: usize) -> Result<()> {
         let Some(status) = self.cluster.node_mut(node).ended() else { return Ok(()) };
         self.journal.tell(format!("the agent of node {} has ended by itself ({status})", node + 1));
@@ -111,7 +111,8 @@ impl<'a> World<'a> {
         self.start(node)
     }
 
-    /// Waits until all nodes are whole members and each writer was answered since `healed`. How long that took.
+    /// Waits until all nodes are full members and each writer has had an answer since `healed`. Returns how long that
+    /// took.
     pub(crate) fn recover(&mut self, healed: Instant) -> Result<Duration> {
         until("all nodes are back and all writers write", LIMIT, INTERVAL, || {
             for node in 0..self.members {
@@ -139,7 +140,7 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// Compares what clients were told with what the primary has: all of it, or what is new. How many rows are lost.
+    /// Compares what clients know with the rows of the primary: all rows, or new ones. Returns how many are lost.
     pub(crate) fn audit(&self, all: bool) -> Result<usize> {
         let lost = until("a primary can be compared with the ledger", LIMIT, INTERVAL, || {
             let expected = self.ledger.expected(all);
@@ -159,12 +160,12 @@ impl<'a> World<'a> {
         Ok(lost.len())
     }
 
-    /// The rows of a primary that leads before and after it was asked, in one term: it must have all of `expected`,
+    /// The rows of a primary that leads before and after it is asked, in one term. It must have all of `expected`,
     /// which was known before.
     fn read(&self, expected: &BTreeSet<i64>) -> Result<BTreeSet<i64>> {
         let before = self.leader().context("no node says that it leads")?;
         let first = expected.first().copied().unwrap_or_default();
-        // A row that no client writes tells an empty table of a primary from a standby.
+        // A row that no client writes distinguishes the empty table of a primary from a standby.
         let select = format!(
             "SELECT -1 WHERE NOT pg_is_in_recovery() UNION ALL SELECT row FROM {TABLE} \
              WHERE row >= {first} AND NOT pg_is_in_recovery()"
@@ -172,15 +173,15 @@ impl<'a> World<'a> {
         let rows = self.cluster.session(before.0)?.query(&select, READ_LIMIT)?;
         let rows: BTreeSet<i64> = rows.iter().filter_map(|row| row.parse().ok()).collect();
         if !rows.contains(&-1) {
-            bail!("node {} leads, and its database is no primary", before.0 + 1);
+            bail!("node {} leads, and its database is not a primary", before.0 + 1);
         }
         if self.leader() != Some(before) {
-            bail!("node {} leads no more in term {}", before.0 + 1, before.1);
+            bail!("node {} no longer leads in term {}", before.0 + 1, before.1);
         }
         Ok(rows)
     }
 
-    /// How many answers came too late that had not at the last look.
+    /// How many more answers came too late since the last check.
     pub(crate) fn late(&mut self) -> usize {
         let acks: Vec<Claim> = self.ledger.with_acks(|acks| acks.iter().map(|ack| ack.claim()).collect());
         let late = [("acknowledged a row on timeline", acks), ("said that it leads in term", self.watch.claims())];
@@ -206,7 +207,7 @@ impl<'a> World<'a> {
         new
     }
 
-    /// Ends the clients: what they are told from now on nobody hears.
+    /// Ends the clients. What they would learn from now on is not recorded.
     pub(crate) fn dismiss_clients(&mut self) {
         self.clients = None;
     }

@@ -1,4 +1,4 @@
-//! Where the nodes of a cluster keep their files.
+//! The directory in which the nodes of a cluster keep their files.
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// A directory; a temporary one ends with its owner.
+/// A directory. A temporary one is removed when this is dropped.
 pub(crate) struct Directory {
     path: PathBuf,
     temporary: bool,
 }
 
 impl Directory {
-    /// The directory `keep`, absent or empty, or a temporary one that is named after `what`.
+    /// The directory `keep`, which must be absent or empty, or a temporary one that is named after `what`.
     pub(crate) fn create(what: &str, keep: Option<&Path>) -> Result<Self> {
         let name = || format!("qluster-{what}-{}", std::process::id());
         let path = keep.map_or_else(|| std::env::temp_dir().join(name()), Path::to_owned);
@@ -29,7 +29,7 @@ impl Directory {
         Ok(this)
     }
 
-    /// Leaves it there in any case.
+    /// Keeps the directory, even if it is a temporary one.
     pub(crate) fn keep(&mut self) {
         self.temporary = false;
     }
@@ -50,13 +50,13 @@ impl Drop for Directory {
     }
 }
 
-/// Lets others in, whatever the umask: PostgreSQL does not run as root and has its data below.
+/// Lets other users in, whatever the umask is: PostgreSQL does not run as root, and has its data below.
 pub(crate) fn set_mode(dir: &Path) -> Result<()> {
     let mode = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(dir, mode).with_context(|| format!("letting others into {}", dir.display()))
 }
 
-/// Whether every directory above lets the user in that PostgreSQL runs as.
+/// Fails if a directory above keeps out the user that PostgreSQL runs as.
 fn enterable(dir: &Path) -> Result<()> {
     for above in dir.ancestors() {
         let mode = above.metadata().with_context(|| format!("looking at {}", above.display()))?.permissions().mode();

@@ -1,4 +1,4 @@
-//! A file system of a node's own, small enough to be filled.
+//! A file system for one node, small enough to be filled.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,11 +10,12 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::cargo::run;
 
-/// What fills it, and the least part of a file system that is worth filling.
+/// The name of the file that fills it.
 const FILLER: &str = "filler";
+/// Space below this, in bytes, is not worth filling.
 const PAGE: u64 = 4096;
 
-/// A mounted file system in memory. Dropped, it is gone with all that is in it.
+/// A mounted file system in memory. When this is dropped, it is gone with all files in it.
 pub(crate) struct Disk {
     path: PathBuf,
 }
@@ -33,11 +34,11 @@ impl Disk {
         &self.path
     }
 
-    /// Takes all the space that is left.
+    /// Fills all the space that is left.
     pub(crate) fn fill(&self) -> Result<()> {
         let path = self.path.join(FILLER);
         let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
-        // What is asked for halves until not even a page is left.
+        // Each time that the disk has too little space, half as much is asked for, down to a page.
         let (mut length, mut step) = (0, 1 << 30);
         while step >= PAGE {
             match fallocate(&file, FallocateFlags::empty(), length, step) {
@@ -50,7 +51,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Gives the space back.
+    /// Frees that space.
     pub(crate) fn free(&self) -> Result<()> {
         let path = self.path.join(FILLER);
         match std::fs::remove_file(&path) {
@@ -64,7 +65,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Lazily: what a process of the node still holds open goes with that process.
+        // Lazily: files that a process of the node still holds open go with that process.
         let unmounted = Command::new("umount").arg("--lazy").arg(&self.path).status();
         if !unmounted.is_ok_and(|status| status.success()) {
             // Not by `eprintln!`, which may panic: this also runs in a panic.

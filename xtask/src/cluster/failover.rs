@@ -8,7 +8,7 @@ use super::writer::{RETRY, TABLE, Writer};
 use super::{Cluster, INTERVAL, NODES, READ_LIMIT};
 use crate::wait::{Look, until};
 
-/// Within this another node leads, with much to spare: the settings promise about a second.
+/// Another node leads within this time, with much to spare: with the default settings it takes about a second.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Rows to write before a kill, so that there is something to lose.
 const ROWS: usize = 200;
@@ -20,20 +20,20 @@ pub(crate) struct Failover {
     pub(crate) leader: usize,
     /// From the kill until that node answered `/is-leader` with 200.
     pub(crate) elected: Duration,
-    /// From the kill until it acknowledged its first row.
+    /// From the kill until the new leader acknowledged its first row.
     pub(crate) written: Duration,
-    /// From the last row acknowledged before to that one.
+    /// From the last row that was acknowledged before the kill to that first one.
     pub(crate) gap: Duration,
     /// Acknowledged rows, all of them found at the new leader.
     pub(crate) rows: usize,
 }
 
-/// Kills the leading node, agent and database, while `writer` writes; nothing may be lost.
+/// Kills the agent and the database of the leading node while `writer` writes. No acknowledged row may be lost.
 pub(crate) fn kill_leader(cluster: &mut Cluster, writer: &Writer) -> Result<Failover> {
     writer.wait_rows(ROWS, LIMIT)?;
     let killed = cluster.leader().context("looking for a node to kill: none says that it leads")?;
     let kill = Instant::now();
-    // The measurement runs from before the first signal, and the killed node's end is waited for meanwhile.
+    // The measurement begins before the first signal, and includes the wait for the end of the killed node.
     let left = cluster.node_mut(killed).kill();
     if !left.is_empty() {
         bail!("killing node {}: processes {left:?} did not die", killed + 1);
@@ -50,13 +50,14 @@ pub(crate) fn kill_leader(cluster: &mut Cluster, writer: &Writer) -> Result<Fail
     Ok(Failover { killed, leader, elected, written: first.at - kill, gap: first.at - last.at, rows })
 }
 
-/// Starts a killed node again and waits until it is a whole member.
+/// Starts a killed node again, and waits until it is a full member.
 pub(crate) fn rejoin_alone(cluster: &mut Cluster, node: usize) -> Result<()> {
     cluster.node_mut(node).start(&["run"])?;
     cluster.wait_member(node, NODES - 1)
 }
 
-/// Starts a killed node again and waits until it is a whole member, a row written now readable at it. How long it took.
+/// Starts a killed node again, and waits until it is a full member and a row that is written now can be read from it.
+/// Returns how long that took.
 pub(crate) fn rejoin(cluster: &mut Cluster, node: usize, writer: &Writer) -> Result<Duration> {
     let start = Instant::now();
     rejoin_alone(cluster, node)?;

@@ -1,4 +1,4 @@
-//! The cluster map as a node answers it, and a line that sums it up.
+//! The cluster map that a node returns, and its summary in one line.
 
 use std::fmt;
 use std::net::SocketAddrV4;
@@ -6,7 +6,7 @@ use std::net::SocketAddrV4;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-/// As much of `/map` as is looked at here.
+/// The part of `/map` that is used here.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Map {
     pub(crate) leader: Option<u64>,
@@ -27,7 +27,7 @@ pub(crate) struct Member {
 }
 
 impl Map {
-    /// The map in the body of an answer to `GET /map`.
+    /// The map, from the body of an answer to `GET /map`.
     pub(crate) fn parse(body: &str) -> Result<Self> {
         let map: Value = serde_json::from_str(body).with_context(|| format!("expected a map, got {body:?}"))?;
         let number = |name: &str| map[name].as_u64().with_context(|| format!("the map has no number `{name}`: {map}"));

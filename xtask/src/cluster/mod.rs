@@ -1,4 +1,4 @@
-//! Nodes on this machine, which end with the program that started them, however it ends.
+//! Nodes on this machine. They end with the program that started them, however that ends.
 
 pub(crate) mod beside;
 mod directory;
@@ -24,19 +24,19 @@ pub(crate) use directory::Directory;
 pub(crate) use map::Map;
 pub(crate) use node::{Node, Place};
 
-/// How many nodes on loopback: the fewest that survive the loss of one.
+/// How many nodes there are on loopback: the fewest that survive the loss of one.
 pub(crate) const NODES: usize = 3;
 
-/// To create a database, or to clone one, on a slow machine.
+/// How long a slow machine may take to create a database or to clone one.
 const START_LIMIT: Duration = Duration::from_secs(120);
-/// To end when asked: PostgreSQL's fast shutdown writes out what is dirty first.
+/// How long a node may take to end when it is asked to. PostgreSQL's fast shutdown writes out dirty pages first.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
-/// Between two looks at something that takes seconds.
+/// How often to check something that takes seconds.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// For a statement that waits for no other node.
+/// The limit for a statement that waits for no other node.
 pub(crate) const READ_LIMIT: Duration = Duration::from_secs(10);
 
-/// Nodes that run. Dropped, it stops what they consist of and removes what they wrote.
+/// Running nodes. When this is dropped, their processes are stopped and their files removed.
 pub(crate) struct Cluster {
     // Dropped in this order: nodes write into the directory until they are stopped.
     nodes: Vec<Node>,
@@ -45,8 +45,8 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Does `work` with a cluster of three streaming nodes, whose files are in `keep` where that is given. When it
-    /// fails, the ends of the nodes' logs are shown. Afterwards nothing of them runs.
+    /// Runs `work` with a cluster of three streaming nodes, whose files are in `keep` if that is given. If it fails,
+    /// the ends of the nodes' logs are printed. Afterwards no process of the nodes is left.
     pub(crate) fn with<T>(
         server: &Path,
         bin_dir: &Path,
@@ -63,7 +63,7 @@ impl Cluster {
         })
     }
 
-    /// Nodes at these places, none of which runs yet.
+    /// Creates nodes at these places. None runs yet.
     pub(crate) fn new(server: &Path, bin_dir: &Path, dir: Directory, places: Vec<Place>) -> Result<Self> {
         let nodes = places
             .into_iter()
@@ -72,7 +72,7 @@ impl Cluster {
         Ok(Self { nodes: nodes.collect::<Result<_>>()?, dir, bin_dir: bin_dir.to_owned() })
     }
 
-    /// Does `work`, and ends the cluster. When it fails, the ends of the nodes' logs are shown.
+    /// Runs `work`, and ends the cluster. If it fails, the ends of the nodes' logs are printed.
     pub(crate) fn attend<T>(mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         interrupt::watch()?;
         let result = work(&mut self);
@@ -84,12 +84,12 @@ impl Cluster {
         result
     }
 
-    /// Where the nodes keep data and logs.
+    /// The directory of data and logs.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Leaves data and logs behind, for a look afterwards.
+    /// Keeps data and logs, so that a person can look at them.
     pub(crate) fn keep(&mut self) {
         self.dir.keep();
     }
@@ -106,12 +106,12 @@ impl Cluster {
         &mut self.nodes[index]
     }
 
-    /// The newest map that any node knows.
+    /// The newest map that any node has.
     pub(crate) fn map(&self) -> Option<Map> {
         self.nodes.iter().filter_map(|node| node.map().ok()).max_by_key(|map| (map.term, map.index))
     }
 
-    /// Which node says that it leads.
+    /// The index of the node that says that it leads.
     pub(crate) fn leader(&self) -> Option<usize> {
         self.nodes.iter().position(|node| node.is_leader().is_ok())
     }
@@ -126,7 +126,7 @@ impl Cluster {
         self.session(index)?.query(sql, READ_LIMIT).with_context(|| format!("at node {}", self.nodes[index].number))
     }
 
-    /// The first node creates the cluster.
+    /// Starts the first node, which creates the cluster.
     pub(crate) fn bootstrap(&mut self) -> Result<()> {
         println!("node 1: creating the cluster and its database");
         self.nodes[0].start(&["bootstrap"])?;
@@ -139,7 +139,7 @@ impl Cluster {
         })
     }
 
-    /// The node `index`, before which there are so many, joins by way of the first.
+    /// Starts the node `index`, which joins through the first. All nodes with a lower index have joined already.
     pub(crate) fn join(&mut self, index: usize) -> Result<()> {
         println!("node {}: joining, cloning the database", index + 1);
         let first = self.nodes[0].url();
@@ -147,8 +147,8 @@ impl Cluster {
         self.wait_member(index, index)
     }
 
-    /// Waits until the leader, whoever that is by then, has the node `index` as a voter that is up, that node sees the
-    /// leader, and `standbys` databases stream from the leader's.
+    /// Waits until the leader has the node `index` as a voter that is up, that node sees the leader, and `standbys`
+    /// databases stream from the database of the leader. The leader may change meanwhile.
     pub(crate) fn wait_member(&self, index: usize, standbys: usize) -> Result<()> {
         let node = &self.nodes[index];
         until(&format!("node {} is a voter and streams", node.number), START_LIMIT, INTERVAL, || {
@@ -160,7 +160,7 @@ impl Cluster {
         })
     }
 
-    /// Succeeds where a node is a whole member; otherwise what is missing.
+    /// Fails if a node is not a full member; the error says what is missing.
     pub(crate) fn look_at_member(&self, index: usize, standbys: usize) -> Result<()> {
         let node = &self.nodes[index];
         let leader = self.leader().context("no node says that it leads")?;
@@ -180,15 +180,17 @@ impl Cluster {
         Ok(())
     }
 
-    /// Ends all nodes: asks first, then kills. Which processes are left, which is none unless the kernel holds them.
+    /// Ends all nodes: first it asks them to end, then it kills them. Returns the processes that are left, which are
+    /// none unless they hang in the kernel.
     pub(crate) fn stop(&mut self) -> Vec<u32> {
         for node in &self.nodes {
-            // Whoever was frozen hears nothing.
+            // A frozen process receives no other signal.
             node.processes().iter().for_each(|&pid| process::signal(pid, Signal::CONT));
             node.signal(Signal::TERM);
         }
         process::wait_dead(self.nodes.iter().filter_map(Node::agent).collect(), STOP_LIMIT);
-        // SIGINT is what `pg_ctl stop -m fast` sends. To all at once: a primary waits until its standbys have the rest.
+        // `pg_ctl stop -m fast` sends SIGINT, too. All get it at once, because a primary waits until its standbys have
+        // all WAL.
         let postmasters: Vec<u32> = self.nodes.iter().filter_map(Node::postmaster).collect();
         for &pid in &postmasters {
             process::signal(pid, Signal::INT);
@@ -200,7 +202,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // Nothing is printed here by the macros, which panic where the output is closed: this runs in a panic, too.
+        // The macros that print are not used here: they panic if the output is closed, and this also runs in a panic.
         let left = self.stop();
         if !left.is_empty() {
             use std::io::Write;

@@ -1,4 +1,4 @@
-//! A node: an agent that was started here, and the database that it keeps.
+//! A node: an agent that was started here, and the database that it manages.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -16,31 +16,31 @@ use super::directory::set_mode;
 use super::disk::Disk;
 use crate::{http, postgres, process};
 
-/// What a killed process takes to be dead; longer only where the kernel holds it.
+/// How long a killed process may take to be dead. It takes longer only if it hangs in the kernel.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
-/// Lines of each log to show when something failed.
+/// How many lines of each log are shown if something fails.
 const TAIL: usize = 25;
 
-/// The file with the secret.
+/// The file that holds the secret.
 const SECRET: &str = "peer-secret";
 
-/// The server's program.
+/// The program of the database server.
 const POSTGRES: &str = "postgres";
 
-/// Where a node is, and how it gets there.
+/// The addresses of a node, and what is special about how it runs.
 pub(crate) struct Place {
     ip: Ipv4Addr,
     api_port: u16,
     db_port: u16,
-    /// What comes before the agent's command: nothing, or the command that runs it in a network of its own.
+    /// The words before the agent's command: none, or a command that runs it in a network of its own.
     pub(crate) launcher: Vec<String>,
-    /// A program of its own, where it does not run the one that the others run.
+    /// The program of this node, if it does not run the same as the others.
     pub(crate) program: Option<PathBuf>,
-    /// More of its environment.
+    /// Variables that are added to its environment.
     pub(crate) env: Vec<(&'static str, &'static str)>,
-    /// The secret by which nodes know each other, where they have one.
+    /// The secret by which nodes recognise each other, if they have one.
     pub(crate) secret: Option<&'static str>,
-    /// The size in MiB of the file system that it has for itself, where it has one.
+    /// The size of its own file system in MiB, if it has one.
     pub(crate) disk: Option<u32>,
 }
 
@@ -53,10 +53,10 @@ impl Place {
 
 /// A node of the cluster.
 pub(crate) struct Node {
-    /// 1 for the first. Its id in the cluster need not be the same.
+    /// 1 for the first node. Its id in the cluster may differ.
     pub(crate) number: usize,
     place: Place,
-    /// All that is the node's is below.
+    /// All files of the node are below this directory.
     dir: PathBuf,
     disk: Option<Disk>,
     server: PathBuf,
@@ -65,7 +65,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// A node that does not run yet, with a directory of its own in `parent`.
+    /// Creates a node with a directory of its own in `parent`. It does not run yet.
     pub(crate) fn new(number: usize, parent: &Path, server: PathBuf, bin_dir: PathBuf, place: Place) -> Result<Self> {
         let dir = parent.join(format!("node{number}"));
         std::fs::create_dir(&dir).with_context(|| format!("creating the directory {}", dir.display()))?;
@@ -81,7 +81,7 @@ impl Node {
         Ok(Self { number, place, dir, disk, server, bin_dir, agent: None })
     }
 
-    /// Starts the agent with this command. Its output goes to its log, behind what is there.
+    /// Starts the agent with this command. Its output is appended to its log.
     pub(crate) fn start(&mut self, command: &[&str]) -> Result<()> {
         let path = self.log();
         let log = File::options().create(true).append(true).open(&path);
@@ -110,15 +110,15 @@ impl Node {
             agent.args(["--db-os-user", "postgres"]);
         }
         agent.args(command).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        // By its directory and its process group all of it is found again. Out of our group, it does not get the
-        // terminal's Ctrl-C, which is for us, who stop it in order.
+        // All its processes can be found by its directory and its process group. Outside of our group, it does not
+        // receive the terminal's Ctrl-C: that goes to us, and we stop the nodes in order.
         agent.current_dir(&self.dir).process_group(0);
         let doing = || format!("starting {} for node {}", self.server.display(), self.number);
         self.agent = Some(agent.spawn().with_context(doing)?);
         Ok(())
     }
 
-    /// Fails where the agent has ended though nobody asked it to.
+    /// Fails if the agent has ended.
     pub(crate) fn ensure_running(&self) -> Result<()> {
         if self.agent().is_some_and(process::is_alive) {
             return Ok(());
@@ -130,12 +130,12 @@ impl Node {
         format!("http://{}", self.api())
     }
 
-    /// Where its API is.
+    /// The address of its API.
     pub(crate) fn api(&self) -> SocketAddrV4 {
         SocketAddrV4::new(self.place.ip, self.place.api_port)
     }
 
-    /// Where its database is.
+    /// The address of its database.
     pub(crate) fn db(&self) -> SocketAddrV4 {
         SocketAddrV4::new(self.place.ip, self.place.db_port)
     }
@@ -161,7 +161,7 @@ impl Node {
         Ok(())
     }
 
-    /// Where its agent writes its log.
+    /// The log of its agent.
     pub(crate) fn log(&self) -> PathBuf {
         self.dir.join("agent.log")
     }
@@ -178,18 +178,18 @@ impl Node {
         self.files().join("db")
     }
 
-    /// The process id of its agent, as long as one was started.
+    /// The process id of its agent, if one was started.
     pub(crate) fn agent(&self) -> Option<u32> {
         self.agent.as_ref().map(Child::id)
     }
 
-    /// The process id of its database server, where one runs.
+    /// The process id of its database server, if one runs.
     pub(crate) fn postmaster(&self) -> Option<u32> {
         let pid = postgres::postmaster(&self.db_dir())?;
         self.processes().contains(&pid).then_some(pid)
     }
 
-    /// All of its processes.
+    /// The ids of all its processes.
     pub(crate) fn processes(&self) -> Vec<u32> {
         process::of_node(&self.dir, self.agent())
     }
@@ -200,14 +200,14 @@ impl Node {
         self.processes().into_iter().filter(is_server).collect()
     }
 
-    /// How its agent ended, where it has.
+    /// The exit status of its agent, if that has ended.
     pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
         let status = self.agent.as_mut()?.try_wait().ok()??;
         self.agent = None;
         Some(status)
     }
 
-    /// Succeeds where the node says that it leads; otherwise the reason.
+    /// Fails unless the node says that it leads; the error is its reason.
     pub(crate) fn is_leader(&self) -> Result<()> {
         self.get("/is-leader").map(|_| ())
     }
@@ -227,14 +227,14 @@ impl Node {
 
     /// Sends a signal to the agent.
     pub(crate) fn signal(&self, signal: Signal) {
-        // Not reaped before, it is still the process that was started, or its zombie.
+        // It was not reaped yet, so the process id is still that of the agent, or of its zombie.
         if let Some(pid) = self.agent() {
             process::signal(pid, signal);
         }
     }
 
-    /// Kills the agent, then the database server and all of their children, at once and without a chance to write
-    /// anything. Which of them did not die.
+    /// Kills the agent, then the database server, then all their children, at once: none of them can write anything
+    /// more. Returns the processes that did not die.
     pub(crate) fn kill(&mut self) -> Vec<u32> {
         let mut pids = self.processes();
         let rank = |pid: u32| (Some(pid) != self.agent(), Some(pid) != postgres::postmaster(&self.db_dir()));
@@ -242,7 +242,7 @@ impl Node {
         for &pid in &pids {
             process::signal(pid, Signal::KILL);
         }
-        // The agent may have started another in between; dead, it starts no more.
+        // The agent may have started another process in between. Once it is dead, it starts no more.
         process::wait_dead(self.agent().into_iter().collect(), KILL_LIMIT);
         let late = self.processes();
         for &pid in &late {
@@ -257,7 +257,7 @@ impl Node {
         left
     }
 
-    /// The ends of its logs, for people to find the fault in.
+    /// The ends of its logs, for a person who looks for the fault.
     pub(crate) fn log_tails(&self) -> String {
         let (run, db) = (self.data_dir().join("run"), self.db_dir());
         let logs = [&self.dir, &run, &db, &db.join("log")].map(|dir| logs_in(dir)).concat();
@@ -273,7 +273,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.kill();
         if self.disk.is_some() {
-            // Its disk goes, the reasons stay as long as the directory does.
+            // The disk goes; its logs are kept as long as the directory.
             for log in logs_in(&self.data_dir().join("run")) {
                 let _ = log.file_name().map(|name| std::fs::copy(&log, self.dir.join(name)));
             }

@@ -4,15 +4,16 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 
 use anyhow::{Context, Result, bail};
 
-/// Below the range from which the kernel takes the ports of outgoing connections, one of which could otherwise take a
-/// port while its node is being restarted.
+/// Below the range that the kernel uses for outgoing connections: one of those could take a port while its node
+/// restarts.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
-/// So many different free ports. Where to begin depends on the process, so that two demos seldom meet.
+/// Finds `count` different free ports. The search begins at a port that depends on the process, so that two demos
+/// seldom meet.
 pub(crate) fn free(count: usize) -> Result<Vec<u16>> {
     let start = (std::process::id() % 1000 * 12) as u16;
     let candidates = (RANGE.start + start..RANGE.end).chain(RANGE.start..RANGE.start + start);
-    // All are held until all are found.
+    // All are kept open until all are found.
     let held: Vec<TcpListener> =
         candidates.filter_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()).take(count).collect();
     if held.len() < count {
@@ -26,7 +27,7 @@ pub(crate) fn free(count: usize) -> Result<Vec<u16>> {
     Ok(held.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect())
 }
 
-/// As many addresses on this machine, with ports of that kind.
+/// `COUNT` addresses on this machine with free ports.
 pub(crate) fn local<const COUNT: usize>() -> Result<[SocketAddrV4; COUNT]> {
     let addresses: Vec<_> = free(COUNT)?.into_iter().map(|port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).collect();
     addresses.try_into().ok().with_context(|| format!("expected {COUNT} ports"))

@@ -1,4 +1,4 @@
-//! A client that inserts row after row through whoever leads, and keeps account of what was acknowledged when.
+//! A client that inserts row after row through the leader, and records when each was acknowledged.
 
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
@@ -14,12 +14,13 @@ use crate::http;
 use crate::postgres::Session;
 use crate::wait::{Look, until};
 
-/// The table that it writes.
+/// The table that it writes to.
 pub(crate) const TABLE: &str = "qluster_demo";
 
-/// Between two tries to find the leader: what a measured gap is exact to.
+/// The time between two attempts to find the leader. A measured gap is exact to this.
 pub(crate) const RETRY: Duration = Duration::from_millis(5);
-/// For an insert, which waits for other nodes. Longer than any failover, so that the account shows the true gap.
+/// The limit for an insert, which waits for other nodes. It is longer than any failover, so that the record shows the
+/// true gap.
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
 
 /// A row that the cluster acknowledged.
@@ -31,7 +32,7 @@ pub(crate) struct Ack {
     pub(crate) node: usize,
 }
 
-/// The client, which writes until it is dropped.
+/// The client. It writes until this is dropped.
 pub(crate) struct Writer {
     table: &'static str,
     stop: Arc<AtomicBool>,
@@ -39,23 +40,23 @@ pub(crate) struct Writer {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the client's thread needs of the cluster.
+/// What the client's thread needs to know of the cluster.
 struct Targets {
     bin_dir: PathBuf,
-    /// Where API and database are, a pair a node.
+    /// The addresses of API and database of each node.
     nodes: Vec<(SocketAddrV4, SocketAddrV4)>,
-    /// What leads to the leader's database, where the client does not look for it.
+    /// The address of a proxy to the leader's database. None if the client looks for the leader itself.
     through: Option<SocketAddrV4>,
     table: &'static str,
 }
 
 impl Writer {
-    /// Creates the table at the leader and begins to write.
+    /// Creates the table in the leader's database and begins to write.
     pub(crate) fn start(cluster: &Cluster) -> Result<Self> {
         Self::begin(cluster, TABLE, None)
     }
 
-    /// The same with a table of its own, by way of a balancer or a pooler; all rows count as written through the first
+    /// The same with another table, through a load balancer or a pooler. All rows count as written through the first
     /// node.
     pub(crate) fn through(cluster: &Cluster, table: &'static str, address: SocketAddrV4) -> Result<Self> {
         Self::begin(cluster, table, Some(address))
@@ -75,7 +76,7 @@ impl Writer {
         Ok(Self { table, stop, acks, thread: Some(thread) })
     }
 
-    /// All rows acknowledged so far, in their order.
+    /// All rows that were acknowledged so far, in order.
     pub(crate) fn acks(&self) -> Vec<Ack> {
         lock(&self.acks).clone()
     }
@@ -89,7 +90,8 @@ impl Writer {
         })
     }
 
-    /// Waits for the first row acknowledged through another node than `old`, and tells it and the one before.
+    /// Waits for the first row that is acknowledged through another node than `old`. Returns the row before it, and
+    /// that row.
     pub(crate) fn wait_switch(&self, old: usize, limit: Duration) -> Result<(Ack, Ack)> {
         until("a row is acknowledged by another node", limit, RETRY, || {
             Ok(match switch(&lock(&self.acks), old) {
@@ -99,7 +101,7 @@ impl Writer {
         })
     }
 
-    /// Fails where a row acknowledged before this call is not in the database of a node.
+    /// Fails if the database of a node lacks a row that was acknowledged before this call. Returns how many there are.
     pub(crate) fn check_nothing_lost(&self, cluster: &Cluster, node: usize) -> Result<usize> {
         let acks = self.acks();
         let rows = cluster.read(node, &format!("SELECT row FROM {} ORDER BY row", self.table))?;
@@ -117,17 +119,18 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // Its thread ends with the next answer, or, where a write hangs, with the server that it waits for.
+        // The thread ends after the next answer. If a write hangs, it ends with the server that it waits for.
         drop(self.thread.take());
     }
 }
 
-/// A panic of the other side leaves whole entries behind, so its account still counts.
+/// If another holder panics, it leaves whole entries behind, so the record is still valid.
 fn lock(acks: &Mutex<Vec<Ack>>) -> MutexGuard<'_, Vec<Ack>> {
     acks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes until told to stop. After an error it is not known whether the row is there, so the next one is another.
+/// Writes until `stop` is set. After an error it is unknown whether the row was written, so the next row has another
+/// number.
 fn write(targets: &Targets, stop: &AtomicBool, acks: &Mutex<Vec<Ack>>) {
     let mut session: Option<(usize, Session)> = None;
     let mut row = 0;
@@ -154,18 +157,18 @@ fn connect(Targets { bin_dir, nodes, through, .. }: &Targets) -> Option<(usize, 
         None => nodes.iter().map(|&(_, db)| db).enumerate().find(|&(node, _)| leads(nodes[node].0))?,
     };
     let mut session = Session::open(Path::new(bin_dir), address).ok()?;
-    // Connects now, so that a row is not given up for a server that is still starting.
+    // This connects, so that no row is lost to a server that is still starting.
     session.query("SELECT 1", super::READ_LIMIT).ok()?;
     Some((node, session))
 }
 
-/// The last row through `old` and the first through another node after it.
+/// The last row through `old`, and the first after it, which is through another node.
 fn switch(acks: &[Ack], old: usize) -> Option<(Ack, Ack)> {
     let last = acks.iter().rposition(|ack| ack.node == old)?;
     Some((acks[last], *acks.get(last + 1)?))
 }
 
-/// Acknowledged rows that are not among `rows`, which are in ascending order.
+/// The acknowledged rows that are not among `rows`, which are in ascending order.
 fn missing(acks: &[Ack], rows: &[i64]) -> Vec<i64> {
     acks.iter().map(|ack| ack.row).filter(|row| rows.binary_search(row).is_err()).collect()
 }

@@ -1,4 +1,4 @@
-//! `contrib/metrics`: rules and dashboard, and the metrics that they are made of, as the nodes tell them.
+//! `contrib/metrics`: the alert rules and the dashboard, and the metrics of the nodes that they use.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -11,7 +11,7 @@ use crate::cargo::{root, run};
 use crate::cluster::Cluster;
 use crate::{http, install};
 
-/// Metrics that a cluster whose leading node was killed has, but for its mishaps, need not have.
+/// Metrics that a cluster may lack even after its leading node was killed.
 const RARE: [&str; 1] = ["qluster_peer_failures_total"];
 
 fn promtool() -> Result<Command> {
@@ -26,7 +26,7 @@ fn read(name: &str) -> Result<String> {
     std::fs::read_to_string(file(name)).with_context(|| format!("reading {}", file(name).display()))
 }
 
-/// Whether the alert rules are rules, and are raised by what they are for and by nothing else.
+/// Checks that the alert rules are valid, and that each alert is raised by what it is for and by nothing else.
 pub(super) fn check_rules() -> Result<()> {
     for (task, name) in [("check", "alerts.yml"), ("test", "alerts_test.yml")] {
         let mut command = promtool()?;
@@ -36,11 +36,11 @@ pub(super) fn check_rules() -> Result<()> {
     Ok(())
 }
 
-/// Whether the nodes tell what is documented and nothing else, as Prometheus reads it, and whether rules and dashboard
-/// ask for nothing else.
+/// Checks that the nodes export exactly the documented metrics, as Prometheus reads them, and that the rules and the
+/// dashboard use no others.
 pub(super) fn check(cluster: &Cluster) -> Result<()> {
     let documented = documented(&read("README.md")?)?;
-    let mut told = BTreeSet::new();
+    let mut exported = BTreeSet::new();
     for node in cluster.nodes() {
         let answer = http::get(node.api(), "/metrics")?;
         if answer.status != 200 {
@@ -49,29 +49,29 @@ pub(super) fn check(cluster: &Cluster) -> Result<()> {
         lint(&answer.body).with_context(|| format!("of node {}", node.number))?;
         for (name, kind) in types(&answer.body) {
             match documented.get(name) {
-                Some(known) if known == kind => told.insert(name.to_owned()),
-                known => bail!("node {} tells of the {kind} {name}, documented as {known:?}", node.number),
+                Some(known) if known == kind => exported.insert(name.to_owned()),
+                known => bail!("node {} exports the {kind} {name}, which is documented as {known:?}", node.number),
             };
         }
     }
-    let silent = documented.keys().filter(|name| !told.contains(*name) && !RARE.contains(&name.as_str()));
+    let silent = documented.keys().filter(|name| !exported.contains(*name) && !RARE.contains(&name.as_str()));
     let silent: Vec<_> = silent.collect();
     if !silent.is_empty() {
-        bail!("no node tells of {silent:?}, which are documented");
+        bail!("no node exports {silent:?}, which are documented");
     }
     serde_json::from_str::<serde_json::Value>(&read("grafana.json")?).context("reading grafana.json")?;
     for name in ["alerts.yml", "alerts_test.yml", "grafana.json"] {
         let text = read(name)?;
         let unknown: Vec<_> = names(&text).filter(|name| !known(&documented, name)).collect();
         if !unknown.is_empty() {
-            bail!("{name} asks for {unknown:?}, which no node tells of");
+            bail!("{name} uses {unknown:?}, which no node exports");
         }
     }
-    println!("metrics: {} documented, all of them told", documented.len());
+    println!("metrics: {} are documented, and all of them are exported", documented.len());
     Ok(())
 }
 
-/// What promtool has to say of a page of metrics; it must be nothing.
+/// Fails if promtool complains of a page of metrics.
 fn lint(page: &str) -> Result<()> {
     let mut command = promtool()?;
     command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -85,7 +85,7 @@ fn lint(page: &str) -> Result<()> {
     }
 }
 
-/// Names and kinds by the rows of the documentation.
+/// Names and kinds of metrics, from the rows of the documentation.
 fn documented(text: &str) -> Result<BTreeMap<String, String>> {
     let rows = text.lines().filter(|line| line.starts_with("| `qluster_"));
     let cells = rows.map(|row| row.split('|').map(|cell| cell.trim().trim_matches('`')).collect::<Vec<_>>());
@@ -93,18 +93,18 @@ fn documented(text: &str) -> Result<BTreeMap<String, String>> {
     metrics.context("expected rows of a name and a kind")
 }
 
-/// Names and kinds of a page of metrics.
+/// Names and kinds of the metrics in a page.
 fn types(page: &str) -> impl Iterator<Item = (&str, &str)> {
     page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
 }
 
-/// Names of ours in a text.
+/// The names of our metrics in a text.
 fn names(text: &str) -> impl Iterator<Item = &str> {
     let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
     words.filter(|word| word.starts_with("qluster_"))
 }
 
-/// Whether it is documented, or a part of a histogram that is.
+/// Whether a metric is documented, or is a part of a histogram that is.
 fn known(documented: &BTreeMap<String, String>, name: &str) -> bool {
     let parts = ["_bucket", "_sum", "_count"].iter().filter_map(|part| name.strip_suffix(part));
     documented.contains_key(name)

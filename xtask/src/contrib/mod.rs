@@ -1,4 +1,4 @@
-//! What is in `contrib/`, tried on a cluster of three.
+//! The files in `contrib/`, tried on a cluster of three nodes.
 
 mod metrics;
 mod poolers;
@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::cluster::Cluster;
 use crate::{cargo, install};
 
-/// Tries the configurations of balancers and poolers in a failover, and what is read of the nodes afterwards.
+/// Tries the configurations of load balancers and poolers in a failover, and then the metrics of the nodes.
 pub(crate) fn run() -> Result<()> {
     let bin_dir = install::postgresql()?;
     let (haproxy, pgbouncer) = (install::tool("haproxy", "haproxy")?, install::tool("pgbouncer", "pgbouncer")?);

@@ -15,15 +15,15 @@ use crate::postgres::Session;
 use crate::wait::{Look, until};
 use crate::{cargo, http};
 
-/// Where the configurations are.
+/// The directory of the configurations.
 const CONFIGURATIONS: &str = "contrib/poolers";
-/// Rows before and after the failover.
+/// Rows to write before and after the failover.
 const ROWS: usize = 50;
-/// A failover takes seconds, HAProxy and PgBouncer about one more.
+/// A failover takes seconds. HAProxy and PgBouncer take about one more.
 const LIMIT: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// The checks of a node, and whether its primary and its standbys meet them.
+/// The checks of a node, and whether its primary and its standbys pass them.
 const CHECKS: [(&str, bool, bool); 8] = [
     ("/primary", true, false),
     ("/replica", false, true),
@@ -35,7 +35,7 @@ const CHECKS: [(&str, bool, bool); 8] = [
     ("/readiness?lag=1GB", true, true),
 ];
 
-/// Kills the leading node of a cluster behind them, and brings it back.
+/// Kills the leading node of a cluster behind these programs, and brings it back.
 pub(super) fn fail_over(cluster: &mut Cluster, haproxy: Command, pgbouncer: Command) -> Result<()> {
     let leader = cluster.leader().context("no node says that it leads")?;
     for (path, primary, standby) in CHECKS {
@@ -62,7 +62,7 @@ pub(super) fn fail_over(cluster: &mut Cluster, haproxy: Command, pgbouncer: Comm
     if !left.is_empty() {
         bail!("killing node {}: processes {left:?} did not die", leader + 1);
     }
-    // What is acknowledged from now on, another node has acknowledged.
+    // What is acknowledged from now on was acknowledged by another node.
     let dead = Instant::now();
     for (name, writer) in &writers {
         let first = until(&format!("{name} leads to the new primary"), LIMIT, INTERVAL, || {
@@ -89,7 +89,7 @@ pub(super) fn fail_over(cluster: &mut Cluster, haproxy: Command, pgbouncer: Comm
     wait_check(cluster, leader, "/primary", false)
 }
 
-/// Waits until a node meets a check, or does not, by each of the methods that balancers use.
+/// Waits until a node passes a check, or fails it, by each of the methods that load balancers use.
 fn wait_check(cluster: &Cluster, index: usize, path: &str, met: bool) -> Result<()> {
     let at = cluster.nodes()[index].api();
     let expected = if met { 200 } else { 503 };
@@ -104,7 +104,7 @@ fn wait_check(cluster: &Cluster, index: usize, path: &str, met: bool) -> Result<
     Ok(())
 }
 
-/// Waits until sessions with an address are with a primary or a standby.
+/// Waits until sessions with an address reach a primary or a standby, which is one that recovers.
 fn wait_session(cluster: &Cluster, at: SocketAddrV4, recovers: &str) -> Result<()> {
     until(&format!("a session with {at} is with a database that recovers: {recovers}"), LIMIT, INTERVAL, || {
         let answer = Session::open(cluster.bin_dir(), at)?.query("SELECT pg_is_in_recovery()", READ_LIMIT);
@@ -115,7 +115,7 @@ fn wait_session(cluster: &Cluster, at: SocketAddrV4, recovers: &str) -> Result<(
     })
 }
 
-/// libpq finds the primary, and prefers a standby, by the service file.
+/// Checks that libpq finds the primary, and prefers a standby, by the service file.
 fn libpq(cluster: &Cluster) -> Result<()> {
     let file = configure(cluster, "pg_service.conf", |text| {
         let nodes = cluster.nodes();
@@ -139,7 +139,7 @@ fn libpq(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Starts HAProxy with the configuration, at these addresses.
+/// Starts HAProxy with the configuration from `contrib`, at these addresses.
 fn haproxy(cluster: &Cluster, mut haproxy: Command, writes: SocketAddrV4, reads: SocketAddrV4) -> Result<Beside> {
     let file = configure(cluster, "haproxy.cfg", |text| {
         let mut text = replace(text, "bind :5000", &format!("bind {writes}"))?;
@@ -155,12 +155,12 @@ fn haproxy(cluster: &Cluster, mut haproxy: Command, writes: SocketAddrV4, reads:
     Beside::start(cluster, "haproxy", haproxy)
 }
 
-/// Starts PgBouncer at an address with the configuration, towards another.
+/// Starts PgBouncer with the configuration from `contrib`, at one address and in front of another.
 fn pgbouncer(cluster: &Cluster, mut pgbouncer: Command, to: SocketAddrV4, at: SocketAddrV4) -> Result<Beside> {
     let file = configure(cluster, "pgbouncer.ini", |text| {
         let text = replace(text, "host=127.0.0.1 port=5000", &format!("host={} port={}", to.ip(), to.port()))?;
         let text = replace(&text, "listen_port = 6432", &format!("listen_port = {}", at.port()))?;
-        // The databases of the test trust whoever comes from this machine.
+        // The databases of the test trust every client on this machine.
         let text = replace(&text, "auth_type = scram-sha-256", "auth_type = any")?;
         let text = replace(&text, "auth_file = /etc/pgbouncer/userlist.txt\n", "")?;
         replace(&text, "* = host", "* = user=postgres host")
@@ -172,7 +172,7 @@ fn pgbouncer(cluster: &Cluster, mut pgbouncer: Command, to: SocketAddrV4, at: So
     Beside::start(cluster, "pgbouncer", pgbouncer)
 }
 
-/// Writes a configuration with the addresses of this cluster beside its nodes, and tells where.
+/// Writes a configuration with the addresses of this cluster to the directory of its nodes, and returns its path.
 fn configure(cluster: &Cluster, name: &str, change: impl FnOnce(&str) -> Result<String>) -> Result<PathBuf> {
     let path = cargo::root().join(CONFIGURATIONS).join(name);
     let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;

@@ -1,4 +1,4 @@
-//! The package is installed, upgraded and removed by dpkg, in a root of its own.
+//! Installs, upgrades and removes the package by dpkg, in a root of its own.
 
 use std::path::Path;
 use std::process::Command;
@@ -15,10 +15,10 @@ const SETTINGS: &str = "/etc/qluster/config.yaml";
 const START: &str = "/etc/default/qluster";
 const STORE: &str = "/var/lib/qluster/raft.redb";
 
-/// What `systemd-analyze security` may find at most, in tenths: 10 is a service without any restriction.
+/// The most exposure that `systemd-analyze security` may find, in tenths. 10 is a service without any restriction.
 const EXPOSURE: &str = "--threshold=40";
 
-/// Runs it, or says in a sentence why it cannot be run here.
+/// Runs the check. If that is not possible here, it prints why.
 pub(super) fn run(before: &Path, after: &Path) -> Result<()> {
     interrupt::watch()?;
     let dir = Directory::create("deb", None)?;
@@ -53,18 +53,18 @@ fn check(root: &Root, before: &Path, after: &Path) -> Result<()> {
     }
     unit(root)?;
 
-    // What somebody has set, and what the node has written, outlive all of this.
+    // Settings that a person has changed, and files that the node has written, survive all of this.
     let settings = root.read(SETTINGS)?.replace("#ip: 127.0.0.1", "ip: 127.0.0.1");
     ensure!(settings.contains("\nip: 127.0.0.1"), "{SETTINGS} has no address to set: {settings}");
     root.write(SETTINGS, &settings)?;
     root.write(STORE, "what the node has promised")?;
     let kept = |when: &str| {
-        ensure!(root.read(SETTINGS)? == settings, "{when} the settings are other ones");
+        ensure!(root.read(SETTINGS)? == settings, "{when} the settings have changed");
         ensure!(root.at(STORE).is_file(), "{when} the node's store is gone");
         anyhow::Ok(())
     };
 
-    // Again, as after one that was interrupted, and there and back.
+    // The upgrade is repeated, as after one that was interrupted, and taken back.
     for (package, expected) in [(after, AFTER), (after, AFTER), (before, BEFORE)] {
         root.install(package)?;
         expect(root, &["daemon-reload", "try-restart qluster.service"])?;
@@ -86,7 +86,7 @@ fn check(root: &Root, before: &Path, after: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether systemd understands the unit, and what the service could do to the machine.
+/// Checks that systemd understands the unit, and that the service is restricted enough.
 fn unit(root: &Root) -> Result<()> {
     root.run(&["systemd-analyze", "verify", "--man=no", UNIT])?;
     let path = workspace().join("packaging/qluster.service");
@@ -100,7 +100,7 @@ fn version(root: &Root) -> Result<String> {
     root.run(&["dpkg-query", "--showformat=${Version}", "--show", "qluster"])
 }
 
-/// Fails where the package's scripts have called systemctl in another way.
+/// Fails if the package's scripts have called systemctl in another way.
 fn expect(root: &Root, expected: &[&str]) -> Result<()> {
     let calls = root.systemctl()?;
     if calls != expected {

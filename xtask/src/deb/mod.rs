@@ -1,7 +1,7 @@
-//! The Debian package: `cargo deb` builds it, from what is collected here.
+//! The Debian package. `cargo deb` builds it from the files that are collected here.
 //!
-//! Programs, manual pages and completions are put where `cargo deb` takes a build to be, so that what it packs need not
-//! be an optimised build, nor have the name that it was built under.
+//! Programs, manual pages and completions are put where `cargo deb` expects a build. So it can pack a build that is not
+//! optimised, or has another name.
 
 mod check;
 mod root;
@@ -16,17 +16,17 @@ use crate::cargo::{self, cargo, output, root as workspace, run as run_command};
 use crate::install;
 use root::Root;
 
-/// Another version may take other options.
+/// Pinned, because another version may have other options.
 const TOOL: &str = "cargo-deb";
 const TOOL_VERSION: &str = "3.8.0";
 
-/// The programs, each of which writes its own manual pages and completions. `server/Cargo.toml` names them, too.
+/// The programs. Each writes its own manual pages and completions. `server/Cargo.toml` names them, too.
 const PROGRAMS: [&str; 2] = ["qluster-server", "qluster"];
 
-/// Shells, and what stands before and after a program's name in that of its completions.
+/// Shells, and what comes before and after the name of a program in the name of its completions.
 const SHELLS: [(&str, &str, &str); 3] = [("bash", "", ""), ("zsh", "_", ""), ("fish", "", ".fish")];
 
-/// Builds the package of an optimised build, and tells where it is.
+/// Builds the package with an optimised build, and prints its path.
 pub(crate) fn run() -> Result<()> {
     let programs = cargo::build_programs(true)?;
     let package = pack(&programs.server, "release", None)?;
@@ -34,26 +34,26 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Upgrades a cluster, package by package, or says in a sentence why that cannot be done here.
+/// Upgrades a cluster, node by node. If that is not possible here, it prints why.
 pub(crate) fn upgrade(keep: Option<&Path>) -> Result<()> {
     let Some([before, after]) = before_and_after()? else { return Ok(()) };
     upgrade::run(&before, &after, keep)
 }
 
-/// The same, after the package was installed, upgraded and removed.
+/// Installs, upgrades and removes the package, and then upgrades a cluster.
 pub(crate) fn test() -> Result<()> {
     let Some([before, after]) = before_and_after()? else { return Ok(()) };
     check::run(&before, &after)?;
     upgrade::run(&before, &after, None)
 }
 
-/// Packs programs that were built. `server` is the daemon, beside which the others are; `name` is one that no other
-/// package has at the time, `version` another version than that of the workspace.
+/// Packs programs that were built. `server` is the daemon, and the other programs are in its directory. `name` must not
+/// be used by another package at the same time. `version` replaces the version of the workspace.
 fn pack(server: &Path, name: &str, version: Option<&str>) -> Result<PathBuf> {
     install::for_packaging()?;
     let built = server.parent().context("a program is in a directory")?;
     let stage = built.with_file_name("package-deb").join(name);
-    // What an earlier one left would be packed as well.
+    // Files of an earlier run would be packed as well.
     if stage.exists() {
         std::fs::remove_dir_all(&stage).with_context(|| format!("removing {}", stage.display()))?;
     }
@@ -62,9 +62,9 @@ fn pack(server: &Path, name: &str, version: Option<&str>) -> Result<PathBuf> {
     let mut command = tool(&built.with_file_name("tools"))?;
     command.args(["--package=qluster-server", "--no-build", "--locked", "--quiet"]).arg("--output").arg(&package);
     match version {
-        // For a test: what is packed in a hurry is larger, and nobody keeps it.
+        // For a test: packing in a hurry makes it larger, and nobody keeps it.
         Some(version) => command.arg(format!("--deb-version={version}")).arg("--fast"),
-        // Not done by itself where another has built them.
+        // `cargo deb` strips only what it has built itself, unless it is asked to.
         None => command.arg("--strip"),
     };
     command.env("CARGO_TARGET_DIR", &stage);
@@ -72,7 +72,7 @@ fn pack(server: &Path, name: &str, version: Option<&str>) -> Result<PathBuf> {
     Ok(package)
 }
 
-/// Puts everything into `dir` that is packed and not in the repository.
+/// Puts all files into `dir` that are packed and are not in the repository.
 fn collect(server: &Path, dir: &Path) -> Result<()> {
     let pages = dir.join("packaging/man");
     let create = |dir: &Path| std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()));
@@ -96,7 +96,7 @@ fn collect(server: &Path, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `cargo deb`, installed into `tools` where it is missing.
+/// The command `cargo deb`. It is installed into `tools` if it is missing.
 fn tool(tools: &Path) -> Result<Command> {
     let ours = tools.join("bin").join(TOOL);
     let right = |program: &Path| {
@@ -120,16 +120,16 @@ fn tool(tools: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// The packages before and after an upgrade. The one after is of a daemon that can be told to know a newer version of
-/// what nodes say, as that of a later release does: [`NEWER`].
+/// The packages before and after an upgrade. The daemon of the one after can be made to know a newer version of the
+/// protocol, as that of a later release does: see [`NEWER`].
 ///
-/// None where they cannot be installed, which is told then.
+/// None if packages cannot be installed here; then it prints why.
 fn before_and_after() -> Result<Option<[PathBuf; 2]>> {
     if let Some(missing) = missing() {
         println!("the package is not tried: {missing}");
         return Ok(None);
     }
-    // First, for the command line goes into both.
+    // This comes first, because the command line goes into both packages.
     let before = pack(&cargo::build_programs(false)?.server, "before", Some(BEFORE))?;
     let after = pack(&cargo::build_server_with_faults(false)?, "after", Some(AFTER))?;
     Ok(Some([before, after]))
@@ -138,13 +138,13 @@ fn before_and_after() -> Result<Option<[PathBuf; 2]>> {
 const BEFORE: &str = "0.0.1-1";
 const AFTER: &str = "0.0.2-1";
 
-/// In its environment, the daemon of the package after knows one version more.
+/// With this in its environment, the daemon of the package after knows one version more.
 const NEWER: (&str, &str) = ("QLUSTER_FAULT_NEWEST_VERSION", "2");
 
-/// Why packages cannot be installed here, where that is so.
+/// Why packages cannot be installed here. None if they can.
 fn missing() -> Option<&'static str> {
     if !rustix::process::geteuid().is_root() {
-        return Some("it takes root, to install packages into roots of their own");
+        return Some("installing packages into roots of their own takes root");
     }
     (!install::runs("dpkg")).then_some("there is no dpkg here")
 }

@@ -1,4 +1,4 @@
-//! A root directory of its own for a package: this machine's, with all that changes kept apart.
+//! A root directory for a package: an overlay over this machine's, which keeps all changes.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,16 +8,16 @@ use anyhow::{Context, Result};
 
 use crate::cargo::{output, run};
 
-/// Records how it was called. The package's scripts run it in place of systemd's.
+/// A script that records how it was called. The scripts of the package run it instead of systemd's program.
 const SYSTEMCTL: &str = "#!/bin/sh\necho \"$*\" >>/run/systemctl.log\n";
 
-/// A root; dropped, it is gone with all that is in it.
+/// A root. When this is dropped, it is gone with all files in it.
 pub(crate) struct Root {
     base: PathBuf,
 }
 
 impl Root {
-    /// A root in the directory `base`, which need not exist. None where the kernel does not permit it.
+    /// Makes a root in the directory `base`, which need not exist. None if the kernel does not permit it.
     pub(crate) fn create(base: &Path) -> Result<Option<Self>> {
         std::fs::create_dir_all(base).with_context(|| format!("creating {}", base.display()))?;
         let mut memory = Command::new("mount");
@@ -46,7 +46,7 @@ impl Root {
         self.base.join("root")
     }
 
-    /// Where a file of it is, seen from here.
+    /// The path of a file of the root, seen from outside.
     pub(crate) fn at(&self, path: &str) -> PathBuf {
         self.path().join(path.trim_start_matches('/'))
     }
@@ -62,7 +62,7 @@ impl Root {
         written.with_context(|| format!("writing {path} in the root"))
     }
 
-    /// Runs a program in it, for what it prints.
+    /// Runs a program in the root, and returns its output.
     pub(crate) fn run(&self, command: &[&str]) -> Result<String> {
         let mut chroot = Command::new("chroot");
         chroot.arg(self.path()).args(command);
@@ -75,12 +75,12 @@ impl Root {
     pub(crate) fn install(&self, package: &Path) -> Result<()> {
         let inside = "/run/qluster.deb";
         std::fs::copy(package, self.at(inside)).with_context(|| format!("copying {}", package.display()))?;
-        // Triggers are other packages' work, and slow. `confold` is what one answers who has changed a file of settings.
+        // Triggers belong to other packages, and are slow. `confold` keeps settings that a person has changed.
         let dpkg = ["dpkg", "--no-triggers", "--force-confold", "--force-downgrade", "--install", inside];
         self.run(&dpkg).map(drop)
     }
 
-    /// How the package's scripts called systemctl since the last time.
+    /// The calls of systemctl by the package's scripts since the last time.
     pub(crate) fn systemctl(&self) -> Result<Vec<String>> {
         let path = self.at("/run/systemctl.log");
         let text = std::fs::read_to_string(&path).unwrap_or_default();
@@ -95,7 +95,8 @@ impl Drop for Root {
     fn drop(&mut self) {
         let mounted = [self.path(), self.base.clone()];
         for path in mounted.iter().filter(|path| path.exists()) {
-            // Lazily: what a process still holds open goes with that process. The overlay may not have been mounted.
+            // Lazily: files that a process still holds open go with that process. The overlay may not have been
+            // mounted.
             let mut unmount = Command::new("umount");
             let unmounted = unmount.arg("--lazy").arg(path).stderr(std::process::Stdio::null()).status();
             if !unmounted.is_ok_and(|status| status.success()) && *path == self.base {

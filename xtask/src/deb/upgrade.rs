@@ -18,12 +18,12 @@ const INTERVAL: Duration = Duration::from_millis(50);
 /// Rows to write between two steps.
 const ROWS: usize = 50;
 
-/// Runs it, or says in a sentence why it cannot be run here.
+/// Runs the upgrade. If that is not possible here, it prints why.
 pub(super) fn run(before: &Path, after: &Path, keep: Option<&Path>) -> Result<()> {
     let bin_dir = install::postgresql()?;
     interrupt::watch()?;
     let dir = Directory::create("upgrade", keep)?;
-    // Not below that: they go when the cluster's directory is gone.
+    // They are not below `dir`, because they are removed after it.
     let installed = Directory::create("roots", None)?;
     let mut roots = Vec::new();
     for number in 1..=NODES {
@@ -44,7 +44,7 @@ pub(super) fn run(before: &Path, after: &Path, keep: Option<&Path>) -> Result<()
         anyhow::Ok(place)
     };
     let places = free.chunks(2).zip(&roots).map(place).collect::<Result<_>>()?;
-    // Each place has a program of its own.
+    // This path is not used: each place has a program of its own.
     let cluster = Cluster::new(Path::new("qluster-server"), &bin_dir, dir, places)?;
     cluster.attend(|cluster| {
         cluster.bootstrap()?;
@@ -53,7 +53,7 @@ pub(super) fn run(before: &Path, after: &Path, keep: Option<&Path>) -> Result<()
     })
 }
 
-/// What runs the daemon as the unit does, as far as that is possible without systemd.
+/// The command that runs the daemon with the restrictions of the unit, as far as that is possible without systemd.
 fn launcher(unit: &str) -> Result<Vec<String>> {
     let value = |name: &str| {
         let line = unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
@@ -69,7 +69,7 @@ fn launcher(unit: &str) -> Result<Vec<String>> {
 fn roll(cluster: &mut Cluster, roots: &[Root], before: &Path, after: &Path) -> Result<()> {
     let leader = cluster.leader().context("no node says that it leads")?;
     println!("three nodes stream; node {} leads; each gets the next package", leader + 1);
-    // While one restarts, the lease hangs on one other; what else this machine has to do must not end it.
+    // While one standby restarts, the lease depends on the other alone. A busy machine must not end it.
     let patient = r#"{"node-timeout": "5s", "leader-voting-timeout": "5s"}"#;
     let answer = http::ask("POST", cluster.nodes()[leader].api(), "/config", patient, LIMIT)?;
     ensure!(answer.status == 200, "the settings were refused with {}: {}", answer.status, answer.body.trim());
@@ -83,9 +83,9 @@ fn roll(cluster: &mut Cluster, roots: &[Root], before: &Path, after: &Path) -> R
         })?;
         ensure!(now == leader, "the upgrade of a standby has changed the leader");
     }
-    ensure!(events(cluster, "version-raised")?.is_empty(), "a newer version is spoken before all nodes know it");
+    ensure!(events(cluster, "version-raised")?.is_empty(), "a newer version is in use before all nodes know it");
 
-    // The one change of the leader, and a planned one.
+    // The only change of the leader, and a planned one.
     let successor = standbys[0];
     let body = http::ask("POST", cluster.nodes()[leader].api(), &format!("/leader?node={}", successor + 1), "", LIMIT)?;
     ensure!(body.status < 300, "the switchover was refused with {}: {}", body.status, body.body.trim());
@@ -93,7 +93,7 @@ fn roll(cluster: &mut Cluster, roots: &[Root], before: &Path, after: &Path) -> R
     cluster.wait_member(leader, NODES - 1)?;
     upgrade(cluster, &roots[leader], leader, after, &writer)?;
 
-    until("all nodes know that a newer version is spoken", LIMIT, INTERVAL, || {
+    until("all nodes know that a newer version is in use", LIMIT, INTERVAL, || {
         let raised = events(cluster, "version-raised")?.len();
         Ok(if raised == 1 { Look::Done(()) } else { Look::NotYet(format!("{raised} events")) })
     })?;
@@ -101,7 +101,7 @@ fn roll(cluster: &mut Cluster, roots: &[Root], before: &Path, after: &Path) -> R
     let leader = cluster.leader().context("at the end: no node says that it leads")?;
     ensure!(leader == successor, "node {} leads at the end, which nobody asked for", leader + 1);
     let changes = events(cluster, "leader-elected")?.len() - elected;
-    ensure!(changes == 1, "leaders were elected {changes} times, expected the switchover alone");
+    ensure!(changes == 1, "leaders were elected {changes} times; only the switchover was expected");
     let rows = writer.check_nothing_lost(cluster, leader)?;
     refuse_the_older(cluster, &roots[standbys[1]], standbys[1], before)?;
     println!(
@@ -113,7 +113,8 @@ fn roll(cluster: &mut Cluster, roots: &[Root], before: &Path, after: &Path) -> R
     Ok(())
 }
 
-/// Gives a node the next package, and does what its script has systemd do: the agent restarts, PostgreSQL does not.
+/// Installs the next package at a node, and restarts the agent, as its script asks systemd to. PostgreSQL keeps
+/// running.
 fn upgrade(cluster: &mut Cluster, root: &Root, index: usize, package: &Path, writer: &Writer) -> Result<()> {
     let begun = Instant::now();
     let number = cluster.nodes()[index].number;
@@ -140,8 +141,8 @@ fn restart(cluster: &mut Cluster, index: usize) -> Result<()> {
     node.start(&["run"])
 }
 
-/// A node that goes back to the package before takes no part any more, and says why: it is refused by the others, or
-/// refuses the log where it has it already.
+/// A node that gets the package before again cannot take part, and says why: the others refuse it, or it refuses the
+/// log that it has already.
 fn refuse_the_older(cluster: &mut Cluster, root: &Root, index: usize, before: &Path) -> Result<()> {
     const WHY: [&str; 2] = ["knows version 1 at most", "the cluster speaks version 2"];
     root.install(before)?;
@@ -153,21 +154,21 @@ fn refuse_the_older(cluster: &mut Cluster, root: &Root, index: usize, before: &P
             return Ok(Look::Done(()));
         }
         match node.ended() {
-            Some(status) => bail!("it ended without a word on versions: {status}"),
-            None => Ok(Look::NotYet("its log says nothing of it".into())),
+            Some(status) => bail!("it ended without naming a version: {status}"),
+            None => Ok(Look::NotYet("its log does not say so".into())),
         }
     })
 }
 
-/// The events of a kind, as any node tells them.
+/// The events of a kind, from any node that answers.
 fn events(cluster: &Cluster, kind: &str) -> Result<Vec<serde_json::Value>> {
-    let told = cluster.nodes().iter().filter_map(|node| http::get(node.api(), "/events?limit=1000").ok());
-    let answer = told.into_iter().find(|answer| answer.status == 200).context("no node tells its events")?;
+    let answers = cluster.nodes().iter().filter_map(|node| http::get(node.api(), "/events?limit=1000").ok());
+    let answer = answers.into_iter().find(|answer| answer.status == 200).context("no node returns its events")?;
     let events: Vec<serde_json::Value> = serde_json::from_str(&answer.body).context("reading the events")?;
     Ok(events.into_iter().filter(|event| event["kind"] == kind).collect())
 }
 
-/// The longest that writers waited for a row, but for the one after the switchover.
+/// The longest time that writers waited for a row, not counting the one after the switchover.
 fn longest_pause(acks: &[Ack], after_switchover: &Ack) -> Duration {
     let pauses = acks.windows(2).filter(|pair| pair[1] != *after_switchover).map(|pair| pair[1].at - pair[0].at);
     pauses.max().unwrap_or_default()

@@ -1,4 +1,4 @@
-//! The demo unattended: the leading node is killed, and nothing that was acknowledged may be lost.
+//! The demo unattended: the leading node is killed, and no acknowledged row may be lost.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use crate::cluster::failover::{Failover, kill_leader, rejoin};
 use crate::cluster::writer::Writer;
 use crate::cluster::{Cluster, NODES};
 
-/// Rows to write at the end, which every node must then have.
+/// Rows to write at the end.
 const LAST_ROWS: usize = 50;
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Kills the leading node `rounds` times and brings it back each time.
+/// Kills the leading node `rounds` times, and brings it back each time.
 pub(crate) fn run(cluster: &mut Cluster, rounds: u32) -> Result<()> {
     println!("three nodes stream; data and logs are in {}", cluster.dir().display());
     let writer = Writer::start(cluster)?;
     for round in 1..=rounds {
         let failover = kill_leader(cluster, &writer).with_context(|| format!("round {round}"))?;
-        println!("round {round}: {}", tell(&failover));
+        println!("round {round}: {}", summary(&failover));
         let took = rejoin(cluster, failover.killed, &writer).with_context(|| format!("round {round}"))?;
         println!("round {round}: node {} is back and streams after {}", failover.killed + 1, seconds(took));
     }
@@ -29,7 +29,7 @@ pub(crate) fn run(cluster: &mut Cluster, rounds: u32) -> Result<()> {
     Ok(())
 }
 
-fn tell(failover: &Failover) -> String {
+fn summary(failover: &Failover) -> String {
     let Failover { killed, leader, elected, written, gap, rows } = failover;
     format!(
         "node {} killed; node {} leads after {}, writes after {} (gap of {}); all {rows} acknowledged rows are there",
@@ -50,12 +50,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failover_is_told_in_a_line() {
+    fn a_failover_is_summed_up_in_a_line() {
         let time = Duration::from_millis;
         let failover =
             Failover { killed: 0, leader: 2, elected: time(1234), written: time(1300), gap: time(1310), rows: 5 };
         assert_eq!(
-            tell(&failover),
+            summary(&failover),
             "node 1 killed; node 3 leads after 1.23 s, writes after 1.30 s (gap of 1.31 s); all 5 acknowledged rows \
              are there"
         );

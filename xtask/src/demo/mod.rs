@@ -1,4 +1,4 @@
-//! Three nodes on this machine, to look at or to be checked.
+//! Three nodes on this machine, to try out or to be checked.
 
 mod check;
 mod status;
@@ -21,7 +21,7 @@ pub(crate) fn run(options: &Demo) -> Result<()> {
     match options.check {
         Some(rounds) => Cluster::with(&server, &bin_dir, keep, |cluster| check::run(cluster, rounds)),
         None => match Cluster::with(&server, &bin_dir, keep, |cluster| show(cluster, &cli)) {
-            // The way in which it is meant to end.
+            // Ctrl-C is the usual end.
             Err(error) if error.is::<Interrupted>() => {
                 println!("\nstopped");
                 Ok(())
@@ -36,7 +36,7 @@ fn show(cluster: &Cluster, cli: &Path) -> Result<()> {
     status::show(cluster)
 }
 
-/// What to paste into another terminal.
+/// What a person can paste into another terminal.
 fn welcome(cluster: &Cluster, cli: &Path) -> String {
     let lines = |line: fn(&Node) -> String| cluster.nodes().iter().map(line).collect::<Vec<_>>().join("\n");
     let urls = cluster.nodes().iter().map(Node::url).collect::<Vec<_>>();

@@ -1,11 +1,11 @@
-# Runs inside of namespaces of its own, as their first process: what it leaves running ends with it.
+# Runs as the first process in namespaces of its own: processes that it leaves end with it.
 set -Ee -o pipefail
-# What a block sets is there for the next one, in other terminals as well.
+# Variables that a block sets are exported, for the next block and for other terminals.
 set -a
 DONE= WHERE=begin FILE= OUT=/dev/null EXPECT=
 PATIENCE=60
 
-# Tells what the block printed that failed, and what is running printed last.
+# Shows what the failed block printed, and the last lines of what still runs.
 ended() {
     [ -z "$DONE" ] || exit 0
     echo "  FAILED: $WHERE"
@@ -27,7 +27,7 @@ begin() {
 
 printed() {
     if [ -n "$EXPECT" ] && ! grep -qF -- "$EXPECT" "$OUT"; then
-        echo "  expected in what it prints: $EXPECT"
+        echo "  its output should contain: $EXPECT"
         return 1
     fi
 }
@@ -41,7 +41,7 @@ until_so() {
         set -e
         if [ $result = 0 ] && { [ -z "$EXPECT" ] || grep -qF -- "$EXPECT" "$OUT"; }; then return 0; fi
         if [ $SECONDS -ge $deadline ]; then
-            echo "  not within $PATIENCE s${EXPECT:+, expected in what it prints: $EXPECT}"
+            echo "  it did not succeed within $PATIENCE s${EXPECT:+; its output should contain: $EXPECT}"
             return 1
         fi
         sleep 0.2
@@ -55,7 +55,7 @@ fails() {
     result=$?
     set -e
     if [ $result = 0 ]; then
-        echo "  it was to fail, and did not"
+        echo "  it should have failed, and succeeded"
         return 1
     fi
     printed
@@ -67,9 +67,9 @@ terminal() {
     bash -e "$FILE" >"$OUT" 2>&1 </dev/null &
 }
 
-# A name server, accounts and the programs are those of the machine; what the guide writes is not.
+# Name server, accounts and programs are those of this machine. What the guide writes is not.
 ip link set lo up
-# Hosts of a network that is not there, for pages that speak of several.
+# Addresses of a network that does not exist, for pages about several hosts.
 for host in 1 2 3; do ip address add 10.0.0.$host/32 dev lo; done
 mkdir "$WORK/etc" "$WORK/lib"
 cp -a /etc/. "$WORK/etc"

@@ -1,8 +1,8 @@
 //! The commands of the guide and of the README, run as a reader would type them.
 //!
-//! Every block of `sh` is run, in order, unless it says why not. Pages that go on where another ended share a sandbox:
-//! namespaces of their own, with `/etc` and `/var/lib` of their own, so that the very paths and ports that are
-//! written there are used, and nothing is left.
+//! Every block of `sh` is run, in order, unless it says why not. Pages that continue each other share a sandbox:
+//! namespaces with `/etc` and `/var/lib` of their own. So the very paths and ports in the pages are used, and nothing
+//! is left.
 
 pub(crate) mod blocks;
 mod sandbox;
@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use crate::{cargo, chaos, install, interrupt};
 use blocks::{Block, Manner};
 
-/// Pages that are read one after the other, with one cluster. Any other page begins with nothing.
+/// Pages that are read one after the other and use one cluster. Every other page starts with an empty machine.
 const STORIES: [&[&str]; 1] = [&[
     "docs/start.md",
     "docs/cli.md",
@@ -29,7 +29,7 @@ const STORIES: [&[&str]; 1] = [&[
     "docs/majority.md",
 ]];
 
-/// Where the site is written to when nothing else is said.
+/// The directory of the site, unless another is given.
 const SITE: &str = "target/site";
 
 /// Writes the documentation as a site.
@@ -52,7 +52,7 @@ pub(crate) fn run(named: &[String]) -> Result<()> {
     let mut stories = Vec::new();
     for story in stories_of(&pages) {
         let mut blocks = Vec::new();
-        // What is wrong with any page is told even where none can be run.
+        // A mistake in any page is reported, even if its commands cannot be run here.
         for page in &story {
             let text = std::fs::read_to_string(cargo::root().join(page)).with_context(|| format!("reading {page}"))?;
             blocks.extend(blocks::read(page, &text)?);
@@ -66,7 +66,7 @@ pub(crate) fn run(named: &[String]) -> Result<()> {
         return Ok(());
     }
     install::postgresql()?;
-    // The command line is beside it.
+    // This builds the command line, too.
     let server = cargo::build_programs(false)?.server;
     interrupt::watch()?;
     for (story, blocks) in stories {
@@ -81,7 +81,7 @@ pub(crate) fn run(named: &[String]) -> Result<()> {
         if !run.is_empty() {
             let begun = Instant::now();
             sandbox::run(&run, &server)?;
-            println!("  all of it as told, in {:.1} s", begun.elapsed().as_secs_f64());
+            println!("  all of them worked, in {:.1} s", begun.elapsed().as_secs_f64());
         }
     }
     Ok(())
@@ -102,7 +102,7 @@ fn is_text(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|extension| extension == "md")
 }
 
-/// Each page is in one story.
+/// The stories, with each page in one of them.
 fn stories_of(pages: &[String]) -> Vec<Vec<String>> {
     let alone = pages.iter().filter(|page| !STORIES.iter().any(|story| story.contains(&page.as_str())));
     let stories = STORIES.iter().map(|story| story.iter().map(|&page| page.to_owned()).collect());
@@ -116,11 +116,11 @@ mod tests {
     #[test]
     fn every_page_is_in_one_story_and_says_how_each_block_is_run() {
         let pages = pages().unwrap();
-        let mut told: Vec<_> = stories_of(&pages).concat();
-        told.sort();
+        let mut found: Vec<_> = stories_of(&pages).concat();
+        found.sort();
         let mut sorted = pages.clone();
         sorted.sort();
-        assert_eq!(told, sorted);
+        assert_eq!(found, sorted);
         for page in pages {
             let text = std::fs::read_to_string(cargo::root().join(&page)).unwrap();
             blocks::read(&page, &text).unwrap();

@@ -1,4 +1,4 @@
-//! A machine of their own for the commands of a story.
+//! A sandbox for the commands of a story.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use anyhow::{Context, Result, bail};
 use super::blocks::{Block, Manner};
 use crate::{cargo, interrupt};
 
-/// What is run before the first block, and after the last: it makes the sandbox, and tells what failed.
+/// The script before the first block. It makes the sandbox, and reports what failed.
 const BEGIN: &str = include_str!("begin.sh");
 
-/// Removes the directory of a run.
+/// The directory of a run. It is removed when this is dropped.
 struct Work(PathBuf);
 
 impl Drop for Work {
@@ -21,7 +21,7 @@ impl Drop for Work {
     }
 }
 
-/// Runs `blocks` in order. Their namespaces end with the last one, and with them all that they started.
+/// Runs `blocks` in order. When the last has ended, their namespaces end, and all processes in them.
 pub(super) fn run(blocks: &[Block], server: &Path) -> Result<()> {
     let dir = std::env::temp_dir().join(format!("qluster-guide-{}", std::process::id()));
     let work = Work(dir);
@@ -40,7 +40,7 @@ pub(super) fn run(blocks: &[Block], server: &Path) -> Result<()> {
     let mut command = Command::new("unshare");
     command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--", "bash"]);
     command.arg(work.0.join("all.sh")).env("WORK", &work.0).env("PATH", path?).current_dir(cargo::root());
-    // Settings of whoever runs this are not the reader's.
+    // The reader has none of the settings of the user who runs this.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("QLUSTER_")) {
         command.env_remove(name);
     }
@@ -50,10 +50,10 @@ pub(super) fn run(blocks: &[Block], server: &Path) -> Result<()> {
         return Ok(());
     }
     let failed = std::fs::read_to_string(work.0.join("failed")).unwrap_or_else(|_| "the sandbox".into());
-    bail!("{}: what is there does not do what the guide says; see above", failed.trim_end())
+    bail!("{}: this block does not do what the guide says; see above", failed.trim_end())
 }
 
-/// The script that runs the blocks, whose texts are in files beside it.
+/// The script that runs the blocks. Their texts are in files beside it.
 fn script(blocks: &[Block]) -> String {
     let mut script = BEGIN.to_owned();
     for (number, block) in blocks.iter().enumerate() {
@@ -65,7 +65,7 @@ fn script(blocks: &[Block]) -> String {
             Manner::Shown(_) => continue,
         };
         let expect = block.expect.as_deref().unwrap_or_default().replace('\'', r"'\''");
-        // Writing to a string does not fail. `once` is no function, so that what a block sets stays set.
+        // Writing to a string does not fail. `once` is not a function, so that variables that a block sets stay set.
         let _ = writeln!(script, "begin {number} '{}:{}' '{expect}'", block.page, block.line);
         let _ = match how {
             "once" => writeln!(script, "source \"$FILE\" >\"$OUT\" 2>&1; printed"),
