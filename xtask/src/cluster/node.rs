@@ -24,6 +24,9 @@ const TAIL: usize = 25;
 /// The file that holds the secret.
 const SECRET: &str = "peer-secret";
 
+/// The environment variable that says how much the agent logs.
+const LOG: &str = "QLUSTER_LOG";
+
 /// The program of the database server.
 const POSTGRES: &str = "postgres";
 
@@ -94,7 +97,9 @@ impl Node {
             }
             None => Command::new(&self.server),
         };
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"QLUSTER_")) {
+        // Settings of the user who runs this are not the node's, but what it logs is for that user.
+        let is_setting = |name: &std::ffi::OsString| name.as_encoded_bytes().starts_with(b"QLUSTER_") && name != LOG;
+        for (name, _) in std::env::vars_os().filter(|(name, _)| is_setting(name)) {
             agent.env_remove(name);
         }
         agent.envs(self.place.env.iter().copied());
