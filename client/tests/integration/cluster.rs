@@ -517,7 +517,7 @@ async fn a_watch_ends_where_the_credential_is_refused() {
     let client = quick([&node]).build().unwrap();
     let seen: Vec<_> = client.watch_map().collect().await;
     assert!(matches!(seen[..], [Err(Error::Refused { .. })]), "{seen:?}");
-    // Who asks once more, beside other things that happen, is told the same.
+    // A second request gets the same answer, whatever else happens meanwhile.
     let mut events = client.watch_events(LogIndex(0));
     assert!(events.next().await.unwrap().is_err());
     assert!(events.next().await.is_none() && events.next().await.is_none());

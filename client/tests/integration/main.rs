@@ -14,5 +14,7 @@ mod cli;
 mod cluster;
 #[cfg(feature = "readonly")]
 mod readonly;
+#[cfg(any(feature = "cli", feature = "readonly"))]
+mod support;
 #[cfg(feature = "tls")]
 mod tls;

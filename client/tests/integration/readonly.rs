@@ -1,13 +1,13 @@
 //! The set of statements that do not write, against a node that is a small server on a real socket.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use qluster_client::{ClusterClient, ReadonlySet};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::{PATIENCE, holds, until};
 
 /// What the node tells: a tag and hashes.
 type List = Arc<Mutex<(String, Vec<String>)>>;
@@ -49,14 +49,6 @@ async fn serve(stream: TcpStream, port: u16, list: List) {
     }
 }
 
-async fn until(wanted: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !wanted() {
-        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 #[tokio::test]
 async fn a_set_has_what_the_leader_lists_until_that_is_withdrawn() {
     let sql = "SELECT name FROM users WHERE id = 7";
@@ -81,8 +73,8 @@ async fn a_set_has_what_the_leader_lists_until_that_is_withdrawn() {
     assert!(!readonly.contains("app", "no SQL"));
 
     *list.lock().unwrap() = ("\"c-2\"".into(), Vec::new());
-    until(|| !readonly.contains("app", sql)).await;
+    until("it is withdrawn", PATIENCE, async || holds(!readonly.contains("app", sql), "it is there")).await;
     *list.lock().unwrap() = ("\"c-3\"".into(), vec![hash.to_string()]);
-    until(|| readonly.contains("app", sql)).await;
+    until("it is there again", PATIENCE, async || holds(readonly.contains("app", sql), "it is not there")).await;
     node.abort();
 }

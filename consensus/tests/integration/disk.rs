@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -18,8 +18,7 @@ use qluster_consensus::raft::transport::{PeerRequest, PeerResponse, Transport, T
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
 
-/// Long for what takes a fraction of a second, so that only a hang runs into it.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::{PATIENCE, holds, until};
 
 /// A disk that can be made to fail.
 #[derive(Debug)]
@@ -80,14 +79,6 @@ impl Transport for Alone {
     fn forget(&self, _: NodeId) {}
 }
 
-async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_disk_is_full_says_so_leads_no_more_and_does_not_try_again() {
     let full = Arc::new(AtomicBool::new(false));
@@ -111,14 +102,18 @@ async fn a_node_whose_disk_is_full_says_so_leads_no_more_and_does_not_try_again(
         versions: Spoken::new(Versions::KNOWN),
     };
     let cluster = Cluster::create(parts, node).await.unwrap();
-    eventually("it leads", || cluster.is_leader().is_ok()).await;
+    until("it leads", PATIENCE, async || cluster.is_leader()).await;
     let update = |minimum| ConfigUpdate { autoremove_minimum: Some(minimum), ..Default::default() };
     cluster.set_config(update(5), "test").await.unwrap();
 
     full.store(true, Ordering::SeqCst);
     let error = cluster.set_config(update(6), "test").await.unwrap_err();
     println!("{error}");
-    eventually("it stops", || matches!(cluster.is_leader(), Err(ClusterError::Unavailable(_)))).await;
+    until("it stops", PATIENCE, async || {
+        let leads = cluster.is_leader();
+        holds(matches!(leads, Err(ClusterError::Unavailable(_))), leads)
+    })
+    .await;
     // There is room again, but nobody knows what was lost.
     full.store(false, Ordering::SeqCst);
     for error in [

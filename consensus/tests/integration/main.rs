@@ -11,3 +11,4 @@
 mod cluster;
 mod disk;
 mod store;
+mod support;

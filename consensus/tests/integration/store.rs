@@ -230,7 +230,7 @@ async fn a_damaged_file_is_refused_or_whole() {
         println!("{size} of {}: {error}", whole.len());
         assert!(matches!(error, StoreError::Damaged { .. } | StoreError::Foreign { .. }), "{error:?}");
     }
-    // Bits that are wrong where they matter are found; elsewhere the log is as it was.
+    // A wrong bit is found if it matters. If it does not, the log is as it was.
     let mut random = StdRng::seed_from_u64(1);
     let mut refused = 0;
     for _ in 0..100 {
@@ -326,7 +326,7 @@ fn found(store: &Store) -> Expected {
     }
 }
 
-/// After a power cut the store is as it was after some request, and that is none before the last acknowledged one.
+/// After a power cut the store is as it was after some request, which is the last acknowledged one or a later one.
 async fn survive_power_cuts(seed: u64, open: impl Fn(Handle) -> Result<Store, StoreError>) {
     let mut random = StdRng::seed_from_u64(seed);
     let disk = FakeDisk::default();

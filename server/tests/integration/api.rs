@@ -1,9 +1,8 @@
 //! The API of real daemons, from outside: what they answer to good and bad requests, in all states that they can be in.
-//! Most of it goes without databases; where one is needed, `apt-get install postgresql-15` (or newer) provides it.
+//! Most tests need no database. For the others, `apt-get install postgresql-15` (or newer) provides PostgreSQL.
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Answer, Daemon, Ground, PATIENCE, free_port, id_of, leader, parted};
 use qluster_consensus::model::{
     ClusterInfo, ClusterMap, ClusterStatus, Config, Event, EventKind, Leader, Node, NodeId, NodeRole, NodeState,
     NodeStatus, ReadonlyStatements,
@@ -12,10 +11,12 @@ use qluster_server::database::DbConfig;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::support::{Answer, Daemon, Ground, PATIENCE, free_port, holds, id_of, leader, parted, until};
+
 /// Reads that every member answers.
 const READS: [&str; 5] = ["/map", "/status", "/info", "/config", "/sql/readonly"];
 
-/// Changes that only the leader makes, each well-formed, and none of a node that is there.
+/// Changes that only the leader makes. Each is well-formed, and each names a node that does not exist.
 fn changes() -> [(Method, String, Option<Value>); 5] {
     [
         (Method::POST, "/config".into(), Some(json!({"autoremove-minimum": 9}))),
@@ -37,7 +38,7 @@ async fn one_leads<'a>(nodes: &[&'a Daemon]) -> (Leader, &'a Daemon, Vec<&'a Dae
     (leader, leads, follow)
 }
 
-/// A cluster gives up a leader, or a request, within so long.
+/// The longest time until a cluster gives up a leader, or a request.
 fn longest_election(config: &Config) -> Duration {
     config.node_timeout.get() * 3 / 2 + config.pre_voting_timeout.get() + config.leader_voting_timeout.get()
 }
@@ -374,7 +375,7 @@ async fn a_long_poll_is_answered_when_there_is_something_newer_or_its_time_is_ov
     assert!(heard[0].actor.contains("operator") && heard[0].cause.contains("autoremove-minimum"), "{heard:?}");
     assert!(answer.took < wait / 2, "{answer:?}");
 
-    // Events are told by index, oldest first, and in parts.
+    // Events come by index, oldest first, and in parts.
     node.configure(json!({"autoremove-minimum": 6})).await.ok::<Config>();
     let all: Vec<Event> = node.get("/events").await.ok();
     assert!(all.is_sorted_by(|one, other| one.index < other.index), "{all:?}");
@@ -415,7 +416,7 @@ async fn a_node_is_added_upgraded_declared_down_brought_back_and_removed() {
     assert!(leads.patch(&upgrade).await.refused(412).contains("node 4 does not answer"));
     assert_eq!(leads.delete("/node/4").await.ok::<Node>().id, absent.id);
     assert!(leads.delete("/node/4").await.refused(412).contains("node 4 is not part of the cluster"));
-    // The next has an id of its own, also where it is the same host.
+    // The next node has an id of its own, even on the same host.
     assert_eq!(leads.post(&path).await.ok::<Node>().id, NodeId(5));
     assert_eq!(leads.delete("/node/5").await.ok::<Node>().id, NodeId(5));
 
@@ -454,7 +455,7 @@ async fn a_node_is_added_upgraded_declared_down_brought_back_and_removed() {
     let (_, leads_now, _) = one_leads(&nodes.each_ref()).await;
     assert_eq!(leads_now.port, leads.port, "its removal cost the others their leader");
 
-    // What happened is told in order.
+    // The events are in order.
     let events: Vec<Event> = leads.get("/events").await.ok();
     let of_it: Vec<_> = events.iter().filter(|event| event.node == Some(id)).map(|event| event.kind).collect();
     use EventKind::{NodeAdded, NodeDown, NodeReachable, NodeRemoved, NodeUnreachable, NodeUpgraded};
@@ -566,13 +567,12 @@ async fn a_listener_stays_one_and_tells_who_is_who() {
     let is_there = |map: &ClusterMap| map.nodes.get(&NodeId(2)).is_some_and(|node| node.role == NodeRole::Listener);
     first.until("the listener is there", is_there).await;
     listener.until_get("/map", 200).await;
-    let begun = Instant::now();
     // Whether it answers is part of the map, and may change.
-    while let (map, told) = (first.map().await, listener.map().await)
-        && told != map
-    {
-        assert!(begun.elapsed() < PATIENCE, "{told:?}, expected {map:?}");
-    }
+    until("both tell the same map", PATIENCE, async || {
+        let (map, told) = (first.map().await, listener.map().await);
+        holds(told == map, (told, map))
+    })
+    .await;
     assert_eq!(listener.map().await.nodes[&NodeId(2)].db_port, None);
     let leader: Leader = first.get("/leader").await.ok();
     listener.until_get("/is-leader", 417).await.names(417, &leader);
@@ -623,7 +623,7 @@ async fn a_node_ends_when_it_is_told_to_whoever_waits_for_it() {
     for port in [first, second] {
         let node = nodes.iter_mut().find(|node| node.port == port).unwrap();
         let polls = ["/map", "/events"].map(|path| node.ask_later(format!("{path}?after-index=1000000&wait=20s")));
-        // They have arrived when as many as they, asked later, have been answered.
+        // The polls have arrived by the time a later request has been answered.
         node.get("/map?after-index=1000000&wait=100ms").await.ok::<ClusterMap>();
         assert!(polls.iter().all(|poll| !poll.is_finished()));
         let (status, took) = node.terminate().await;
@@ -661,18 +661,17 @@ async fn the_settings_of_a_real_database_are_told() {
     let port = free_port().to_string();
     let data = ground.database("db");
     let mut node = ground.node("db", &["--db-data-dir", &data, "--db-port", &port, "bootstrap"]);
-    let begun = Instant::now();
-    let config: DbConfig = loop {
+    let config: DbConfig = until("the settings are told", PATIENCE, async || {
         let leads = node.until_get("/is-leader", 200).await;
         assert_eq!(leads.ok::<Leader>().db_port.unwrap().to_string(), port);
         let answer = node.get("/db-config").await;
         if answer.status == 200 {
-            break answer.ok();
+            return Ok(answer.ok());
         }
         assert!(answer.refused(531).contains("does not answer"), "{answer:?}");
-        assert!(begun.elapsed() < PATIENCE, "{answer:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+        Err(answer)
+    })
+    .await;
     assert!(config.version.chars().next().is_some_and(|digit| digit.is_ascii_digit()), "{config:?}");
     assert!(config.system_identifier.parse::<u64>().is_ok(), "{config:?}");
     assert!(config.settings.is_sorted_by(|one, other| one.name < other.name), "{config:?}");

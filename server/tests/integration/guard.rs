@@ -3,15 +3,16 @@
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::support::{Daemon, Ground, PATIENCE, free_port, signal};
 use qluster_consensus::model::{Config, Leader, NodeId, Port};
 use qluster_consensus::protocol::database::{Database, DatabaseRole, SyncRule};
 use qluster_server::database::{DatabaseConfig, Postgres};
 use rustix::process::Signal;
 use serde_json::json;
 use tokio_postgres::NoTls;
+
+use crate::support::{Daemon, Ground, PATIENCE, free_port, holds, signal, until};
 
 /// A node with a database, and what was told it to start.
 struct Node {
@@ -51,26 +52,68 @@ impl Node {
         Ok(client)
     }
 
+    /// Whether its database is in recovery; an error if it does not answer.
+    async fn recovers(&self) -> Result<bool, tokio_postgres::Error> {
+        let row = self.connect().await?.query_one("SELECT pg_is_in_recovery()", &[]).await?;
+        Ok(row.get(0))
+    }
+
     /// Whether its database answers, and is a primary.
     async fn is_primary(&self) -> bool {
-        let asked = async {
-            let client = self.connect().await.ok()?;
-            client.query_one("SELECT pg_is_in_recovery()", &[]).await.ok().map(|row| !row.get::<_, bool>(0))
-        };
-        asked.await.unwrap_or(false)
+        matches!(self.recovers().await, Ok(false))
+    }
+
+    /// Waits until its database takes writes.
+    async fn has_primary(&self) {
+        until("its database is a primary", PATIENCE, async || {
+            let recovers = self.recovers().await;
+            holds(matches!(recovers, Ok(false)), recovers)
+        })
+        .await;
     }
 
     /// Waits until it leads and its database takes writes.
     async fn serves(&self) -> Leader {
-        let begun = Instant::now();
-        loop {
+        until("it leads and is a primary", PATIENCE, async || {
             let leads = self.daemon.until_get("/is-leader", 200).await;
-            if self.is_primary().await {
-                return leads.ok();
+            match self.recovers().await {
+                Ok(false) => Ok(leads.ok()),
+                other => Err(other),
             }
-            assert!(begun.elapsed() < PATIENCE, "it does not become a primary");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        })
+        .await
+    }
+
+    /// Waits until no process of its database is left.
+    async fn database_ends(&self) {
+        until("the end of the database", PATIENCE, async || {
+            let left = self.databases();
+            holds(left.is_empty(), left)
+        })
+        .await;
+    }
+
+    /// Waits until no guard of it is left.
+    async fn guard_ends(&self) {
+        until("the end of the guard", PATIENCE, async || {
+            let left = self.guards();
+            holds(left.is_empty(), left)
+        })
+        .await;
+    }
+
+    /// Waits until it has one guard, and not that of `before`.
+    async fn guard_other_than(&self, before: i32) {
+        // One listing for all: a guard that was killed may be gone by the next.
+        until("another guard in place of the first", PATIENCE, async || {
+            let guards = self.guards();
+            holds(matches!(guards[..], [other] if other != before), guards)
+        })
+        .await;
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.daemon.dir.join("log")).unwrap()
     }
 
     fn postmaster(&self) -> Option<i32> {
@@ -110,24 +153,13 @@ fn processes() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-async fn until(what: &str, condition: impl AsyncFn() -> bool) {
-    let begun = Instant::now();
-    while !condition().await {
-        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 async fn node_timeout(node: &Node, text: &str) -> Duration {
-    let begun = Instant::now();
-    let answer = loop {
+    let answer = until("the setting is confirmed", PATIENCE, async || {
         let answer = node.daemon.configure(json!({"node-timeout": text})).await;
         // It may be confirmed only once Raft counts a vote that the map names already.
-        if answer.status != 420 {
-            break answer;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{answer:?}");
-    };
+        if answer.status != 420 { Ok(answer) } else { Err(answer) }
+    })
+    .await;
     node.serves().await;
     answer.ok::<Config>().node_timeout.get()
 }
@@ -143,11 +175,11 @@ async fn a_frozen_agent_leaves_no_primary_and_leads_again_when_it_goes_on() {
     assert_eq!(rustix::process::getsid(pid).ok(), pid);
 
     node.daemon.signal(Signal::STOP);
-    until("the end of the database", async || node.databases().is_empty()).await;
+    node.database_ends().await;
     assert!(node.connect().await.is_err());
 
     node.daemon.signal(Signal::CONT);
-    until("the database", async || node.is_primary().await).await;
+    node.has_primary().await;
     let after = node.serves().await;
     assert!(after.term > before.term, "{after:?} {before:?}");
     node.connect().await.unwrap().batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
@@ -170,8 +202,7 @@ async fn a_killed_agent_that_is_back_within_its_lease_finds_its_primary() {
         let again = node.serves().await;
         assert!(again.id == leader.id && again.term > leader.term, "{again:?} {leader:?}");
         leader = again;
-        until("another guard in place of the first", async || matches!(node.guards()[..], [other] if other != guard))
-            .await;
+        node.guard_other_than(guard).await;
     }
     // The guards of earlier agents would have acted by the end of the lease; that they do not cannot be waited for.
     tokio::time::sleep(lease + lease / 2).await;
@@ -187,8 +218,8 @@ async fn a_killed_agent_leaves_no_primary_and_no_guard() {
     let mut node = Node::primary(&ground).await;
     node.daemon.kill();
     assert!(!node.databases().is_empty());
-    until("the end of the database", async || node.databases().is_empty()).await;
-    until("the end of the guard", async || node.guards().is_empty()).await;
+    node.database_ends().await;
+    node.guard_ends().await;
 
     // It comes back by itself.
     node.run();
@@ -198,8 +229,8 @@ async fn a_killed_agent_leaves_no_primary_and_no_guard() {
     // An agent that ends in good order leaves its primary for as long as it leads.
     assert!(node.daemon.terminate().await.0.success());
     assert!(!node.databases().is_empty(), "{before:?}");
-    until("the end of the database", async || node.databases().is_empty()).await;
-    until("the end of the guard", async || node.guards().is_empty()).await;
+    node.database_ends().await;
+    node.guard_ends().await;
 }
 
 #[tokio::test]
@@ -211,14 +242,13 @@ async fn a_guard_that_is_killed_or_stuck_is_replaced() {
     for kind in [Signal::KILL, Signal::STOP] {
         let guard = node.guard();
         signal(guard, kind);
-        // One listing for both: the guard that was killed may be gone by the next.
-        until("another guard", async || matches!(node.guards()[..], [other] if other != guard)).await;
+        node.guard_other_than(guard).await;
     }
     assert_eq!((node.serves().await, node.postmaster()), (leader, postmaster));
 
     // It knows until when the database may serve.
     node.daemon.signal(Signal::STOP);
-    until("the end of the database", async || node.databases().is_empty()).await;
+    node.database_ends().await;
 }
 
 #[tokio::test]
@@ -230,7 +260,11 @@ async fn the_standby_of_a_killed_agent_goes_on() {
     let postmaster = two.postmaster();
     let guard = two.guard();
     two.daemon.kill();
-    until("the end of its guard", async || !two.guards().contains(&guard)).await;
+    until("the end of its guard", PATIENCE, async || {
+        let guards = two.guards();
+        holds(!guards.contains(&guard), guards)
+    })
+    .await;
     assert!(postmaster.is_some());
     assert_eq!(two.postmaster(), postmaster);
 }
@@ -244,17 +278,21 @@ async fn an_agent_that_comes_back_without_a_majority_does_not_prolong_the_lease(
     node_timeout(&one, "3s").await;
     one.serves().await;
     let postmaster = one.postmaster();
-    let path = one.daemon.dir.join("log");
-    let log = || std::fs::read_to_string(&path).unwrap();
-    let before = log().len();
+    let before = one.log().len();
     two.daemon.kill();
     one.daemon.kill();
     one.run();
-    until("the end of the primary", async || one.postmaster() != postmaster).await;
+    until("the end of the primary", PATIENCE, async || {
+        let now = one.postmaster();
+        holds(now != postmaster, now)
+    })
+    .await;
     // The new agent itself may wait for its majority a little longer.
-    let log = || log().split_off(before);
-    until("the word of the guard", async || log().contains("the guard has ended the primary")).await;
-    let log = log();
+    let log = until("the word of the guard", PATIENCE, async || {
+        let log = one.log().split_off(before);
+        if log.contains("the guard has ended the primary") { Ok(log) } else { Err(log) }
+    })
+    .await;
     assert!(!log.contains("the primary is demoted"), "{log}");
 }
 
@@ -311,7 +349,21 @@ impl Watchdog {
 
     /// Waits until it is kicked.
     async fn kicked(&self) {
-        until("a kick", async || self.written().contains('k')).await;
+        until("a kick", PATIENCE, async || {
+            let written = self.written();
+            holds(written.contains('k'), written)
+        })
+        .await;
+    }
+
+    /// Waits for the last word, and returns all that was written up to then.
+    async fn last_word(&self) -> String {
+        let mut all = String::new();
+        until("the last word", PATIENCE, async || {
+            all += &self.written();
+            if all.contains('V') { Ok(all.clone()) } else { Err(all.clone()) }
+        })
+        .await
     }
 }
 
@@ -324,10 +376,13 @@ async fn a_required_watchdog_is_armed_before_the_promotion_and_until_the_last_pr
     let flags = ["--watchdog", "required", "--watchdog-device", watchdog.path.to_str().unwrap()];
     let node = Node::start(&ground, "1", &flags, &["bootstrap"]);
 
-    // Nobody reads it, so it cannot be opened: there is no primary, and why is told.
+    // Nobody reads the FIFO, so it cannot be opened: there is no primary, and the log says why.
     let refused = "promote the database: the watchdog";
-    let log = || std::fs::read_to_string(node.daemon.dir.join("log")).unwrap();
-    until("a refusal", async || log().contains(refused) && log().contains("cannot be opened")).await;
+    until("a refusal", PATIENCE, async || {
+        let log = node.log();
+        holds(log.contains(refused) && log.contains("cannot be opened"), log)
+    })
+    .await;
     assert!(!node.is_primary().await && !node.databases().is_empty());
 
     watchdog.open();
@@ -337,13 +392,7 @@ async fn a_required_watchdog_is_armed_before_the_promotion_and_until_the_last_pr
 
     // The end of the lease: no kick follows, and the last word is said when nobody is left who might serve.
     node.daemon.signal(Signal::STOP);
-    let mut written = String::new();
-    let begun = Instant::now();
-    while !written.contains('V') {
-        assert!(begun.elapsed() < PATIENCE, "{written}");
-        written += &watchdog.written();
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let written = watchdog.last_word().await;
     assert!(node.databases().is_empty());
     assert!(written.ends_with('V'), "{written}");
 
@@ -356,7 +405,7 @@ async fn a_required_watchdog_is_armed_before_the_promotion_and_until_the_last_pr
     drop(watchdog.written());
     node.daemon.signal(Signal::STOP);
     signal(node.guard(), Signal::KILL);
-    until("the end of the guard", async || node.guards().is_empty()).await;
+    node.guard_ends().await;
     assert!(!watchdog.written().contains('V'));
     assert!(node.is_primary().await);
 }
@@ -379,7 +428,11 @@ async fn a_watchdog_is_disarmed_where_its_guard_is_replaced_by_one_without_or_te
     node.flags = required.iter().map(|flag| if flag == "required" { "off".into() } else { flag.clone() }).collect();
     node.daemon.kill();
     node.run();
-    until("the last word", async || watchdog.written().ends_with('V')).await;
+    until("the last word", PATIENCE, async || {
+        let written = watchdog.written();
+        holds(written.ends_with('V'), written)
+    })
+    .await;
     let after = node.serves().await;
     assert!(after.id == before.id && after.term > before.term, "{after:?} {before:?}");
 
@@ -395,15 +448,9 @@ async fn a_watchdog_is_disarmed_where_its_guard_is_replaced_by_one_without_or_te
     for guard in node.guards() {
         signal(guard, Signal::TERM);
     }
-    let begun = Instant::now();
-    let mut written = String::new();
-    while !written.contains('V') {
-        assert!(begun.elapsed() < PATIENCE, "{written}");
-        written += &watchdog.written();
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    watchdog.last_word().await;
     assert!(node.databases().is_empty());
-    until("the end of the guard", async || node.guards().is_empty()).await;
+    node.guard_ends().await;
 }
 
 #[tokio::test]

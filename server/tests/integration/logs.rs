@@ -1,10 +1,9 @@
 //! What nodes write to their logs: what changes and why, and nothing while nothing does.
 
-use std::time::{Duration, Instant};
-
-use crate::support::{Daemon, Ground, PATIENCE, id_of, leader, leader_after, parted};
 use reqwest::Method;
 use serde_json::{Value, json};
+
+use crate::support::{Daemon, Ground, PATIENCE, holds, id_of, leader, leader_after, parted, until};
 
 /// The lines of a node's log: JSON, since it goes to no terminal.
 fn log(node: &Daemon) -> Vec<Value> {
@@ -22,11 +21,12 @@ fn roles(node: &Daemon) -> Vec<(String, String)> {
 
 /// Waits until the last that a node said of its role is `what`, because of `why`.
 async fn until_said(node: &Daemon, what: &str, why: &str) {
-    let begun = Instant::now();
-    while !roles(node).last().is_some_and(|(said, reason)| said == what && reason.contains(why)) {
-        assert!(begun.elapsed() < PATIENCE, "not said: {what}: {why}: {:?}", roles(node));
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(&format!("it says `{what}` because of `{why}`"), PATIENCE, async || {
+        let said = roles(node);
+        let is_last = said.last().is_some_and(|(said, reason)| said == what && reason.contains(why));
+        holds(is_last, said)
+    })
+    .await;
 }
 
 const LEADS: &str = "this node leads";
@@ -97,17 +97,17 @@ async fn nothing_is_logged_while_nothing_happens() {
     };
     // Whatever the start has still to say is said by then.
     let beats = |count: u64| async move {
-        let begun = Instant::now();
         let before: u64 = heartbeats().await;
-        while heartbeats().await < before + count {
+        until(&format!("{count} heartbeats"), PATIENCE, async || {
             // Asked again and again, as balancers do.
             for node in all {
                 node.get("/primary").await;
                 node.get("/map").await;
             }
-            assert!(begun.elapsed() < PATIENCE, "there are no heartbeats");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            let sent = heartbeats().await - before;
+            holds(sent >= count, sent)
+        })
+        .await;
     };
     beats(10).await;
     let before = nodes.each_ref().map(|node| log(node).len());

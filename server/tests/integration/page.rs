@@ -4,9 +4,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::support::{Daemon, Ground, PATIENCE, be_patient, free_port, id_of, leader, leader_after, parted, signal};
 use fantoccini::error::CmdError;
 use fantoccini::wd::Capabilities;
 use fantoccini::{Client, ClientBuilder, Locator};
@@ -14,7 +13,11 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use qluster_consensus::model::{Leader, NodeId};
 use serde_json::{Value, json};
 
-/// Slow where a machine has other work: it starts a browser, and draws.
+use crate::support::{
+    Daemon, Ground, PATIENCE, be_patient, free_port, holds, id_of, leader, leader_after, parted, signal, until,
+};
+
+/// For what starts a browser or draws, which is slow on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The window.
@@ -71,16 +74,11 @@ impl Driver {
         }
         let wanted = json!({"goog:chromeOptions": options});
         let capabilities: Capabilities = wanted.as_object().unwrap().clone();
-        let begun = Instant::now();
-        loop {
-            let mut builder = ClientBuilder::new(HttpConnector::new());
-            let driver = format!("http://127.0.0.1:{}", self.port);
-            match builder.capabilities(capabilities.clone()).connect(&driver).await {
-                Ok(client) => return client,
-                Err(error) => assert!(begun.elapsed() < LIMIT, "no browser: {error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        let driver = format!("http://127.0.0.1:{}", self.port);
+        until("there is a browser", LIMIT, async || {
+            ClientBuilder::new(HttpConnector::new()).capabilities(capabilities.clone()).connect(&driver).await
+        })
+        .await
     }
 }
 
@@ -98,24 +96,18 @@ async fn look(page: &Client, script: &str) -> Value {
 }
 
 /// Waits until a script says something true.
-async fn until(page: &Client, what: &str, script: &str) {
-    let begun = Instant::now();
-    while look(page, script).await != json!(true) {
-        if begun.elapsed() > LIMIT {
-            let seen = look(page, "document.body.innerText").await;
-            panic!("not within {LIMIT:?}: {what}: {script}: {}", seen.as_str().unwrap_or_default());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+async fn until_true(page: &Client, what: &str, script: &str) {
+    until(&format!("{what}: {script}"), LIMIT, async || {
+        // One look for both, so that what is seen is what was judged.
+        let seen = look(page, &format!("{{holds: ({script}), text: document.body?.innerText}}")).await;
+        holds(seen["holds"] == json!(true), seen["text"].as_str().unwrap_or_default().to_owned())
+    })
+    .await;
 }
 
-/// Does something to an element, again where the element was drawn anew meanwhile.
-async fn handle(what: &str, act: impl AsyncFn() -> Result<(), CmdError>) {
-    let begun = Instant::now();
-    while let Err(error) = act().await {
-        assert!(begun.elapsed() < LIMIT, "{what}: {error}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+/// Does something to an element, and does it again if the element was drawn again meanwhile.
+async fn handle(what: &str, act: impl AsyncFnMut() -> Result<(), CmdError>) {
+    until(what, LIMIT, act).await;
 }
 
 /// Sends a key to whatever has the focus.
@@ -142,16 +134,16 @@ fn card(id: NodeId) -> String {
 
 /// The picture shows that `leads` leads and that each of `follow` streams from it.
 async fn until_shown(page: &Client, leads: NodeId, follow: &[NodeId]) {
-    until(page, "the leader is marked", &format!("{}?.dataset.leads === 'true'", card(leads))).await;
+    until_true(page, "the leader is marked", &format!("{}?.dataset.leads === 'true'", card(leads))).await;
     let marked = "document.querySelectorAll('.card[data-leads=\"true\"]').length === 1";
-    until(page, "nobody else is", marked).await;
+    until_true(page, "nobody else is", marked).await;
     for id in follow {
         let link = format!("document.querySelector('.link.streams[data-from=\"{leads}\"][data-to=\"{id}\"]') !== null");
-        until(page, "who follows is linked", &link).await;
+        until_true(page, "who follows is linked", &link).await;
     }
     let text = format!("document.getElementById('headline').textContent === 'Node {leads} leads.'");
-    until(page, "it is said", &text).await;
-    until(
+    until_true(page, "it is said", &text).await;
+    until_true(
         page,
         "the table says it",
         &format!("document.querySelector('#nodes tr[data-node=\"{leads}\"]').textContent.includes('leads')"),
@@ -199,21 +191,25 @@ async fn the_picture_follows_a_failover_and_the_page_hands_over() {
     page.goto(&follow[0].url("/")).await.unwrap();
     look(&page, "window.opened = 'once'").await;
     until_shown(&page, first.id, &ids).await;
-    until(&page, "events are listed", "document.querySelectorAll('#events li').length > 3").await;
-    until(&page, "settings are listed", "document.getElementById('settings').textContent.includes('node-timeout')")
-        .await;
+    until_true(&page, "events are listed", "document.querySelectorAll('#events li').length > 3").await;
+    until_true(
+        &page,
+        "settings are listed",
+        "document.getElementById('settings').textContent.includes('node-timeout')",
+    )
+    .await;
     shoot(&page, "1-wide").await;
 
-    // Only the leader changes anything: the page of another says where to go.
+    // Only the leader takes changes: the page of another node links to the leader's.
     click(&page, &format!("[data-action=switch][data-node=\"{}\"]", ids[0])).await;
     let link = format!("document.querySelector('#ask-link a').href === 'http://127.0.0.1:{}/'", first.api_port);
-    until(&page, "the leader's page is named", &link).await;
+    until_true(&page, "the leader's page is named", &link).await;
     page.find(Locator::Id("ask-yes")).await.unwrap().click().await.unwrap();
 
     // The leader dies. Nobody touches the page.
     let at = nodes.iter().position(|node| node.port == first.api_port.get()).unwrap();
     nodes[at].kill();
-    until(&page, "the loss shows", &format!("{}.dataset.tone === 'bad'", card(first.id))).await;
+    until_true(&page, "the loss shows", &format!("{}.dataset.tone === 'bad'", card(first.id))).await;
     shoot(&page, "2-failover").await;
     let survivors: Vec<&Daemon> = nodes.iter().filter(|node| [seen, other].contains(&node.port)).collect();
     let second = leader_after(&survivors, &first).await;
@@ -224,13 +220,13 @@ async fn the_picture_follows_a_failover_and_the_page_hands_over() {
     assert_eq!(headline, "warn", "one is missing");
     let listed =
         format!("document.getElementById('events').textContent.includes('Leader elected: node {}')", second.id);
-    until(&page, "the event is listed", &listed).await;
+    until_true(&page, "the event is listed", &listed).await;
     shoot(&page, "3-after").await;
 
     // It comes back, as a standby.
     nodes[at].start(&with(&flags[at], &["run"]));
     until_shown(&page, second.id, &[third, first.id]).await;
-    until(&page, "all is well", "document.getElementById('detail').textContent.includes('All is well.')").await;
+    until_true(&page, "all is well", "document.getElementById('detail').textContent.includes('All is well.')").await;
     assert_eq!(look(&page, "window.opened").await, "once", "it was loaded again");
 
     hand_over(&page, &nodes, &second, third).await;
@@ -244,29 +240,32 @@ async fn hand_over(page: &Client, nodes: &[Daemon; 3], from: &Leader, to: NodeId
     let (leads, _) = parted(&nodes.each_ref(), from);
     page.goto(&leads.url("/")).await.unwrap();
     let button = format!("[data-action=switch][data-node=\"{to}\"]");
-    until(page, "there is a button", &format!("document.querySelector('{button}')?.disabled === false")).await;
+    until_true(page, "there is a button", &format!("document.querySelector('{button}')?.disabled === false")).await;
     let own = format!("document.querySelector('[data-action=switch][data-node=\"{}\"]').disabled", from.id);
     assert_eq!(look(page, &own).await, true, "who leads cannot be made the leader");
     let [tab, enter, escape] = ["\u{e004}", "\u{e007}", "\u{e00c}"];
     let focused = format!("document.activeElement === document.querySelector('{button}')");
-    let begun = Instant::now();
-    while look(page, &focused).await != json!(true) {
-        press(page, tab).await;
-        assert!(begun.elapsed() < LIMIT, "the button is not reached by Tab");
-    }
-    // Escape leaves it be. The table is drawn anew under the question.
+    until("Tab reaches the button", LIMIT, async || {
+        let reached = look(page, &focused).await == json!(true);
+        if !reached {
+            press(page, tab).await;
+        }
+        holds(reached, "the focus is elsewhere")
+    })
+    .await;
+    // Escape leaves it be. The table is drawn again under the question.
     press(page, enter).await;
-    until(page, "it is asked", "document.getElementById('ask').open").await;
+    until_true(page, "it is asked", "document.getElementById('ask').open").await;
     shoot(page, "4-question").await;
     look(page, &format!("document.querySelector('{button}').closest('tbody').replaceChildren()")).await;
-    until(page, "it is drawn again", &format!("document.querySelector('{button}')?.disabled === false")).await;
+    until_true(page, "it is drawn again", &format!("document.querySelector('{button}')?.disabled === false")).await;
     press(page, escape).await;
-    until(page, "Escape closes it", "!document.getElementById('ask').open").await;
+    until_true(page, "Escape closes it", "!document.getElementById('ask').open").await;
     assert_eq!(leader(&nodes.each_ref()).await.id, from.id);
     // The button is focused again; Enter asks, Tab goes to the answer.
-    until(page, "the button is focused again", &focused).await;
+    until_true(page, "the button is focused again", &focused).await;
     press(page, enter).await;
-    until(page, "it is asked again", "document.getElementById('ask').open").await;
+    until_true(page, "it is asked again", "document.getElementById('ask').open").await;
     while look(page, "document.activeElement.id === 'ask-yes'").await != json!(true) {
         press(page, tab).await;
     }
@@ -280,12 +279,12 @@ async fn fits_a_phone_in_the_dark(page: &Client, driver: &Driver, node: &Daemon)
     let background = "getComputedStyle(document.body).backgroundColor";
     let phone = driver.browser(Viewer::Phone).await;
     phone.goto(&node.url("/")).await.unwrap();
-    until(&phone, "it is drawn", "document.querySelectorAll('.link.streams').length === 2").await;
+    until_true(&phone, "it is drawn", "document.querySelectorAll('.link.streams').length === 2").await;
     assert_ne!(look(&phone, background).await, look(page, background).await);
-    until(&phone, "it fits", "window.innerWidth === 390 && document.documentElement.scrollWidth === 390").await;
+    until_true(&phone, "it fits", "window.innerWidth === 390 && document.documentElement.scrollWidth === 390").await;
     let inside = "[...document.querySelectorAll('.card, #nodes button')].every((element) => \
                   element.getBoundingClientRect().right <= 390)";
-    until(&phone, "the cards and buttons fit", inside).await;
+    until_true(&phone, "the cards and buttons fit", inside).await;
     shoot(&phone, "5-phone").await;
     phone.close().await.unwrap();
 }
@@ -325,10 +324,10 @@ async fn where_tokens_are_configured_the_page_asks_for_one_and_sends_a_wrong_one
         page.find(Locator::Id("ask-token")).await.unwrap().send_keys(token).await.unwrap();
         page.find(Locator::Id("ask-yes")).await.unwrap().click().await.unwrap();
     };
-    until(&page, "a token is asked for", &asked("This node asks for a token.")).await;
+    until_true(&page, "a token is asked for", &asked("This node asks for a token.")).await;
     shoot(&page, "6-token").await;
     enter("no-token-of-this-node").await;
-    until(&page, "another one is", &asked("does not know that token")).await;
+    until_true(&page, "another one is", &asked("does not know that token")).await;
     let sent = "performance.getEntriesByType('resource').length";
     // Longer than the page waits between requests: it repeats two kinds, and each may send it once.
     let while_it_waits = Duration::from_secs(3);
@@ -337,9 +336,9 @@ async fn where_tokens_are_configured_the_page_asks_for_one_and_sends_a_wrong_one
     tokio::time::sleep(while_it_waits).await;
     assert_eq!(look(&page, sent).await, before, "the wrong one is sent again");
     enter(read).await;
-    until(&page, "the cluster shows", "document.getElementById('headline').textContent === 'Node 1 leads.'").await;
-    until(&page, "so do events", "document.querySelectorAll('#events li').length > 0").await;
-    until(&page, "there is no trouble", "document.getElementById('trouble').hidden").await;
+    until_true(&page, "the cluster shows", "document.getElementById('headline').textContent === 'Node 1 leads.'").await;
+    until_true(&page, "so do events", "document.querySelectorAll('#events li').length > 0").await;
+    until_true(&page, "there is no trouble", "document.getElementById('trouble').hidden").await;
     page.close().await.unwrap();
 }
 

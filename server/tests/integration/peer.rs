@@ -19,6 +19,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
+use crate::support::{holds, until};
+
 /// Long for what takes a fraction of a second, so that only a hang runs into it.
 const PATIENCE: Duration = Duration::from_secs(20);
 const CLUSTER: Uuid = Uuid::from_u128(7);
@@ -104,7 +106,7 @@ fn anywhere() -> SocketAddr {
     ([127, 0, 0, 1], 0).into()
 }
 
-/// The same at an address of its own, where no other test takes the port while its server is down.
+/// The same at an IP address of its own, so that no other test takes the port while its server is down.
 fn anywhere_else(host: u8) -> SocketAddr {
     ([127, 0, 0, host], 0).into()
 }
@@ -151,13 +153,22 @@ fn answered(response: Result<PeerResponse, TransportError>) -> u64 {
     }
 }
 
-/// Waits until `condition` holds.
-async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+/// Waits until `count` lines are noted.
+async fn until_noted(notes: impl Fn() -> Vec<String>, count: usize) {
+    until(&format!("{count} lines are noted"), PATIENCE, async || {
+        let notes = notes();
+        holds(notes.len() == count, notes)
+    })
+    .await;
+}
+
+/// Waits until the server has been asked `count` times.
+async fn until_served(served: &AtomicU64, count: u64) {
+    until(&format!("{count} calls arrive"), PATIENCE, async || {
+        let served = served.load(Ordering::SeqCst);
+        holds(served >= count, served)
+    })
+    .await;
 }
 
 fn unreachable_why(response: Result<PeerResponse, TransportError>) -> String {
@@ -187,7 +198,7 @@ async fn requests_are_answered_and_the_sender_is_known() {
     assert_eq!(server.notes(), ["node 1 at 127.0.0.1 connected"]);
 
     drop(transport);
-    eventually("the end is noted", || server.notes().len() == 2).await;
+    until_noted(|| server.notes(), 2).await;
     assert_eq!(server.notes()[1], "a connection of node 1 at 127.0.0.1 ended: the other side closed it");
 }
 
@@ -249,7 +260,7 @@ async fn no_more_requests_are_served_at_once_than_allowed() {
     let server = Server::start(anywhere(), Some(identity(THEM)), Arc::new(serve));
     let (transport, _) = dialer();
     let calls: Vec<_> = (0..400).map(|sent| transport.call(THEM, server.address, number(sent), PATIENCE)).collect();
-    eventually("as many as allowed are served", || served.load(Ordering::SeqCst) >= 256).await;
+    until_served(&served, 256).await;
     assert_eq!(served.load(Ordering::SeqCst), 256);
     gate.send_replace(true);
     let answers: Vec<_> = join_all(calls).await.into_iter().map(answered).collect();
@@ -365,7 +376,7 @@ async fn nodes_talk_where_each_proves_a_secret_that_the_other_knows() {
     }
 }
 
-/// What a server answers to bytes in place of the greeting; none where it closes the connection.
+/// What a server answers to bytes in place of the greeting. None if it closes the connection.
 async fn greet_with(address: SocketAddr, greeting: Message) -> Option<Vec<u8>> {
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut socket, _) = tokio_tungstenite::client_async(format!("ws://{address}/peer"), stream).await.unwrap();
@@ -420,7 +431,7 @@ async fn bytes_that_are_no_frame_close_the_connection() {
     socket.next().await.unwrap().unwrap();
     socket.send(Message::binary(vec![0xff; 100])).await.unwrap();
     assert!(!matches!(socket.next().await, Some(Ok(Message::Binary(_)))));
-    eventually("it is noted", || server.notes().len() == 2).await;
+    until_noted(|| server.notes(), 2).await;
     assert!(server.notes()[1].contains("it sent bytes that are no frame"), "{:?}", server.notes());
 }
 
@@ -454,7 +465,7 @@ async fn a_huge_declared_frame_costs_nothing() {
         // It may be reset, because not all that was sent was read.
         let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut end)).await.unwrap();
     }
-    eventually("both are noted", || server.notes().len() == 3).await;
+    until_noted(|| server.notes(), 3).await;
     assert!(server.notes()[0].contains("too long"), "{:?}", server.notes());
     assert!(server.notes()[2].contains("too long"), "{:?}", server.notes());
     assert!(peak() < before + (16 << 20), "{} KiB more", peak() - before);
@@ -472,7 +483,7 @@ async fn a_killed_node_is_reached_as_soon_as_it_is_back() {
     let address = server.address;
     let (transport, log) = dialer();
     let pending: Vec<_> = (0..10).map(|sent| transport.call(THEM, address, number(sent), PATIENCE)).collect();
-    eventually("they arrive", || served.load(Ordering::SeqCst) == 10).await;
+    until_served(&served, 10).await;
     let killed = Instant::now();
     drop(server);
     for response in join_all(pending).await {
@@ -583,10 +594,10 @@ async fn a_node_that_moved_is_followed_and_a_forgotten_one_left() {
     let (transport, _) = dialer();
     assert_eq!(answered(transport.call(THEM, first.address, number(1), PATIENCE).await), 1);
     assert_eq!(answered(transport.call(THEM, second.address, number(2), PATIENCE).await), 2);
-    eventually("the first has lost it", || first.notes().len() == 2).await;
+    until_noted(|| first.notes(), 2).await;
     assert_eq!(second.notes(), ["node 1 at 127.0.0.1 connected"]);
     transport.forget(THEM);
-    eventually("so has the second", || second.notes().len() == 2).await;
+    until_noted(|| second.notes(), 2).await;
 }
 
 #[tokio::test]
@@ -602,7 +613,7 @@ async fn a_full_line_is_said_at_once() {
 }
 
 /// Answers must not wait until the ones before them are acknowledged, which takes the asking side's operating system
-/// 40 ms where it has nothing to say itself.
+/// 40 ms if it has nothing to send itself.
 #[tokio::test]
 async fn answers_do_not_wait_for_each_other() {
     const ROUNDS: usize = 200;

@@ -1,11 +1,11 @@
 //! A cluster that has lost its majority for good goes on from one node: `apt-get install postgresql-15` (or newer).
 
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
 
-use crate::support::{Daemon, Ground, PATIENCE, be_patient, free_port};
 use qluster_consensus::model::{ClusterInfo, ClusterMap, Event, EventKind, NodeId};
 use tokio_postgres::{Client, NoTls};
+
+use crate::support::{Daemon, Ground, PATIENCE, be_patient, free_port, holds, until};
 
 /// A node with a database.
 struct Node {
@@ -28,21 +28,17 @@ impl Node {
         self.daemon.start(&arguments);
     }
 
-    /// Waits until Raft counts so many votes, which the map says before.
+    /// Waits until Raft counts `wanted` votes. The map says so before.
     async fn has_voters(&self, wanted: usize) {
-        let begun = Instant::now();
-        loop {
+        until(&format!("{wanted} voters in one set"), PATIENCE, async || {
             let info: ClusterInfo = self.daemon.get("/info").await.ok();
             let newest = info.logs.iter().rev().find_map(|log| log.payload.get("membership"));
             let voters = newest.map(|membership| membership["configs"].clone()).unwrap_or_default();
-            if let Some([voters]) = voters.as_array().map(Vec::as_slice)
-                && voters.as_array().unwrap().len() == wanted
-            {
-                return;
-            }
-            assert!(begun.elapsed() < PATIENCE, "{voters:?}, expected {wanted} in one set");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            let has =
+                matches!(voters.as_array().map(Vec::as_slice), Some([one]) if one.as_array().unwrap().len() == wanted);
+            holds(has, voters)
+        })
+        .await;
     }
 
     /// Runs the command to its end, beside the daemon or instead of it.
@@ -58,46 +54,26 @@ impl Node {
             .unwrap()
     }
 
-    async fn connect(&self) -> Option<Client> {
+    async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
         let config = format!("host=127.0.0.1 port={} user=postgres dbname=postgres connect_timeout=3", self.port);
-        let (client, connection) = tokio_postgres::connect(&config, NoTls).await.ok()?;
+        let (client, connection) = tokio_postgres::connect(&config, NoTls).await?;
         tokio::spawn(connection);
-        Some(client)
+        Ok(client)
     }
 
     /// Executes it as soon as the database takes it.
     async fn execute(&self, sql: &str) {
-        let begun = Instant::now();
-        loop {
-            let Some(client) = self.connect().await else {
-                assert!(begun.elapsed() < PATIENCE, "no connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            };
-            match client.batch_execute(sql).await {
-                Ok(()) => return,
-                Err(error) => assert!(begun.elapsed() < PATIENCE, "{sql}: {error:?}"),
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        until(sql, PATIENCE, async || self.connect().await?.batch_execute(sql).await).await;
     }
 
-    /// Waits until its database has so many rows.
+    /// Waits until its database has `wanted` rows.
     async fn has_rows(&self, wanted: i64) {
-        let begun = Instant::now();
-        loop {
-            let rows = match self.connect().await {
-                Some(client) => {
-                    client.query_one("SELECT count(*) FROM t", &[]).await.map(|row| row.get::<_, i64>(0)).ok()
-                }
-                None => None,
-            };
-            if rows == Some(wanted) {
-                return;
-            }
-            assert!(begun.elapsed() < PATIENCE, "{rows:?} rows, expected {wanted}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let rows = async || self.connect().await?.query_one("SELECT count(*) FROM t", &[]).await;
+        until(&format!("{wanted} rows"), PATIENCE, async || {
+            let rows = rows().await.map(|row| row.get::<_, i64>(0));
+            holds(matches!(rows, Ok(rows) if rows == wanted), rows)
+        })
+        .await;
     }
 }
 
@@ -138,7 +114,7 @@ async fn one_node_of_three_goes_on_alone_and_the_others_come_back_empty() {
     two.daemon.until_get("/leader", 530).await;
     two.daemon.terminate().await;
 
-    // It says what it would do, and does nothing before it is told that this is meant.
+    // It says what it would do, and does nothing until this is confirmed.
     let asked = two.recover(&[]);
     let text = String::from_utf8_lossy(&asked.stdout).into_owned();
     assert!(!asked.status.success() && text.contains("would be given up: node 3, a voter"), "{asked:?}");
@@ -166,11 +142,11 @@ async fn one_node_of_three_goes_on_alone_and_the_others_come_back_empty() {
     // A node of the old cluster is a stranger to it, and leads nobody.
     three.again(&["run"]);
     three.daemon.until_get("/map", 200).await;
-    let begun = Instant::now();
-    while !three.daemon.get("/rpc").await.body.contains(&after.cluster_id.to_string()) {
-        assert!(begun.elapsed() < PATIENCE, "{:?}", three.daemon.get("/rpc").await);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("it is told of the new cluster", PATIENCE, async || {
+        let told = three.daemon.get("/rpc").await.body;
+        holds(told.contains(&after.cluster_id.to_string()), told)
+    })
+    .await;
     assert_eq!(three.daemon.get("/is-leader").await.status, 530);
     assert_eq!(two.daemon.get("/is-leader").await.status, 200);
     three.daemon.terminate().await;

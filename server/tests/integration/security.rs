@@ -1,13 +1,13 @@
 //! Credentials of real daemons: tokens, the cluster's secret and TLS, as they are asked for, replaced and refused.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use crate::support::{Daemon, Ground, PATIENCE, be_patient, free_port};
 use openapiv3::{OpenAPI, Parameter};
 use qluster_consensus::model::ClusterMap;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use reqwest::{Certificate, Client, Identity, Method, StatusCode};
+
+use crate::support::{Daemon, Ground, PATIENCE, be_patient, free_port, holds, until};
 
 const ADMIN: &str = "admin-0123456789abcdef0123456789abcdef";
 const READ: &str = "read-0123456789abcdef0123456789abcdef";
@@ -99,17 +99,13 @@ async fn status(http: &Client, method: &str, url: &str, token: Option<&str>) -> 
     status
 }
 
-/// Waits until it is answered with `expected`.
-async fn until(http: &Client, url: &str, token: &str, expected: u16) {
-    let begun = Instant::now();
-    loop {
+/// Waits until a request is answered with `expected`.
+async fn until_answered(http: &Client, url: &str, token: &str, expected: u16) {
+    until(&format!("{url} is {expected}"), PATIENCE, async || {
         let got = http.get(url).bearer_auth(token).send().await.map(|response| response.status().as_u16());
-        if matches!(got, Ok(status) if status == expected) {
-            return;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{url} is not {expected}: {got:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        holds(matches!(got, Ok(status) if status == expected), got)
+    })
+    .await;
 }
 
 fn log(node: &Daemon) -> String {
@@ -117,27 +113,23 @@ fn log(node: &Daemon) -> String {
 }
 
 async fn until_logged(node: &Daemon, text: &str) {
-    let begun = Instant::now();
-    while !log(node).contains(text) {
-        assert!(begun.elapsed() < PATIENCE, "the log does not say `{text}`: {}", log(node));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until(&format!("the log says `{text}`"), PATIENCE, async || {
+        let log = log(node);
+        holds(log.contains(text), log)
+    })
+    .await;
 }
 
 /// Waits until the node tells people of something: what its peers did is not in its log.
 async fn until_told(http: &Client, url: &str, text: &str) {
-    let begun = Instant::now();
-    loop {
+    until(&format!("{url} tells `{text}`"), PATIENCE, async || {
         let told = match http.get(url).bearer_auth(READ).send().await {
             Ok(answer) => answer.text().await.unwrap(),
             Err(error) => error.to_string(),
         };
-        if told.contains(text) {
-            return;
-        }
-        assert!(begun.elapsed() < PATIENCE, "it does not tell `{text}`: {told}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        holds(told.contains(text), told)
+    })
+    .await;
 }
 
 /// How each operation is called, and what it takes, by the description.
@@ -188,16 +180,13 @@ async fn every_operation_takes_the_tokens_that_its_description_names() {
             assert_eq!(refused, !open, "{method} {url} with {token:?}: {got}");
         }
         for (token, taken, otherwise) in [(READ, takes("read"), 403), (ADMIN, true, 0)] {
-            let begun = Instant::now();
-            let got = loop {
+            let got = until(&format!("{method} {url} is asked no more too often"), PATIENCE, async || {
                 let got = status(&http, &method, &url, Some(token)).await.as_u16();
-                if got != 429 || begun.elapsed() > PATIENCE {
-                    break got;
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            };
+                if got != 429 { Ok(got) } else { Err(got) }
+            })
+            .await;
             match taken {
-                true => assert!(![401, 403, 404, 405, 429].contains(&got), "{method} {url} with {token}: {got}"),
+                true => assert!(![401, 403, 404, 405].contains(&got), "{method} {url} with {token}: {got}"),
                 false => assert_eq!(got, otherwise, "{method} {url} with {token}"),
             }
         }
@@ -230,17 +219,17 @@ async fn tokens_are_replaced_while_the_node_runs() {
     node.until_get("/is-leader", 200).await;
     let http = Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
     let map = node.url("/map");
-    until(&http, &map, ADMIN, 200).await;
+    until_answered(&http, &map, ADMIN, 200).await;
     // Both count while there are both.
     files.put("admin", &format!("{NEW}\n{ADMIN}\n"));
-    until(&http, &map, NEW, 200).await;
+    until_answered(&http, &map, NEW, 200).await;
     assert_eq!(status(&http, "get", &map, Some(ADMIN)).await, 200);
     // What is of no use changes nothing.
     files.put("admin", "short\n");
     until_logged(&node, "at least 32 characters").await;
     assert_eq!(status(&http, "get", &map, Some(ADMIN)).await, 200);
     files.put("admin", NEW);
-    until(&http, &map, ADMIN, 401).await;
+    until_answered(&http, &map, ADMIN, 401).await;
     assert_eq!(status(&http, "get", &map, Some(NEW)).await, 200);
 }
 
@@ -337,24 +326,18 @@ async fn nodes_and_clients_speak_tls_with_certificates_that_are_replaced_while_t
     let one = ground.node("1", &with(&arguments[0], &["bootstrap"]));
     let identity = authority.issue("client", this_year());
     let http = authority.client(Some(&identity));
-    until(&http, &https(&one, "/is-leader"), READ, 200).await;
+    until_answered(&http, &https(&one, "/is-leader"), READ, 200).await;
     let url = https(&one, "");
     let mut two = ground.node("2", &with(&arguments[1], &["join", &url]));
     let voters = async |node: &Daemon, wanted: usize, http: &Client| {
-        let begun = Instant::now();
-        loop {
+        until(&format!("{wanted} voters and a leader"), PATIENCE, async || {
             let answer = http.get(https(node, "/map")).bearer_auth(READ).send().await;
-            if let Ok(answer) = answer
-                && answer.status() == 200
-                && let map = answer.json::<ClusterMap>().await.unwrap()
-                && map.nodes.values().filter(|node| node.votes()).count() == wanted
-                && map.leader.is_some()
-            {
-                return;
-            }
-            assert!(begun.elapsed() < PATIENCE, "no {wanted} voters");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            let answer = answer.and_then(|answer| answer.error_for_status()).map_err(|error| error.to_string())?;
+            let map = answer.json::<ClusterMap>().await.unwrap();
+            let voters = map.nodes.values().filter(|node| node.votes()).count();
+            holds(voters == wanted && map.leader.is_some(), format!("{map:?}"))
+        })
+        .await;
     };
     voters(&two, 2, &http).await;
     assert_eq!(status(&http, "get", &https(&one, "/map"), None).await, 401);
@@ -381,12 +364,12 @@ async fn nodes_and_clients_speak_tls_with_certificates_that_are_replaced_while_t
         files.put(name, &(authority.pem() + &other.pem()));
     }
     files.put("1.key", &key);
-    until(&other.client(Some(&stranger)), &https(&one, "/map"), READ, 200).await;
+    until_answered(&other.client(Some(&stranger)), &https(&one, "/map"), READ, 200).await;
     two.terminate().await;
     two.start(&with(&arguments[1], &["run"]));
     voters(&two, 2, &http).await;
 
-    // One that has expired is told of by its own node, and not taken by others.
+    // If a certificate has expired, its own node says so, and the others do not accept it.
     let (cert, key) = other.issue("127.0.0.1", this_year() - 5);
     files.put("1.key", &key);
     files.put("1.pem", &cert);

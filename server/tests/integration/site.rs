@@ -2,8 +2,9 @@
 
 use std::process::Command;
 
-use crate::support::Ground;
 use qluster_server::site::{INDEX, Site};
+
+use crate::support::Ground;
 
 /// Text of a page as a reader copies it.
 fn unescaped(html: &str) -> String {

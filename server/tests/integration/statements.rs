@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
-use crate::support::{Daemon, Ground, PATIENCE, free_port};
 use pg_query::{FingerprintOptions, ParserOptions};
 use qluster_consensus::model::{Event, EventKind, ReadonlyStatements, StatementHash};
 use reqwest::header::{ETAG, IF_NONE_MATCH};
 use tokio_postgres::{Client, NoTls};
+
+use crate::support::{Daemon, Ground, PATIENCE, free_port, holds, until};
 
 /// As a pooler makes it.
 fn hash(sql: &str) -> StatementHash {
@@ -29,34 +29,25 @@ async fn primary(ground: &Ground) -> (Daemon, u16) {
     let data = ground.database("1");
     let arguments = ["--db-data-dir", &data, "--db-port", &port.to_string(), "--watchdog", "off", "bootstrap"];
     let node = ground.node("1", &arguments);
-    let begun = Instant::now();
-    loop {
+    let recovers = async || connect(port, "postgres").await?.query_one("SELECT pg_is_in_recovery()", &[]).await;
+    until("it is a primary", PATIENCE, async || {
         node.until_get("/is-leader", 200).await;
-        let asked = async {
-            let client = connect(port, "postgres").await.ok()?;
-            client.query_one("SELECT pg_is_in_recovery()", &[]).await.ok().map(|row| !row.get::<_, bool>(0))
-        };
-        if asked.await == Some(true) {
-            return (node, port);
-        }
-        assert!(begun.elapsed() < PATIENCE, "it does not become a primary");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+        let recovers = recovers().await.map(|row| row.get::<_, bool>(0));
+        holds(matches!(recovers, Ok(false)), recovers)
+    })
+    .await;
+    (node, port)
 }
 
-/// The hashes of a database, once they are as `wanted`.
-async fn until(node: &Daemon, database: &str, what: &str, wanted: impl Fn(&BTreeSet<StatementHash>) -> bool) {
-    let begun = Instant::now();
-    loop {
+/// Waits until the hashes of a database are as `wanted`.
+async fn until_listed(node: &Daemon, database: &str, what: &str, wanted: impl Fn(&BTreeSet<StatementHash>) -> bool) {
+    until(what, PATIENCE, async || {
         let told: ReadonlyStatements = node.get("/sql/readonly").await.ok();
         let found = told.0.into_iter().find(|told| told.database == database);
         let hashes = found.map(|found| found.hashes.into_iter().collect()).unwrap_or_default();
-        if wanted(&hashes) {
-            return;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{database}: {what}: {hashes:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+        holds(wanted(&hashes), hashes)
+    })
+    .await;
 }
 
 const SETUP: &str = r#"
@@ -332,7 +323,7 @@ async fn what_may_write_is_never_called_read_only_and_what_becomes_so_is_withdra
     // A statement that comes last is judged last.
     client.batch_execute("SELECT aid AS last FROM accounts WHERE balance = 1").await.unwrap();
     let last = hash("SELECT aid FROM accounts WHERE balance = 2");
-    until(&node, "postgres", "the last statement is there", |hashes| hashes.contains(&last)).await;
+    until_listed(&node, "postgres", "the last statement is there", |hashes| hashes.contains(&last)).await;
 
     let told: ReadonlyStatements = node.get("/sql/readonly").await.ok();
     let hashes = told.0.iter().find(|told| told.database == "postgres").unwrap();
@@ -347,7 +338,7 @@ async fn what_may_write_is_never_called_read_only_and_what_becomes_so_is_withdra
         assert_eq!(told.hashes, [], "{}", told.database);
     }
 
-    // A caller that knows the list is told so, and waits until it changes.
+    // A caller that has the current list learns that it is current, and can wait until it changes.
     let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
     let first = http.get(node.url("/sql/readonly")).send().await.unwrap();
     let etag = first.headers()[ETAG].clone();
@@ -362,11 +353,11 @@ async fn what_may_write_is_never_called_read_only_and_what_becomes_so_is_withdra
     client.batch_execute(replaced).await.unwrap();
     let gone = ["SELECT good_fn(3)", "SELECT good_pl(3)"].map(hash);
     let kept = hash(HARMLESS[0]);
-    until(&node, "postgres", "withdrawn", |hashes| !gone.iter().any(|gone| hashes.contains(gone))).await;
+    until_listed(&node, "postgres", "withdrawn", |hashes| !gone.iter().any(|gone| hashes.contains(gone))).await;
     let changed = waiting.await.unwrap().unwrap();
     assert_eq!(changed.status().as_u16(), 200);
     assert_ne!(changed.headers()[ETAG], etag);
-    until(&node, "postgres", "the others stay", |hashes| hashes.contains(&kept)).await;
+    until_listed(&node, "postgres", "the others stay", |hashes| hashes.contains(&kept)).await;
     let events: Vec<Event> = node.get("/events").await.ok();
     let told = |event: &&Event| event.kind == EventKind::ReadonlyStatementsChanged;
     let cause = &events.iter().rfind(told).unwrap().cause;
@@ -379,18 +370,15 @@ async fn what_may_write_is_never_called_read_only_and_what_becomes_so_is_withdra
         let client = connect(port, database).await.unwrap();
         client.batch_execute("DROP EXTENSION pg_stat_statements").await.unwrap();
     }
-    let begun = Instant::now();
-    loop {
+    until("the missing extension is an event", PATIENCE, async || {
         let events: Vec<Event> = node.get("/events").await.ok();
-        if events.iter().any(|event| event.cause.contains("CREATE EXTENSION pg_stat_statements")) {
-            break;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{events:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+        holds(events.iter().any(|event| event.cause.contains("CREATE EXTENSION pg_stat_statements")), events)
+    })
+    .await;
 }
 
-/// The programs of a PostgreSQL that was installed without its contrib modules. It finds its own by where it is itself.
+/// The programs of a PostgreSQL without its contrib modules: a copy, since PostgreSQL looks for its files relative to its
+/// own program.
 fn without_contrib(directory: &Path) -> PathBuf {
     let installed = std::fs::read_dir("/usr/lib/postgresql").unwrap().flatten().map(|entry| entry.path());
     let installed = installed.filter(|path| path.join("bin/postgres").exists());
@@ -427,34 +415,24 @@ async fn without_contrib_modules_a_cluster_is_created_and_the_reason_of_the_empt
         let told = events.into_iter().filter(|event| event.kind == EventKind::ReadonlyStatementsChanged);
         told.map(|event| event.cause).collect::<Vec<_>>()
     };
-    let begun = Instant::now();
-    let told = loop {
+    let told = until("a reason is told", PATIENCE, async || {
         let told = reasons(node.until_get("/events", 200).await.ok());
-        if !told.is_empty() {
-            break told;
-        }
-        assert!(begun.elapsed() < PATIENCE, "no reason is told");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    };
+        if told.is_empty() { Err("no reason") } else { Ok(told) }
+    })
+    .await;
     assert!(matches!(&told[..], [told] if told.contains("shared_preload_libraries")), "{told:?}");
     assert_eq!(node.get("/sql/readonly").await.ok::<ReadonlyStatements>().0, []);
     // Nor when it leads again, and looks again.
     node.terminate().await;
     node.start(&start);
-    let begun = Instant::now();
-    loop {
-        let asked = async {
-            let client = connect(port, "postgres").await.ok()?;
-            let looked = "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid()
-                             AND query LIKE '%FROM pg_extension%' AND state = 'idle' AND NOT pg_is_in_recovery()";
-            client.query_one(looked, &[]).await.ok().map(|row| row.get::<_, i64>(0))
-        };
-        if asked.await == Some(1) {
-            break;
-        }
-        assert!(begun.elapsed() < PATIENCE, "it does not look again");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    let looked = "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid()
+                     AND query LIKE '%FROM pg_extension%' AND state = 'idle' AND NOT pg_is_in_recovery()";
+    let sessions = async || connect(port, "postgres").await?.query_one(looked, &[]).await;
+    until("it looks again", PATIENCE, async || {
+        let sessions = sessions().await.map(|row| row.get::<_, i64>(0));
+        holds(matches!(sessions, Ok(1)), sessions)
+    })
+    .await;
     let term = node.until_get("/leader", 200).await.json::<serde_json::Value>()["term"].as_u64();
     assert!(term > Some(1), "{term:?}");
     let log = node.dir.join("log");

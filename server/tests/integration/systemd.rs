@@ -1,12 +1,9 @@
 //! The daemon under a service manager: what it says on its socket, and how it exits.
 
-use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-/// Long for what takes a fraction of a second, so that only a hang runs into it.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::support::{PATIENCE, exited, free_port, signal};
 
 /// A daemon without a database, and the manager's end of its socket.
 struct Service {
@@ -24,9 +21,8 @@ impl Service {
     }
 
     fn start(&mut self, arguments: &[&str]) {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new(env!("CARGO_BIN_EXE_qluster-server"));
-        command.args(["--ip", "127.0.0.1", "--api-port", &port.to_string()]).args(arguments);
+        command.args(["--ip", "127.0.0.1", "--api-port", &free_port().to_string()]).args(arguments);
         command.arg("--data-dir").arg(self.directory.path().join("data"));
         command.env("NOTIFY_SOCKET", self.directory.path().join("notify")).env("WATCHDOG_USEC", "300000");
         command.env("QLUSTER_CONFIG", "/dev/null").stderr(Stdio::null());
@@ -52,21 +48,11 @@ impl Service {
     }
 
     fn terminate(&self) {
-        let pid = i32::try_from(self.daemon.as_ref().unwrap().id()).unwrap();
-        let pid = rustix::process::Pid::from_raw(pid).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        signal(self.daemon.as_ref().unwrap().id().try_into().unwrap(), rustix::process::Signal::TERM);
     }
 
-    fn exit_code(&mut self) -> Option<i32> {
-        let daemon = self.daemon.as_mut().unwrap();
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = daemon.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(begun.elapsed() < PATIENCE, "it does not end");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+    async fn exit_code(&mut self) -> Option<i32> {
+        exited(self.daemon.as_mut().unwrap()).await.code()
     }
 }
 
@@ -79,8 +65,8 @@ impl Drop for Service {
     }
 }
 
-#[test]
-fn a_daemon_says_that_it_is_ready_that_it_lives_and_that_it_stops() {
+#[tokio::test]
+async fn a_daemon_says_that_it_is_ready_that_it_lives_and_that_it_stops() {
     let mut service = Service::new();
     service.start(&["bootstrap"]);
     let (_, ready) = service.hear_news();
@@ -90,7 +76,7 @@ fn a_daemon_says_that_it_is_ready_that_it_lives_and_that_it_stops() {
     }
     service.terminate();
     assert_eq!(service.hear_news().1, "STOPPING=1\n");
-    assert_eq!(service.exit_code(), Some(0));
+    assert_eq!(service.exit_code().await, Some(0));
 }
 
 #[test]
@@ -101,8 +87,8 @@ fn a_node_without_a_cluster_is_ready_to_be_made_part_of_one() {
     assert!(ready.starts_with("READY=1\nSTATUS=not part of a cluster yet"), "{ready}");
 }
 
-#[test]
-fn where_starting_again_does_not_help_the_exit_code_says_so() {
+#[tokio::test]
+async fn where_starting_again_does_not_help_the_exit_code_says_so() {
     let managed = tempfile::tempdir().unwrap();
     std::fs::write(managed.path().join("qluster.conf"), "").unwrap();
     let database = ["--db-data-dir", managed.path().to_str().unwrap()];
@@ -114,6 +100,6 @@ fn where_starting_again_does_not_help_the_exit_code_says_so() {
     ] {
         let mut service = Service::new();
         service.start(arguments);
-        assert_eq!(service.exit_code(), Some(78), "{arguments:?}");
+        assert_eq!(service.exit_code().await, Some(78), "{arguments:?}");
     }
 }

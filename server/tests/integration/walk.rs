@@ -5,14 +5,15 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use crate::support::raw::{self, Raw, head};
 use crate::support::{Daemon, Ground};
-use serde_json::{Value, json};
 
 /// More than any value has, and less than what a server refuses to read at all.
 const HUGE: usize = 60_000;
 
-/// What a server may say of a request that reaches no operation, or is none.
+/// The statuses for a request that reaches no operation, or is no valid request.
 const STRANGE: [u16; 8] = [400, 404, 405, 411, 413, 414, 415, 431];
 
 /// An operation as it is described.
@@ -21,7 +22,7 @@ struct Operation {
     method: String,
     path: String,
     parameters: Vec<Parameter>,
-    /// The names and schemas of the members of its body, where it has one, and a valid one.
+    /// The names and schemas of the members of its body, and a valid body. None if it takes no body.
     body: Option<(Vec<String>, Value)>,
     codes: Vec<u16>,
 }
@@ -234,7 +235,7 @@ impl Operation {
         requests
     }
 
-    /// With bodies that are wrong in each way; to operations that take none, too.
+    /// With bodies that are wrong in each way, also for operations that take no body.
     fn with_wrong_bodies(&self) -> Vec<Request> {
         const JSON: &str = "content-type: application/json\r\n";
         let target = self.target(None, &self.pairs());
@@ -374,7 +375,7 @@ fn send(port: u16, request: &Request) -> Raw {
     raw::answer(&mut stream)
 }
 
-/// What is wrong with an answer, where something is.
+/// What is wrong with an answer. None if nothing is.
 fn fault(operation: &Operation, request: &Request, answer: &Raw) -> Option<String> {
     let Some(status) = answer.status else { return (!request.strange).then(|| "no answer".into()) };
     let documented = operation.codes.contains(&status) && status != 500;

@@ -13,6 +13,8 @@ use serde_json::Value;
 
 use nodes::{Nodes, World};
 
+use crate::support::{PATIENCE, holds, until};
+
 // ---- what is printed ----
 
 fn golden(name: &str) -> PathBuf {
@@ -265,8 +267,8 @@ fn an_authority_that_is_none_is_refused() {
     assert!(output.status.code() == Some(2) && error.contains("holds no certificate"), "{error}");
 }
 
-#[test]
-fn a_watch_that_nobody_looks_at_prints_what_changed() {
+#[tokio::test]
+async fn a_watch_that_nobody_looks_at_prints_what_changed() {
     let nodes = Nodes::new(WELL);
     let mut watch = nodes.command(&["watch", "-o", "json", "--interval", "10ms"]);
     let mut watch = watch.stdout(Stdio::piped()).spawn().unwrap();
@@ -275,11 +277,11 @@ fn a_watch_that_nobody_looks_at_prints_what_changed() {
     assert_eq!(status["leader"], 1);
     // It looks again and again, and nothing changes.
     let looks = || nodes.seen.lock().unwrap().iter().filter(|(line, _)| line == "GET /status").count();
-    let begun = std::time::Instant::now();
-    while looks() < 12 {
-        assert!(begun.elapsed().as_secs() < 30, "it does not look again");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    until("it has looked again", PATIENCE, async || {
+        let looks = looks();
+        holds(looks >= 12, looks)
+    })
+    .await;
     watch.kill().unwrap();
     watch.wait().unwrap();
     assert_eq!(lines.count(), 0);

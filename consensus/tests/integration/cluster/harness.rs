@@ -1,9 +1,10 @@
 //! Nodes in one process: their transport can be cut, their databases are a model.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -17,24 +18,13 @@ use qluster_consensus::raft::store::{Identity, Store};
 use qluster_consensus::raft::transport::{PeerRequest, PeerResponse, Transport, TransportError};
 
 use super::model::{Databases, ModelDatabase};
-
-/// Long for what takes a fraction of a second, so that only a hang runs into it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::{PATIENCE, holds, until};
 
 pub fn port(number: u16) -> Port {
     Port::new(number).unwrap()
 }
 
-/// Waits until `condition` holds.
-pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
-/// The network: who is there, and who is cut off.
+/// The network: which nodes run, and which are cut off.
 #[derive(Default)]
 struct Net {
     nodes: RwLock<BTreeMap<NodeId, Cluster>>,
@@ -125,7 +115,7 @@ impl Transport for Line {
     fn forget(&self, _: NodeId) {}
 }
 
-/// In memory where there is such a place: nothing here looks at durability, and a disk that is busy with something else
+/// In memory if the system has such a place: nothing here looks at durability, and a disk that is busy with something else
 /// costs the leader its short lease.
 fn directory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
@@ -140,6 +130,18 @@ pub struct Harness {
     known: BTreeMap<NodeId, Versions>,
     /// Nodes that are started without a database.
     pub bare: BTreeSet<NodeId>,
+}
+
+/// What each node knows, and what its database is.
+impl fmt::Debug for Harness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nodes = self.net.nodes.read().unwrap();
+        let known = nodes.iter().map(|(id, node)| {
+            let database = self.databases.as_ref().map(|databases| databases.of(*id).status().borrow().clone());
+            (*id, (node.map(), database))
+        });
+        f.debug_map().entries(known).finish()
+    }
 }
 
 impl Harness {
@@ -220,21 +222,23 @@ impl Harness {
         first.into_iter().filter(|(id, term)| term.is_some() && claims(id) == *term).map(|(id, _)| id).collect()
     }
 
+    /// Waits until `condition` holds. If it does not, the test fails and shows the state of all nodes.
+    pub async fn until(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        until(what, PATIENCE, async || holds(condition(), self)).await;
+    }
+
     /// Waits for a leader.
     pub async fn leader(&self) -> Leader {
-        let mut leader = None;
-        eventually("there is a leader", || {
+        until("there is a leader", PATIENCE, async || {
             let nodes = self.net.nodes.read().unwrap();
-            leader = nodes.values().find_map(|node| node.is_leader().ok());
-            leader.is_some()
+            nodes.values().find_map(|node| node.is_leader().ok()).ok_or(self)
         })
-        .await;
-        leader.unwrap()
+        .await
     }
 
     /// Waits until `count` nodes agree on the leader and the newest map.
     pub async fn settled(&self, count: usize) {
-        eventually("all nodes agree", || {
+        self.until("all nodes agree", || {
             let nodes: Vec<_> = self.net.nodes.read().unwrap().values().cloned().collect();
             let maps: Vec<_> = nodes.iter().filter_map(|node| node.map().ok()).collect();
             maps.len() == count
@@ -257,17 +261,17 @@ impl Harness {
 
     pub async fn restart(&mut self, id: NodeId) {
         let path = self.stores[&id].path().join("store");
-        eventually("the store is released", || Store::open(&path).is_ok()).await;
+        self.until("the store is released", || Store::open(&path).is_ok()).await;
         let cluster = Cluster::start(self.parts(id, false)).await.unwrap();
         self.net.nodes.write().unwrap().insert(id, cluster);
     }
 
-    /// Starts a node again with another program, which knows these versions. Fails where it does not start.
+    /// Starts a node again with another program, which knows these versions. Fails if it does not start.
     pub async fn replace(&mut self, id: NodeId, known: Versions) -> Result<(), StartError> {
         self.kill(id).await;
         self.known.insert(id, known);
         let path = self.stores[&id].path().join("store");
-        eventually("the store is released", || Store::open(&path).is_ok()).await;
+        self.until("the store is released", || Store::open(&path).is_ok()).await;
         let cluster = Cluster::start(self.parts(id, false)).await?;
         self.net.nodes.write().unwrap().insert(id, cluster);
         Ok(())
@@ -305,7 +309,7 @@ impl Harness {
         let update = serde_json::from_value(settings).unwrap();
         let config = self.node(leader.id).set_config(update, "test").await.unwrap();
         let nodes: Vec<_> = self.net.nodes.read().unwrap().values().cloned().collect();
-        eventually("all nodes have the settings", || {
+        self.until("all nodes have the settings", || {
             nodes.iter().all(|node| node.config().is_ok_and(|now| now == config))
         })
         .await;
@@ -329,37 +333,33 @@ impl Harness {
 
     /// Upgrades a node as soon as it is fit for it.
     pub async fn upgrade(&self, id: NodeId) {
-        let start = Instant::now();
-        loop {
+        until(&format!("node {id} is upgraded"), PATIENCE, async || {
             let leader = self.node(self.leader().await.id);
             let api_port = leader.map().unwrap().nodes[&id].api_port;
-            match leader.upgrade_node(id, port(5000 + id.0 as u16), api_port, "test").await {
-                Ok(_) => return,
-                Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+            leader.upgrade_node(id, port(5000 + id.0 as u16), api_port, "test").await
+        })
+        .await;
     }
 
     /// Waits until the database of `id` is the primary and tells so.
     pub async fn serving(&self, id: NodeId) {
-        eventually("its database is promoted", || self.database(id).serves()).await;
+        self.until("its database is promoted", || self.database(id).serves()).await;
     }
 
     pub async fn following(&self, id: NodeId, primary: NodeId) {
-        eventually("it follows", || {
+        self.until("it follows", || {
             let status = self.database(id).status().borrow().clone();
             status.streaming && status.follows.is_some_and(|(node, _)| node == primary)
         })
         .await;
     }
 
-    /// Writes rows through the leader until so many are acknowledged.
+    /// Writes rows through the leader until `rows` of them are acknowledged.
     pub async fn write_acknowledged(&self, rows: usize) {
         for _ in 0..rows {
             let written = self.database(self.leader().await.id).write();
             let databases = self.databases.as_ref().unwrap();
-            eventually("it is acknowledged", || databases.acknowledged(&written)).await;
+            self.until("it is acknowledged", || databases.acknowledged(&written)).await;
         }
     }
 }

@@ -7,7 +7,7 @@ mod versions;
 
 use std::time::Duration;
 
-use harness::{Harness, Kind, eventually};
+use harness::{Harness, Kind};
 use qluster_consensus::env::clock::Clock;
 use qluster_consensus::model::{ConfigUpdate, EventKind, LogIndex, NodeId, NodeRole, NodeState};
 use qluster_consensus::node::cluster::ClusterError;
@@ -59,11 +59,12 @@ async fn a_voter_that_restarts_keeps_what_it_promised_before_node_timeout_was_lo
     let usual = cluster.node(ONE).config().unwrap().node_timeout;
     cluster.set(serde_json::json!({"node-timeout": "6s"})).await;
     let leader = cluster.leader().await;
-    eventually("the lease is longer", || {
-        let left = cluster.node(leader.id).lease_end().map(|end| end.saturating_sub(Clock::boottime().now()));
-        left.is_some_and(|left| left > Duration::from_secs(5))
-    })
-    .await;
+    cluster
+        .until("the lease is longer", || {
+            let left = cluster.node(leader.id).lease_end().map(|end| end.saturating_sub(Clock::boottime().now()));
+            left.is_some_and(|left| left > Duration::from_secs(5))
+        })
+        .await;
     cluster.set(serde_json::json!({"node-timeout": usual})).await;
     let others: Vec<_> = (1..=3).map(NodeId).filter(|id| *id != leader.id).collect();
     for id in &others {
@@ -73,12 +74,13 @@ async fn a_voter_that_restarts_keeps_what_it_promised_before_node_timeout_was_lo
     for id in &others {
         cluster.restart(*id).await;
     }
-    eventually("another leads", || {
-        let lead = cluster.claimants();
-        assert!(lead.len() <= 1, "two lead at once: {lead:?}");
-        lead.iter().any(|id| *id != leader.id)
-    })
-    .await;
+    cluster
+        .until("another leads", || {
+            let lead = cluster.claimants();
+            assert!(lead.len() <= 1, "two lead at once: {lead:?}");
+            lead.iter().any(|id| *id != leader.id)
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,7 +94,7 @@ async fn an_old_leader_that_comes_back_does_not_unseat_the_new_one() {
     let asked = |cluster: &Harness| cluster.sent(Kind::PreVote) + cluster.sent(Kind::Vote);
     let before = asked(&cluster);
     cluster.restart(old.id).await;
-    eventually("it has stood several times", || asked(&cluster) >= before + 6).await;
+    cluster.until("it has stood several times", || asked(&cluster) >= before + 6).await;
     cluster.heal();
     cluster.settled(3).await;
     assert_eq!(cluster.leader().await, new);
@@ -107,12 +109,13 @@ async fn a_leader_that_is_cut_off_stops_telling_that_it_leads_before_another_doe
     let others: Vec<_> = (1..=3).map(NodeId).filter(|id| *id != leader.id).collect();
     assert!(others.iter().all(|&id| cluster.node(id).lease_end().is_none()));
     // At no instant do two nodes claim to lead.
-    eventually("another node leads", || {
-        let claimants = cluster.claimants();
-        assert!(claimants.len() <= 1, "{claimants:?}");
-        claimants.iter().any(|id| others.contains(id))
-    })
-    .await;
+    cluster
+        .until("another node leads", || {
+            let claimants = cluster.claimants();
+            assert!(claimants.len() <= 1, "{claimants:?}");
+            claimants.iter().any(|id| others.contains(id))
+        })
+        .await;
     let refused = cluster.node(leader.id).set_config(update(serde_json::json!({})), "test").await.unwrap_err();
     assert!(matches!(&refused, ClusterError::NoLeader(reason) if reason.contains("no majority")), "{refused:?}");
     cluster.heal();
@@ -126,10 +129,9 @@ async fn settings_are_live_on_every_node_and_leadership_outlives_their_change() 
     let node = cluster.node(leader.id);
     let timing = serde_json::json!({"node-timeout": "900ms", "heartbeat-interval": "70ms"});
     let config = node.set_config(update(timing), "test").await.unwrap();
-    eventually("all nodes have the settings", || {
-        (1..=3).all(|id| cluster.node(NodeId(id)).config().unwrap() == config)
-    })
-    .await;
+    cluster
+        .until("all nodes have the settings", || (1..=3).all(|id| cluster.node(NodeId(id)).config().unwrap() == config))
+        .await;
     // The Raft cores were rebuilt under the leader, which leads on in its term and writes.
     let again = serde_json::json!({"autoremove-minimum": 5});
     node.set_config(update(again), "test").await.unwrap();
@@ -286,7 +288,7 @@ async fn a_fourth_node_is_added_upgraded_made_leader_declared_down_and_removed()
     let next = cluster.leader().await;
     assert_ne!(next.id, fourth);
     cluster.node(next.id).remove_node(fourth, "test").await.unwrap();
-    eventually("the removed node has noticed", || *cluster.node(fourth).removed().borrow()).await;
+    cluster.until("the removed node has noticed", || *cluster.node(fourth).removed().borrow()).await;
     assert!(matches!(cluster.node(fourth).map(), Err(ClusterError::Precondition(_))));
 
     let fifth = cluster.add(NodeRole::Voter).await;
@@ -298,7 +300,7 @@ async fn a_lead_that_was_to_be_handed_over_is_never_held_again_in_its_term() {
     let cluster = Harness::without_databases(3).await;
     let leader = cluster.leader().await;
     let node = cluster.node(leader.id);
-    // The target is told, and cannot win: it may still try at any time, and be voted for in spite of all promises.
+    // The target gets the order and cannot win. It may still stand at any time, and win votes in spite of all promises.
     cluster.lose(&[Kind::Vote]);
     let target = NodeId(leader.id.0 % 3 + 1);
     let votes = cluster.sent(Kind::Vote);
@@ -306,7 +308,7 @@ async fn a_lead_that_was_to_be_handed_over_is_never_held_again_in_its_term() {
         let node = node.clone();
         tokio::spawn(async move { node.switch_over(target, "test").await })
     };
-    eventually("the target stands", || cluster.sent(Kind::Vote) > votes).await;
+    cluster.until("the target stands", || cluster.sent(Kind::Vote) > votes).await;
     while !switching.is_finished() {
         assert!(node.is_leader().is_err(), "the term that is handed over has a lease");
         assert_eq!(node.lease_end(), None);
@@ -328,7 +330,7 @@ async fn a_node_that_is_removed_while_it_is_away_notices_when_it_is_back() {
     cluster.kill(away).await;
     cluster.node(leader.id).remove_node(away, "test").await.unwrap();
     cluster.restart(away).await;
-    eventually("it has noticed", || *cluster.node(away).removed().borrow()).await;
+    cluster.until("it has noticed", || *cluster.node(away).removed().borrow()).await;
     assert_eq!(cluster.leader().await.id, leader.id);
 }
 
@@ -355,16 +357,18 @@ async fn autoremove_removes_who_is_not_seen_and_stops_at_the_minimum() {
     node.set_config(update(serde_json::json!({"autoremove-enabled": true})), "test").await.unwrap();
     let gone: Vec<_> = (1..=4).map(NodeId).filter(|id| *id != leader.id).take(2).collect();
     cluster.kill(gone[0]).await;
-    eventually("it is removed", || !node.map().unwrap().nodes.contains_key(&gone[0])).await;
+    cluster.until("it is removed", || !node.map().unwrap().nodes.contains_key(&gone[0])).await;
     let mut events = node.events(None, 1000, Duration::ZERO).await;
     events.retain(|event| event.kind == EventKind::NodeRemoved);
     let removed = events.pop().unwrap();
     assert_eq!(removed.actor, "autoremove");
 
     // Only then two of three are a majority.
-    eventually("it has no vote any more", || node.voters().len() == 3).await;
+    cluster.until("it has no vote any more", || node.voters().len() == 3).await;
     cluster.kill(gone[1]).await;
-    eventually("it is told unreachable", || node.map().unwrap().nodes[&gone[1]].state == NodeState::Unreachable).await;
+    cluster
+        .until("it is told unreachable", || node.map().unwrap().nodes[&gone[1]].state == NodeState::Unreachable)
+        .await;
     tokio::time::sleep(15 * node.config().unwrap().node_timeout.get()).await;
     assert!(node.map().unwrap().nodes.contains_key(&gone[1]), "removed below the minimum");
 }
@@ -383,7 +387,7 @@ async fn the_log_is_compacted_and_a_new_node_gets_a_snapshot() {
     let second = cluster.add(NodeRole::Voter).await;
     cluster.upgrade(second).await;
     let applied = |id| cluster.node(id).map().map(|map| map.index).unwrap_or(LogIndex(0));
-    eventually("the new node has the state", || applied(second) == applied(ONE)).await;
+    cluster.until("the new node has the state", || applied(second) == applied(ONE)).await;
     assert_eq!(cluster.node(second).config().unwrap(), node.config().unwrap());
 }
 
@@ -427,5 +431,7 @@ async fn a_node_of_which_a_task_has_panicked_says_so() {
     assert_eq!(cluster.node(leader).stopped(), None);
     cluster.database(leader).panic_when_fenced();
     cluster.database(leader).crash();
-    eventually("it says so", || cluster.node(leader).stopped().is_some_and(|reason| reason.contains("panicked"))).await;
+    cluster
+        .until("it says so", || cluster.node(leader).stopped().is_some_and(|reason| reason.contains("panicked")))
+        .await;
 }

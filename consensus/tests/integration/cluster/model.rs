@@ -170,7 +170,7 @@ impl ModelDatabase {
         *self.off.lock().unwrap()
     }
 
-    /// Somebody else promotes it, and it writes so many rows.
+    /// Somebody else promotes it, and it writes `rows` rows.
     pub fn stray(&self, rows: u64) {
         *self.parts.lock().unwrap() = Some(self.end());
         self.wal.lock().unwrap().extend((0..rows).map(|_| rand::random::<u64>().max(1)));
@@ -190,7 +190,7 @@ impl ModelDatabase {
         self.status.borrow().lacks_wal
     }
 
-    /// The rows that it holds; what `hold` writes is none.
+    /// How many rows it holds. What `hold` writes does not count.
     pub fn rows(&self) -> usize {
         self.wal.lock().unwrap().iter().filter(|mark| **mark != 0).count()
     }

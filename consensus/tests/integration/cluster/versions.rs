@@ -1,13 +1,14 @@
 //! Clusters whose nodes run programs of different versions.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use qluster_consensus::model::{EventKind, NodeId, NodeState};
 use qluster_consensus::node::cluster::StartError;
 use qluster_consensus::protocol::version::{Version, Versions};
 use qluster_consensus::raft::store::StoreError;
 
-use super::harness::{Harness, PATIENCE, eventually};
+use super::harness::Harness;
+use crate::support::{PATIENCE, holds, until};
 
 const OLD: Versions = Versions::KNOWN;
 const NEW: Versions = Versions { newest: Version(2), ..OLD };
@@ -30,11 +31,8 @@ async fn a_cluster_is_raised_with_its_last_member_and_takes_no_older_program_fro
         cluster.replace(id, NEW).await.unwrap();
     }
     for id in ids {
-        let begun = Instant::now();
-        while !is_raised(&cluster, id).await {
-            assert!(begun.elapsed() < PATIENCE, "node {id} does not learn of it");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until(&format!("node {id} learns of it"), PATIENCE, async || holds(is_raised(&cluster, id).await, &cluster))
+            .await;
     }
     cluster.settled(3).await;
 
@@ -45,7 +43,7 @@ async fn a_cluster_is_raised_with_its_last_member_and_takes_no_older_program_fro
         Err(error) => panic!("{error:?}"),
         Ok(()) => {
             let node = cluster.node(old);
-            eventually("it stops", || node.map().is_err()).await;
+            cluster.until("it stops", || node.map().is_err()).await;
             node.map().unwrap_err().to_string()
         }
     };
@@ -62,11 +60,12 @@ async fn a_cluster_is_not_raised_beyond_a_member_that_is_away() {
     cluster.kill(away).await;
     cluster.replace(other, NEW).await.unwrap();
     cluster.replace(leader, NEW).await.unwrap();
-    eventually("it is noticed", || {
-        let map = cluster.node(other).map();
-        map.is_ok_and(|map| map.nodes[&away].state == NodeState::Unreachable)
-    })
-    .await;
+    cluster
+        .until("it is noticed", || {
+            let map = cluster.node(other).map();
+            map.is_ok_and(|map| map.nodes[&away].state == NodeState::Unreachable)
+        })
+        .await;
     assert!(!is_raised(&cluster, other).await);
     // Back with the old program, it takes part.
     cluster.restart(away).await;

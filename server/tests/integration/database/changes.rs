@@ -39,7 +39,7 @@ async fn a_cluster_fails_over_and_takes_the_old_primary_back() {
     two.has_rows(2000).await;
     assert_eq!(one.postgres.system_identifier().await.unwrap(), two.postgres.system_identifier().await.unwrap());
 
-    // The first primary is killed, comes back as a standby by itself, and is told to wait.
+    // The first primary is killed, comes back as a standby by itself, and waits for orders.
     kill(one.postgres.pid().unwrap());
     let end_of_one = one.postgres.fence(DEADLINE).await.unwrap();
     one.until("standby", |status| status.role == DatabaseRole::Standby && status.follows.is_none()).await;
@@ -128,9 +128,7 @@ async fn a_demoted_primary_acknowledges_nothing_more() {
             })
         })
         .collect();
-    while acknowledged.load(Ordering::SeqCst) < 100 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_acknowledged(&acknowledged, 100).await;
     let begun = Instant::now();
     node.postgres.demote(DEADLINE).await.unwrap();
     timed("demote under load", begun, ());
@@ -234,10 +232,11 @@ async fn clients_are_shut_out_from_before_a_promotion_until_they_are_let_in() {
     let two = two.reopened().await.watched();
     two.until("primary", |status| status.role == DatabaseRole::Primary).await;
     std::fs::write(two.config.data_dir.join("pg_ident.conf"), "mine a b\n").unwrap();
-    let taken_over = || std::fs::read_to_string(two.config.data_dir.join("qluster_ident.conf")).unwrap();
-    while !taken_over().contains("mine a b") {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("the user's lines are taken over", PATIENCE, async || {
+        let taken_over = std::fs::read_to_string(two.config.data_dir.join("qluster_ident.conf")).unwrap();
+        holds(taken_over.contains("mine a b"), taken_over)
+    })
+    .await;
     refused(try_connect(ip, port).await.err().unwrap());
 
     // Standbys get in. Clients do, once they are let in, and by rules that hold.
@@ -267,7 +266,7 @@ async fn a_primary_whose_programs_have_moved_is_ended() {
     let versions = std::fs::read_dir("/usr/lib/postgresql").unwrap().flatten();
     let installed =
         versions.map(|version| version.path().join("bin")).find(|bin| bin.join("postgres").exists()).unwrap();
-    let (copy, link) = (ground.0.path().join("copy"), ground.0.path().join("bin"));
+    let (copy, link) = (ground.path().join("copy"), ground.path().join("bin"));
     std::fs::create_dir(&copy).unwrap();
     std::fs::copy(installed.join("postgres"), copy.join("postgres")).unwrap();
     for name in ["initdb", "pg_controldata"] {
@@ -320,12 +319,14 @@ async fn a_primary_whose_agent_loses_its_session_is_still_one() {
     let agents = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%synchronous_standby_names%'
                      AND pid <> pg_backend_pid()";
     let crowded = |status: &DatabaseStatus| status.unfit.as_ref().is_some_and(|why| why.contains("too many clients"));
-    let begun = Instant::now();
-    while !crowded(&node.postgres.status().borrow()) {
-        assert!(begun.elapsed() < PATIENCE, "{:?}", node.postgres.status().borrow());
-        client.batch_execute(agents).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    until("the agent finds no place", PATIENCE, async || {
+        let status = node.postgres.status().borrow().clone();
+        if !crowded(&status) {
+            client.batch_execute(agents).await.unwrap();
+        }
+        holds(crowded(&status), status)
+    })
+    .await;
     takes_the_place.abort();
     let _ = takes_the_place.await;
     node.until("primary", primary).await;
@@ -337,7 +338,7 @@ async fn a_primary_whose_agent_loses_its_session_is_still_one() {
 async fn a_rewind_that_ends_before_it_has_changed_anything_leaves_a_standby() {
     let ground = Ground::new();
     let (one, promotion) = Node::primary(&ground, 1, 1).await;
-    let script = ground.0.path().join("pg_rewind");
+    let script = ground.path().join("pg_rewind");
     let does = |lines: &str| {
         std::fs::write(&script, format!("#!/bin/sh\n{lines}\n")).unwrap();
         std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -379,7 +380,7 @@ async fn a_rewind_that_fails_after_it_has_changed_something_asks_for_a_clone() {
     let versions = std::fs::read_dir("/usr/lib/postgresql").unwrap().flatten();
     let real = versions.map(|version| version.path().join("bin/pg_rewind")).find(|path| path.exists()).unwrap();
     // What says that it has begun is PostgreSQL's own.
-    let script = ground.0.path().join("pg_rewind");
+    let script = ground.path().join("pg_rewind");
     std::fs::write(&script, format!("#!/bin/sh\n{} \"$@\"\nexit 1\n", real.display())).unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
     let mut config = Node::config(&ground, 2);

@@ -1,10 +1,10 @@
 //! A database under direction, and what is asked of it.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use qluster_consensus::model::{NodeId, Port, Term};
@@ -16,48 +16,16 @@ use rustix::process::Signal;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
+use crate::support::free_port;
+pub(super) use crate::support::{Ground, holds, signal, until};
+
+/// What an operation of the database part may take.
 pub(super) const DEADLINE: Duration = Duration::from_secs(4);
+/// Long for what takes some seconds, such as a copy of a database, so that only a hang runs into it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A directory for databases. Whatever runs in it is killed when this is dropped.
-pub(super) struct Ground(pub(super) tempfile::TempDir);
-
-impl Ground {
-    pub(super) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        // The account of PostgreSQL has to get through it.
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        Self(dir)
-    }
-
-    pub(super) fn processes(&self) -> Vec<i32> {
-        let entries = std::fs::read_dir("/proc").unwrap().flatten();
-        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let works_here =
-            |pid: &i32| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(self.0.path()));
-        pids.filter(works_here).collect()
-    }
-}
-
-impl Drop for Ground {
-    fn drop(&mut self) {
-        while let pids = self.processes()
-            && !pids.is_empty()
-        {
-            pids.into_iter().for_each(kill);
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
 
 pub(super) fn kill(pid: i32) {
     signal(pid, Signal::KILL);
-}
-
-pub(super) fn signal(pid: i32, signal: Signal) {
-    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-        let _ = rustix::process::kill_process(pid, signal);
-    }
 }
 
 /// An agent's database part, and the loop that watches it.
@@ -74,16 +42,15 @@ impl Node {
     }
 
     pub(super) fn config(ground: &Ground, id: u64) -> DatabaseConfig {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         DatabaseConfig {
             node: NodeId(id),
             ip: Ipv4Addr::LOCALHOST.into(),
-            port: Port::new(port).unwrap(),
-            data_dir: ground.0.path().join(format!("node-{id}/data")),
+            port: Port::new(free_port()).unwrap(),
+            data_dir: ground.path().join(format!("node-{id}/data")),
             bin_dir: None,
             os_user: None,
             programs: Default::default(),
-            run_dir: ground.0.path().join(format!("node-{id}/run")),
+            run_dir: ground.path().join(format!("node-{id}/run")),
             replication_passwords: None,
         }
     }
@@ -139,6 +106,7 @@ impl Node {
 
     /// Waits for a status.
     pub(super) async fn until(&self, what: &str, wanted: impl Fn(&DatabaseStatus) -> bool) -> DatabaseStatus {
+        // A status may pass by quickly, so each is looked at.
         let mut status = self.postgres.status();
         let found = tokio::time::timeout(PATIENCE, status.wait_for(|status| wanted(status))).await;
         match found {
@@ -170,13 +138,14 @@ impl Node {
         self.connect().await.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get(0)
     }
 
-    /// Waits until the table has so many rows here.
+    /// Waits until the table has `count` rows here.
     pub(super) async fn has_rows(&self, count: i64) {
-        let begun = Instant::now();
-        while self.rows().await != count {
-            assert!(begun.elapsed() < PATIENCE, "node {} has {} rows", self.config.node, self.rows().await);
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let node = self.config.node;
+        until(&format!("node {node} has {count} rows"), PATIENCE, async || {
+            let rows = self.rows().await;
+            holds(rows == count, rows)
+        })
+        .await;
     }
 }
 
@@ -211,11 +180,11 @@ pub(super) async fn number(client: &Client, sql: &str) -> i64 {
 
 /// Asks until a query answers with this number.
 pub(super) async fn until_number(client: &Client, sql: &str, wanted: i64) {
-    let begun = Instant::now();
-    while number(client, sql).await != wanted {
-        assert!(begun.elapsed() < PATIENCE, "{sql} is {} and not {wanted}", number(client, sql).await);
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(&format!("{sql} is {wanted}"), PATIENCE, async || {
+        let found = number(client, sql).await;
+        holds(found == wanted, found)
+    })
+    .await;
 }
 
 pub(super) const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
@@ -223,6 +192,15 @@ pub(super) const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wa
 pub(super) fn timed<T>(what: &str, begun: Instant, value: T) -> T {
     println!("{what}: {:?}", begun.elapsed());
     value
+}
+
+/// Waits until writers have counted `count` rows that were acknowledged to them.
+pub(super) async fn until_acknowledged(acknowledged: &AtomicI64, count: i64) {
+    until(&format!("{count} rows are acknowledged"), PATIENCE, async || {
+        let rows = acknowledged.load(Ordering::SeqCst);
+        holds(rows >= count, rows)
+    })
+    .await;
 }
 
 /// The names in a directory.

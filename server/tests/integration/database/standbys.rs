@@ -45,9 +45,7 @@ async fn a_standby_is_fenced_at_the_end_of_all_that_it_has_received() {
                 })
             })
             .collect();
-        while acknowledged.load(Ordering::SeqCst) < 200 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until_acknowledged(&acknowledged, 200).await;
         // As a killed host: nobody shuts down, and nobody comes back by itself.
         let processes = one.postgres.pid().unwrap();
         one.run.take().unwrap().abort();
@@ -152,15 +150,12 @@ async fn the_password_of_standbys_is_replaced_while_they_stream() {
     two.copy_from(one.as_primary(1, promotion)).await.unwrap();
     two.streaming().await;
 
-    // The primary changes it first, and the standby, which knows both, finds that out when it connects anew.
+    // The primary changes it first, and the standby, which knows both, finds that out when it connects again.
     *known[1].lock().unwrap() = vec!["old", "new"];
     *known[0].lock().unwrap() = vec!["new", "old"];
     let config = format!("host=127.0.0.1 port={} user=qluster dbname=postgres password=new", one.config.port);
-    let begun = Instant::now();
-    while tokio_postgres::connect(&config, NoTls).await.is_err() {
-        assert!(begun.elapsed() < PATIENCE, "the new password is not set");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let connect = async || tokio_postgres::connect(&config, NoTls).await.map(drop);
+    until("the new password is set", PATIENCE, connect).await;
     let client = one.connect().await;
     let reconnects = async || {
         let pid = number(&client, "SELECT pid::bigint FROM pg_stat_replication").await;
@@ -196,7 +191,7 @@ async fn a_standby_has_all_of_a_primary_that_stopped_once_it_is_beyond_its_last_
     assert_eq!(two.postgres.stop().await.unwrap(), Lsn(u64::MAX));
 }
 
-/// Writes so much WAL, with checkpoints between, that a primary keeps none of before unless it has to.
+/// Writes so much WAL, with checkpoints between, that a primary removes all earlier WAL unless it has to keep it.
 async fn churn(primary: &Node) {
     for _ in 0..6 {
         primary.execute("INSERT INTO t SELECT generate_series(1, 100)").await;
@@ -246,12 +241,15 @@ async fn a_standby_that_was_away_finds_the_wal_that_it_lacks() {
 
     // The slot went along with whoever streams, and WAL behind it is gone.
     let kept = "SELECT (restart_lsn - '0/0')::bigint FROM pg_replication_slots WHERE slot_name = 'qluster_3'";
-    let begun = Instant::now();
-    while number(&one.connect().await, kept).await < i64::try_from(position.unwrap().0).unwrap() + (64 << 20) {
-        assert!(begun.elapsed() < PATIENCE, "the slot stays behind");
-        keep(&one, &[(2, None), (3, None)]).await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let wanted = i64::try_from(position.unwrap().0).unwrap() + (64 << 20);
+    until(&format!("the slot has gone along to {wanted}"), PATIENCE, async || {
+        let kept = number(&one.connect().await, kept).await;
+        if kept < wanted {
+            keep(&one, &[(2, None), (3, None)]).await;
+        }
+        holds(kept >= wanted, kept)
+    })
+    .await;
 
     // It is away again, the primary is lost, and a standby of it has the WAL.
     let away = three.streaming().await.lsn;
@@ -286,7 +284,7 @@ async fn a_standby_that_was_away_finds_the_wal_that_it_lacks() {
     assert_eq!(number(&client, &format!("{slots} WHERE slot_name IN ('qluster_9', 'qluster_mine')")).await, 2);
     assert_eq!(number(&client, slots).await, 2);
 
-    // What is kept has bounds. One that was outrun begins anew.
+    // What is kept has bounds. A standby that was outrun is copied again.
     client.batch_execute("ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'").await.unwrap();
     client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     churn(&two).await;
@@ -346,18 +344,17 @@ async fn a_standby_that_does_not_stream_for_another_reason_says_what_postgresql_
     let before = std::fs::read_to_string(&rules).unwrap();
     std::fs::write(&rules, format!("host replication all all reject\n{before}")).unwrap();
     one.execute("SELECT pg_reload_conf()").await;
-    let begun = Instant::now();
-    let told = loop {
+    let told = until("it says why it does not stream", PATIENCE, async || {
         let status = two.postgres.status().borrow().clone();
         if let Some(told) = status.hindrance {
             assert!(!status.streaming && status.unfit.is_none(), "{:?}", status.unfit);
-            break told;
+            return Ok(told);
         }
-        assert!(begun.elapsed() < PATIENCE, "it does not say why");
         // It may have come back before the rules were loaded.
         one.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_replication").await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+        Err(status)
+    })
+    .await;
     assert!(told.contains("the database of node 1, which it follows, answers, but it does not stream"), "{told}");
     assert!(told.contains("pg_hba.conf rejects replication connection"), "{told}");
 
@@ -389,13 +386,13 @@ impl Drop for Small {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_whose_disk_is_full_removes_the_wal_that_it_does_not_need() {
     let ground = Ground::new();
-    let Some(_small) = Small::mount(&ground.0.path().join("small"), 300) else {
+    let Some(_small) = Small::mount(&ground.path().join("small"), 300) else {
         eprintln!("skipped: mounting takes root");
         return;
     };
     let (one, promotion) = Node::primary(&ground, 1, 1).await;
     let mut config = Node::config(&ground, 2);
-    config.data_dir = ground.0.path().join("small/data");
+    config.data_dir = ground.path().join("small/data");
     let two = Node::open(config).await.watched();
     two.copy_from(one.as_primary(1, promotion)).await.unwrap();
     fn full(status: &DatabaseStatus) -> bool {
@@ -438,16 +435,16 @@ async fn a_standby_that_has_less_than_its_primary_is_started_anew() {
     std::fs::write(&settings, format!("{text}\nmax_connections = 222\n")).unwrap();
     one.postgres.demote(DEADLINE).await.unwrap();
     one.postgres.fence(DEADLINE).await.unwrap();
-    // Before it can hear of it, and is started anew under the fence.
+    // Before it hears of the change, or it would be started again under the fence.
     two.postgres.fence(DEADLINE).await.unwrap();
     let second = one.promote(2).await;
     two.postgres.follow(one.as_primary(2, second)).await.unwrap();
     one.execute("INSERT INTO t SELECT generate_series(1, 10)").await;
-    let begun = Instant::now();
-    while two.postgres.pid().is_none_or(|pid| pid == before) {
-        assert!(begun.elapsed() < PATIENCE, "it is not started anew");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("it is started again", PATIENCE, async || {
+        let pid = two.postgres.pid();
+        holds(pid.is_some_and(|pid| pid != before), pid)
+    })
+    .await;
     two.streaming().await;
     two.has_rows(10).await;
 }

@@ -52,7 +52,7 @@ async fn what_is_there_is_adopted_or_refused() {
 
     // A directory of somebody else is left alone.
     let mut foreign = one.config.clone();
-    foreign.data_dir = ground.0.path().join("foreign");
+    foreign.data_dir = ground.path().join("foreign");
     std::fs::create_dir(&foreign.data_dir).unwrap();
     std::fs::write(foreign.data_dir.join("thesis.txt"), "").unwrap();
     let error = Postgres::open(foreign).await.err().unwrap().to_string();
@@ -78,9 +78,10 @@ async fn what_cannot_run_says_why_and_runs_once_it_can() {
     let text = std::fs::read_to_string(&access).unwrap();
     std::fs::write(&access, format!("host all postgres all reject\n{text}")).unwrap();
     let config = format!("host=127.0.0.1 port={} user=postgres dbname=postgres", node.config.port);
-    while tokio_postgres::connect(&config, NoTls).await.is_ok() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("clients are rejected", PATIENCE, async || {
+        holds(tokio_postgres::connect(&config, NoTls).await.is_err(), "a client was let in")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,9 +99,11 @@ async fn the_end_of_what_an_operation_started_is_noticed_while_the_monitor_would
     let mut pauses = 0;
     while pauses < 5 {
         let pid = end_what_was_started(&node, paused).await;
-        while !paused(&node.postgres.status().borrow()) && node.postgres.pid().is_none_or(|new| new == pid) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until("it pauses, or has started again", PATIENCE, async || {
+            let (status, new) = (node.postgres.status().borrow().clone(), node.postgres.pid());
+            holds(paused(&status) || new.is_some_and(|new| new != pid), (status, new))
+        })
+        .await;
         pauses += u32::from(paused(&node.postgres.status().borrow()));
     }
     end_what_was_started(&node, paused).await;
@@ -120,7 +123,7 @@ async fn end_what_was_started(node: &Node, paused: impl Fn(&DatabaseStatus) -> b
 async fn a_socket_path_that_is_too_long_is_avoided() {
     let ground = Ground::new();
     let mut config = Node::config(&ground, 1);
-    config.run_dir = ground.0.path().join("r".repeat(100));
+    config.run_dir = ground.path().join("r".repeat(100));
     let node = Node::open(config).await;
     node.postgres.initialize().await.unwrap();
     assert!(node.postgres.fence(DEADLINE).await.unwrap() > Lsn(0));
@@ -164,9 +167,10 @@ async fn rules_with_an_error_give_way_to_the_last_good_ones() {
 
     // In time the corrected ones are taken over.
     std::fs::write(&access, format!("host all postgres all reject\n{text}")).unwrap();
-    while try_connect(node.config.ip, node.config.port).await.is_ok() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("clients are rejected", PATIENCE, async || {
+        holds(try_connect(node.config.ip, node.config.port).await.is_err(), "a client was let in")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,11 +220,11 @@ async fn the_log_of_a_server_that_runs_is_put_aside_before_it_is_too_large() {
     let mut text = "a line that somebody has logged\n".repeat(1 << 19);
     text.push_str("the last of them\n");
     std::fs::OpenOptions::new().append(true).open(&log).unwrap().write_all(text.as_bytes()).unwrap();
-    let begun = Instant::now();
-    while length() > 1 << 20 {
-        assert!(begun.elapsed() < PATIENCE, "{}", length());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("the log is put aside", PATIENCE, async || {
+        let length = length();
+        holds(length <= 1 << 20, length)
+    })
+    .await;
     let aside = std::fs::read_to_string(node.config.run_dir.join("postgresql.log.1")).unwrap();
     assert!(aside.contains("the last of them\n"));
     node.execute("DO $$ BEGIN RAISE LOG 'it goes on'; END $$").await;

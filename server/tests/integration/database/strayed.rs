@@ -3,20 +3,20 @@
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use qluster_consensus::model::Lsn;
 use qluster_consensus::protocol::database::{Database, DatabaseError, DatabaseRole, Promotion};
 
-use super::node::{DEADLINE, Ground, Node, PATIENCE, kill, try_connect};
+use super::node::*;
 
 /// Waits until it is noted that the database of a node is a standby.
 async fn noted(node: &Node) {
-    let begun = Instant::now();
-    while !node.config.run_dir.join("standby").exists() {
-        assert!(begun.elapsed() < PATIENCE, "node {} is not known as a standby", node.config.node);
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let what = format!("node {} is known as a standby", node.config.node);
+    until(&what, PATIENCE, async || {
+        let names = entries_of(&node.config.run_dir);
+        holds(names.iter().any(|name| name == "standby"), names)
+    })
+    .await;
 }
 
 /// A primary with a table of one row, its promotion, and a standby of it that is known as one.
@@ -55,7 +55,7 @@ async fn a_standby_that_somebody_else_promotes_has_strayed_until_it_is_rewound()
     let two = two.reopened().await.watched();
     two.until("strayed", |status| status.role == DatabaseRole::Standby && status.strayed).await;
 
-    // No term tells where it parts.
+    // There is no term whose start says where its WAL branches off.
     two.postgres.rewind(primary, Lsn(u64::MAX)).await.unwrap();
     two.streaming().await;
     two.has_rows(2).await;
@@ -125,11 +125,7 @@ async fn one_that_was_started_as_a_primary_has_no_timeline_of_its_own_and_is_clo
     let mut server = Command::new(program);
     server.arg("-D").arg(data_dir).current_dir(data_dir).uid(owner.uid()).gid(owner.gid());
     let mut server = server.spawn().unwrap();
-    let begun = Instant::now();
-    while try_connect(two.config.ip, two.config.port).await.is_err() {
-        assert!(begun.elapsed() < PATIENCE, "it does not start");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("it starts", PATIENCE, async || try_connect(two.config.ip, two.config.port).await.map(drop)).await;
     two.execute("SET synchronous_commit = local; INSERT INTO t VALUES (9)").await;
     server.kill().unwrap();
     server.wait().unwrap();

@@ -64,7 +64,7 @@ async fn a_sync_rule_is_in_force_when_it_is_set_also_where_only_its_count_change
         one.postgres.set_sync_rule(rule(1, &[2, 3], 1)).await.unwrap();
         one.execute("INSERT INTO t VALUES (1)").await;
         if row == 0 {
-            // It is not said to be in force while a sender has not loaded it.
+            // The rule does not count as in force while a sender has not loaded it.
             signal(sender, Signal::STOP);
             let postgres = one.postgres.clone();
             let mut set = tokio::spawn(async move { postgres.set_sync_rule(rule(1, &[2, 3], 2)).await });
@@ -89,7 +89,7 @@ async fn a_sync_rule_is_in_force_when_it_is_set_also_where_only_its_count_change
         assert_eq!(std::fs::read_to_string(&conf).unwrap(), before);
         assert!(!write.is_finished());
         one.postgres.set_sync_rule(rule(1, &[2, 3], 1)).await.unwrap();
-        // Waiters are released when a standby says something, which it does at once where there is something to write.
+        // Waiters are released when a standby reports, and it reports at once if there is something to write.
         one.execute("INSERT INTO t VALUES (3)").await;
         tokio::time::timeout(PATIENCE, write).await.unwrap().unwrap().unwrap();
     }

@@ -1,6 +1,7 @@
 //! Real daemons, and requests to them: every answer to every request is held against `openapi.yaml`.
 
 pub mod raw;
+mod wait;
 
 use std::fmt;
 use std::fs::File;
@@ -18,8 +19,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// Long for what takes a second, so that only a hang runs into it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub use wait::{PATIENCE, exited, holds, until};
 
 // ---- what is promised ----
 
@@ -28,7 +28,7 @@ static PROMISED: LazyLock<OpenAPI> = LazyLock::new(|| {
     serde_norway::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 });
 
-/// The codes that the operation documents; none where there is no such operation.
+/// The codes that the operation documents. None if there is no such operation.
 fn documented(method: &Method, path: &str) -> Option<Vec<u16>> {
     let path = path.split('?').next().unwrap();
     let fits = |template: &str| {
@@ -128,7 +128,7 @@ impl Answer {
 
 // ---- daemons ----
 
-/// A directory for nodes. Whatever works in it, databases too, is killed when this is dropped.
+/// A directory for nodes and databases. Each process that works in it is killed when this is dropped.
 pub struct Ground(tempfile::TempDir);
 
 impl Ground {
@@ -137,6 +137,10 @@ impl Ground {
         // The account of PostgreSQL has to get through it.
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         Self(dir)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
     }
 
     /// A node of its own directory that starts with `arguments`.
@@ -178,7 +182,7 @@ impl Ground {
         !self.databases().is_empty()
     }
 
-    /// Stops all processes of databases where they are, or lets them go on.
+    /// Freezes all processes of databases, or lets them go on.
     pub fn pause_databases(&self, pause: bool) {
         self.databases().into_iter().for_each(|pid| signal(pid, if pause { Signal::STOP } else { Signal::CONT }));
     }
@@ -189,7 +193,8 @@ impl Ground {
         self.processes().into_iter().filter(is_postgres).collect()
     }
 
-    fn processes(&self) -> Vec<i32> {
+    /// The processes that work here.
+    pub fn processes(&self) -> Vec<i32> {
         let entries = std::fs::read_dir("/proc").unwrap().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let works_here =
@@ -209,7 +214,7 @@ impl Drop for Ground {
     }
 }
 
-/// A node's process. It is killed when this is dropped; where a test panics, its log is shown.
+/// A node's process. It is killed when this is dropped. If the test has failed, the end of its log is shown.
 pub struct Daemon {
     pub dir: PathBuf,
     pub port: u16,
@@ -243,7 +248,7 @@ impl Daemon {
         self.ask_raw(method, path, body).await
     }
 
-    /// The same with any body, and what it is said to be.
+    /// The same with any body, and its content type.
     pub async fn ask_raw(&self, method: Method, path: &str, body: Option<(Vec<u8>, &'static str)>) -> Answer {
         let begun = Instant::now();
         let mut request = self.http.request(method.clone(), self.url(path));
@@ -291,43 +296,31 @@ impl Daemon {
     /// Asks until the answer has `status`, from before the node listens.
     pub async fn until_get(&self, path: &str, status: u16) -> Answer {
         let begun = Instant::now();
-        loop {
-            let last = match self.http.get(self.url(path)).send().await {
-                Ok(response) => {
-                    let answer = Answer::of(Method::GET, path, begun, response).await;
-                    if answer.status == status {
-                        return answer;
-                    }
-                    format!("{answer:?}")
-                }
-                Err(error) => error.to_string(),
-            };
-            assert!(begun.elapsed() < PATIENCE, "{path} is not {status}: {last}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until(&format!("{path} is {status}"), PATIENCE, async || {
+            let response = self.http.get(self.url(path)).send().await.map_err(|error| error.to_string())?;
+            let answer = Answer::of(Method::GET, path, begun, response).await;
+            if answer.status == status { Ok(answer) } else { Err(format!("{answer:?}")) }
+        })
+        .await
     }
 
     /// Asks until it is refused with `reason`.
     pub async fn until_refused(&self, path: &str, reason: &str) {
-        let begun = Instant::now();
-        while !self.until_get(path, 412).await.error().message.contains(reason) {
-            assert!(begun.elapsed() < PATIENCE, "{path} is not refused with `{reason}`");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until(&format!("{path} is refused with `{reason}`"), PATIENCE, async || {
+            let message = self.until_get(path, 412).await.error().message;
+            holds(message.contains(reason), message)
+        })
+        .await;
     }
 
     /// The map as soon as it is as `wanted`.
     pub async fn until(&self, what: &str, wanted: impl Fn(&ClusterMap) -> bool) -> ClusterMap {
-        let begun = Instant::now();
         self.until_get("/map", 200).await;
-        loop {
+        until(what, PATIENCE, async || {
             let map = self.map().await;
-            if wanted(&map) {
-                return map;
-            }
-            assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}: {map:?}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+            if wanted(&map) { Ok(map) } else { Err(map) }
+        })
+        .await
     }
 
     /// Ends the process at once.
@@ -346,21 +339,13 @@ impl Daemon {
 
     /// Waits until the process has ended.
     pub async fn ended(&mut self) -> (ExitStatus, Duration) {
-        let mut child = self.child.take().unwrap();
         let begun = Instant::now();
-        loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                return (status, begun.elapsed());
-            }
-            if begun.elapsed() > PATIENCE {
-                child.kill().unwrap();
-                panic!("the node did not end within {PATIENCE:?}");
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let status = exited(self.child.as_mut().unwrap()).await;
+        self.child = None;
+        (status, begun.elapsed())
     }
 
-    /// From now on the process can write no file beyond so many bytes.
+    /// From now on the process can write no file beyond `bytes`.
     pub fn limit_files(&self, bytes: u64) {
         let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
         let pid = Pid::from_child(self.child.as_ref().unwrap());
@@ -402,8 +387,7 @@ impl Drop for Daemon {
 
 /// The leader that all of `nodes` agree on.
 pub async fn leader(nodes: &[&Daemon]) -> Leader {
-    let begun = Instant::now();
-    loop {
+    until("the nodes agree on a leader", PATIENCE, async || {
         let mut leaders = Vec::new();
         for node in nodes {
             let answer = node.get("/leader").await;
@@ -413,41 +397,32 @@ pub async fn leader(nodes: &[&Daemon]) -> Leader {
         }
         let all = leaders.len() == nodes.len();
         leaders.dedup();
-        if let (true, [leader]) = (all, &leaders[..]) {
-            return leader.clone();
-        }
-        assert!(begun.elapsed() < PATIENCE, "the nodes do not agree: {leaders:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+        if let (true, [leader]) = (all, &leaders[..]) { Ok(leader.clone()) } else { Err(leaders) }
+    })
+    .await
 }
 
 /// Makes nodes patient: what else the machine has to do, such as to start a browser, costs the leader no lease, and a
 /// switchover is given up later.
 pub async fn be_patient(nodes: &[&Daemon]) {
     let settings = serde_json::json!({"node-timeout": "3s", "leader-voting-timeout": "3s"});
-    let begun = Instant::now();
-    loop {
+    until("the settings are confirmed", PATIENCE, async || {
         let (leads, _) = parted(nodes, &leader(nodes).await);
         let answer = leads.configure(settings.clone()).await;
-        if answer.status == 200 {
-            return;
-        }
         // It may be confirmed only once Raft counts a vote that the map names already.
-        assert!(begun.elapsed() < PATIENCE && matches!(answer.status, 410 | 417 | 420 | 530), "{answer:?}");
-    }
+        assert!(matches!(answer.status, 200 | 410 | 417 | 420 | 530), "{answer:?}");
+        holds(answer.status == 200, answer)
+    })
+    .await;
 }
 
 /// The leader after `before`, whom the others name for a while after it is gone.
 pub async fn leader_after(nodes: &[&Daemon], before: &Leader) -> Leader {
-    let begun = Instant::now();
-    loop {
+    until(&format!("somebody leads after {before:?}"), PATIENCE, async || {
         let now = leader(nodes).await;
-        if now.term > before.term {
-            return now;
-        }
-        assert!(begun.elapsed() < PATIENCE, "nobody leads after {before:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+        if now.term > before.term { Ok(now) } else { Err(now) }
+    })
+    .await
 }
 
 /// Of `nodes`, the one that `leader` is, and the others.
@@ -466,7 +441,7 @@ pub fn free_port() -> u16 {
 }
 
 fn client() -> reqwest::Client {
-    // Nothing may hang: what takes so long is a failure.
+    // Nothing may hang: a request that takes longer is a failure.
     reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap()
 }
 

@@ -2,11 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use super::PATIENCE;
 
-/// What came back: the status, none where the connection was closed without one, and the body.
+/// What came back. The status is None if the connection was closed without one.
 #[derive(Debug)]
 pub struct Raw {
     pub status: Option<u16>,
@@ -62,13 +61,4 @@ fn unchunked(mut text: &str) -> String {
         text = rest.get(size + 2..).unwrap_or_default();
     }
     body
-}
-
-/// Waits, on this thread, until `condition` holds.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let begun = std::time::Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < 2 * PATIENCE, "not within {:?}: {what}", 2 * PATIENCE);
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
