@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 
 use crate::disk::Fails;
 use crate::network::{Spoilt, split};
-use crate::plots::{PLOTS, Plot};
+use crate::plots::{Cast, PLOTS, Plot};
 use crate::world::{Simulation, lock};
 
 /// What kind of history a seed makes.
@@ -108,7 +108,7 @@ impl Profile {
             return by_chance;
         }
         let plot = PLOTS[number % PLOTS.len()];
-        let (databases, witnesses) = plot.cast();
+        let Cast { databases, witnesses } = plot.cast();
         let guards = by_chance.guards && !plot.without_guards();
         Self { databases, witnesses, early: false, guards, operators: false, plot: Some(plot), ..by_chance }
     }

@@ -70,14 +70,14 @@ pub const PLOTS: [Plot; 15] = [
 ];
 
 impl Plot {
-    /// The voters that it begins with: databases and witnesses.
-    pub fn cast(self) -> (usize, usize) {
+    /// The voters that it begins with.
+    pub fn cast(self) -> Cast {
         match self {
-            Self::Growth => (1, 1),
-            Self::Torn => (2, 1),
-            Self::Shrink | Self::Expelled => (5, 0),
-            Self::Outsider => (4, 0),
-            _ => (3, 0),
+            Self::Growth => Cast { databases: 1, witnesses: 1 },
+            Self::Torn => Cast { databases: 2, witnesses: 1 },
+            Self::Shrink | Self::Expelled => Cast { databases: 5, witnesses: 0 },
+            Self::Outsider => Cast { databases: 4, witnesses: 0 },
+            _ => Cast { databases: 3, witnesses: 0 },
         }
     }
 
@@ -87,17 +87,30 @@ impl Plot {
     }
 }
 
-/// A part of a plot: what it waits for, for how long, and what happens then.
-#[derive(Clone, Copy)]
-struct Scene {
-    until: fn(&Stage, &Simulation) -> bool,
-    /// In milliseconds. Where the time is over, so is the plot.
-    patience: u64,
-    act: fn(&mut Stage, &mut Simulation),
+/// How many voters of each kind a plot begins with.
+pub struct Cast {
+    pub databases: usize,
+    pub witnesses: usize,
 }
 
-const fn scene(until: fn(&Stage, &Simulation) -> bool, patience: u64, act: fn(&mut Stage, &mut Simulation)) -> Scene {
-    Scene { until, patience, act }
+/// A part of a plot.
+#[derive(Clone, Copy)]
+struct Scene {
+    /// What it waits for, in words.
+    waits_for: &'static str,
+    /// The same as a condition.
+    until: fn(&Stage, &Simulation) -> bool,
+    /// How long it waits. If that time passes, the plot is over.
+    within: Duration,
+    /// What happens once the condition holds.
+    then: fn(&mut Stage, &mut Simulation),
+}
+
+/// A node that Raft has elected, whether or not its database is promoted.
+#[derive(Clone, Copy)]
+struct Elected {
+    node: NodeId,
+    term: u64,
 }
 
 /// Who plays which part, and how far the plot is.
@@ -113,8 +126,10 @@ pub struct Stage {
     term: u64,
     /// The others, in an order of chance; plots move those to the front that get a part.
     others: Vec<NodeId>,
-    /// How many appends were acknowledged.
+    /// How many appends were acknowledged when the plot last looked.
     acknowledged: u64,
+    /// How long a scene waits that waits for a time of chance.
+    delay: Duration,
 }
 
 impl Stage {
@@ -129,6 +144,7 @@ impl Stage {
             term: 0,
             others: Vec::new(),
             acknowledged: 0,
+            delay: Duration::ZERO,
         }
     }
 
@@ -136,7 +152,7 @@ impl Stage {
         self.over
     }
 
-    /// Goes on where what is waited for has come.
+    /// Goes on if what the present scene waits for has come.
     pub fn act(&mut self, sim: &mut Simulation) {
         faults::restarts(sim);
         if self.over {
@@ -150,22 +166,22 @@ impl Stage {
         if waited < self.pause {
             return;
         }
-        let Some(Scene { until, patience, act }) = self.scenes.get(self.next) else {
+        let Some(Scene { waits_for, until, within, then }) = self.scenes.get(self.next) else {
             self.over = true;
             return;
         };
         if until(self, sim) {
             let number = self.next;
-            sim.say(|| format!("scene {number}"));
-            act(self, sim);
+            sim.say(|| format!("scene {number}, which waited for this: {waits_for}"));
+            then(self, sim);
             self.next += 1;
             self.since = sim.now;
             // Most scenes go on at once, some a little later.
             let pause = if sim.chance(3) { lock(&sim.world).random.random_range(0..60) } else { 0 };
             self.pause = Duration::from_millis(pause);
-        } else if waited > self.pause + Duration::from_millis(*patience) {
+        } else if waited > self.pause + *within {
             let number = self.next;
-            sim.say(|| format!("scene {number} does not come"));
+            sim.say(|| format!("scene {number} does not come, which waits for this: {waits_for}"));
             self.over = true;
         }
     }
@@ -203,9 +219,10 @@ impl Stage {
     }
 
     /// Who was elected in a later term than the plot knows, and in which.
-    fn elected(&self, sim: &Simulation) -> Option<(NodeId, u64)> {
-        sim.nodes.keys().find_map(|&id| {
-            inside(sim, id).filter(|&(term, leads)| leads && term > self.term).map(|(term, _)| (id, term))
+    fn elected(&self, sim: &Simulation) -> Option<Elected> {
+        sim.nodes.keys().find_map(|&node| {
+            let view = view(sim, node)?;
+            (view.leads && view.term > self.term).then_some(Elected { node, term: view.term })
         })
     }
 
@@ -227,15 +244,20 @@ impl Stage {
     }
 }
 
-/// The term of a node, and whether it leads that by Raft.
-fn inside(sim: &Simulation, id: NodeId) -> Option<(u64, bool)> {
+/// What a node knows of its term by Raft.
+struct View {
+    term: u64,
+    leads: bool,
+}
+
+fn view(sim: &Simulation, id: NodeId) -> Option<View> {
     sim.nodes[&id].with(|cluster, _| {
         let inside = cluster.inside();
-        (inside.vote.leader_id.term, inside.leads)
+        View { term: inside.vote.leader_id.term, leads: inside.leads }
     })
 }
 
-/// How many voters there are by the log of a node, where it is not between two sets of them.
+/// The voters by the log of a node. None while it is between two sets of them.
 fn voters(sim: &Simulation, id: NodeId) -> Option<Vec<NodeId>> {
     let sets = sim.nodes[&id].with(|cluster, _| cluster.inside().voters)?;
     match &sets[..] {
@@ -297,7 +319,7 @@ fn cut_power(sim: &mut Simulation, id: NodeId) {
     faults::cut_power(sim, id, LONG);
 }
 
-/// The agent of a node that does not run starts after so many milliseconds.
+/// The agent of a node that does not run starts after `after` milliseconds.
 fn start(sim: &mut Simulation, id: NodeId, after: u64) {
     let at = sim.now + Duration::from_millis(after);
     sim.nodes.get_mut(&id).unwrap().restart = Some(at);
@@ -332,11 +354,6 @@ fn order(stage: &Stage, sim: &Simulation, order: Order) {
 
 fn nothing(_: &mut Stage, _: &mut Simulation) {}
 
-fn at_once(_: &Stage, _: &Simulation) -> bool {
-    true
-}
-
-/// Whoever leads next is checked when it is promoted, so all that a plot has to do then is to wait for that.
 fn another_is_promoted(stage: &Stage, sim: &Simulation) -> bool {
     let serves = |db: &Db| db.role == DatabaseRole::Primary && db.rule.term >= Term(stage.term);
     stage.others.iter().any(|&id| db(sim, id, serves))
