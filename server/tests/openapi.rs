@@ -33,7 +33,7 @@ const CHECKS: [&str; 6] = ["/primary", "/replica", "/read-only", "/health", "/li
 /// The operations that were added, with their codes.
 const ADDED: [(&str, &str, &[u16]); 2] = [("get", "/status", &[200, 412, 500, 531]), ("get", "/metrics", &[200, 500])];
 
-/// The parameters that were agreed: method, path, where, name. All are mandatory.
+/// The parameters that were agreed: method, path, location, name. All are mandatory.
 const AGREED_PARAMETERS: [(&str, &str, &str, &str); 8] = [
     ("post", "/leader", "query", "node"),
     ("post", "/node", "query", "ip"),

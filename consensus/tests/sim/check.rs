@@ -84,7 +84,7 @@ pub struct Oracle {
     ids: BTreeSet<NodeId>,
     /// Who was a voter in any log.
     voters: BTreeSet<NodeId>,
-    /// What was seen where it cannot be told at once.
+    /// What was seen where it cannot be reported at once.
     pub found: Option<Violation>,
 }
 
@@ -179,7 +179,7 @@ impl Oracle {
 
     fn leader_is_complete(&self, id: NodeId, term: u64, store: &Store) -> Checked {
         let Some((&index, &(of, what))) = self.committed.last_key_value() else { return Ok(()) };
-        // One of a term that is over by now is none to hold it against.
+        // The term of this leader is over by now, so it may lack what was committed in a later one.
         if of > term {
             return Ok(());
         }
@@ -255,7 +255,7 @@ impl Oracle {
         Ok(())
     }
 
-    /// A node restarts: what it had applied is read anew.
+    /// A node restarts: what it had applied is read again.
     pub fn restarts(&mut self, id: NodeId) {
         self.applied.remove(&id);
         if let Some((_, leads)) = self.terms.get_mut(&id) {

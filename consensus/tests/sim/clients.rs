@@ -16,10 +16,10 @@ use crate::faults::Profile;
 use crate::node::Start;
 use crate::world::{Simulation, api_port, db_port, lock};
 
-/// So many writes of a setting there are; the checker takes exponentially long.
+/// How many writes of a setting there are. The time that the checker takes grows exponentially with them.
 const WRITES: u32 = 12;
 const READS: u32 = 40;
-/// An operation that has no answer by then has none.
+/// An operation without an answer by then counts as unanswered.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 type Slot<T> = Arc<Mutex<Option<T>>>;
@@ -353,7 +353,7 @@ impl Clients {
     }
 }
 
-/// Gives an order to a node, where its agent runs; what came of it is told to `answer`.
+/// Gives an order to a node, if its agent runs, and passes the result to `answer`.
 pub fn give(
     sim: &Simulation,
     at: NodeId,

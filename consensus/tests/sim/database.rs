@@ -25,13 +25,13 @@ pub struct Db {
     pub id: NodeId,
     pub role: DatabaseRole,
     pub wal: Vec<Record>,
-    /// So much of it is on disk.
+    /// How much of it is on disk.
     pub flushed: usize,
-    /// Whom a standby is told to follow, and the name that it gives itself there.
+    /// Which node a standby has to follow, and the name that it gives itself there.
     pub follows: Option<(NodeId, Term)>,
     /// Which promotion its receiver streams from.
     streams: Option<u64>,
-    /// Which promotion it serves under, as a primary; they are numbered through.
+    /// Which promotion it serves under, as a primary; they are numbered in their order.
     pub promotion: u64,
     /// The term of that promotion, and where it began.
     pub term: Term,
@@ -41,7 +41,7 @@ pub struct Db {
     pub open: bool,
     /// What each standby that streams from it has told to have flushed, and its name.
     senders: BTreeMap<NodeId, (String, usize)>,
-    /// Where a copy or rewound database becomes consistent; before, it is no database.
+    /// Where a copied or rewound database becomes consistent. Before that point it cannot be used.
     pub torn: Option<usize>,
     /// Its processes are stopped until then.
     pub frozen: Duration,
@@ -311,7 +311,7 @@ fn receive(
             return Ok(());
         }
         if !db.is_prefix_of(primary) {
-            // PostgreSQL refuses, where the primary is not the one that it was told to follow.
+            // PostgreSQL refuses if the primary is not the one that it has to follow.
             return match primary.rule.term == term {
                 true => Err(Violation::new(
                     Invariant::FollowersArePrefixes,

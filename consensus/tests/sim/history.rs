@@ -16,7 +16,7 @@ pub struct History {
 }
 
 impl History {
-    /// An empty one, which keeps lines for people where that is asked for: they take most of the time.
+    /// An empty one. It keeps lines for people only if that is asked for, since they take most of the time.
     pub fn new(with_lines: bool) -> Self {
         Self { digest: DefaultHasher::new(), steps: 0, lines: with_lines.then(VecDeque::new) }
     }

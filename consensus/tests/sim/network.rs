@@ -36,7 +36,7 @@ pub enum Content {
 pub struct Waiting {
     pub answer: oneshot::Sender<Answer>,
     pub address: SocketAddr,
-    /// The term and candidate, where a vote is asked for.
+    /// The term and candidate, if it asks for a vote.
     pub vote: Option<(u64, NodeId)>,
 }
 

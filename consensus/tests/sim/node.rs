@@ -36,7 +36,7 @@ pub struct SimNode {
     pub disk: FakeDisk,
     pub origin: Start,
     pub agent: Option<Agent>,
-    /// When the agent is started again, where it does not run.
+    /// When the agent is started again, if it does not run.
     pub restart: Option<Duration>,
     /// Until when the agent is stopped (SIGSTOP), or the machine is.
     pub paused: Option<Duration>,
@@ -219,7 +219,7 @@ impl SimNode {
         self.agent.is_some() && self.paused.is_none()
     }
 
-    /// Looks at the agent from outside, where it has started and is not stopped.
+    /// Looks at the agent from outside, if it has started and is not stopped.
     pub fn with<T>(&self, look: impl FnOnce(&Cluster, &Store) -> T) -> Option<T> {
         let agent = self.agent.as_ref().filter(|_| self.paused.is_none())?;
         let (cluster, store) = lock(&agent.started).cluster.clone()?;

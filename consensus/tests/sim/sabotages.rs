@@ -5,11 +5,11 @@ use qluster_consensus::env::sabotage::Sabotage;
 use crate::check::Invariant;
 use crate::seeds::{report, search};
 
-/// Each is found within so many seeds. One is tried alone with the variable `SIM_SABOTAGE`, within others with `SIM_WITHIN`,
+/// Within how many seeds each is found. One is tried alone with the variable `SIM_SABOTAGE`, within others with `SIM_WITHIN`,
 /// and `SIM_SHOW` shows what comes of it in one seed, whether or not something is found.
 const WITHIN: u64 = 1000;
 
-/// What is broken for safety does not count as found where all that fails is that the cluster is well in the end.
+/// What is broken for safety does not count as found if all that fails is that the cluster is well in the end.
 fn counts(sabotage: Sabotage, found: Invariant) -> bool {
     match sabotage {
         Sabotage::KeepOldRule => true,

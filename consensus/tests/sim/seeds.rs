@@ -14,7 +14,7 @@ fn number(name: &str, usual: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(usual)
 }
 
-/// Progress is told so often.
+/// How often progress is printed.
 const PROGRESS: Duration = Duration::from_secs(10);
 
 /// Runs seeds on all cores until `enough` have failed, and returns those that failed, the smallest first.

@@ -23,7 +23,7 @@ use crate::network::{Content, Letter, Net, kind};
 use crate::node::{Delivery, Nodes, SimNode, Start};
 use crate::plots::Stage;
 
-/// For so long each agent runs by itself; nothing that one sends reaches another sooner.
+/// How long each agent runs by itself. Nothing that one sends reaches another sooner.
 pub const WINDOW: Duration = Duration::from_millis(5);
 /// Faults end after about this time.
 const FAULTY: Duration = Duration::from_secs(12);
@@ -39,7 +39,7 @@ pub struct World {
     pub net: Net,
     pub databases: BTreeMap<NodeId, Db>,
     pub oracle: Oracle,
-    /// So many promotions there were, and so many records of WAL.
+    /// How many promotions there were, and how many records of WAL.
     pub promotions: u64,
     pub records: u64,
     violation: Option<Violation>,
@@ -70,7 +70,7 @@ pub struct Outcome {
     pub lines: Vec<String>,
 }
 
-/// Runs the history of a seed, with lines for people where that is asked for.
+/// Runs the history of a seed, with lines for people if that is asked for.
 pub fn run(seed: u64, bent: Option<Sabotage>, with_lines: bool) -> Outcome {
     sabotage::choose(bent);
     qluster_consensus::raft::runtime::seed(seed);
@@ -185,7 +185,7 @@ impl Simulation {
         these.get(at).copied()
     }
 
-    /// The node that says that it leads, where there is one.
+    /// The node that says that it leads, if there is one.
     pub fn leader(&self) -> Option<(NodeId, Cluster)> {
         let id = self.leads?;
         self.nodes[&id].with(|cluster, _| cluster.is_leader().is_ok().then(|| (id, cluster.clone())))?
@@ -318,7 +318,7 @@ impl Simulation {
         }
     }
 
-    /// What runs beside the agents: each guard ends a primary whose lease is over, where its agent does not.
+    /// What runs beside the agents: each guard ends a primary whose lease is over, if its agent does not.
     fn guards(&mut self) {
         let mut world = lock(&self.world);
         let world = &mut *world;
@@ -346,7 +346,7 @@ impl Simulation {
         let mut leaders = Vec::new();
         let mut serving = Vec::new();
         for (&id, node) in &self.nodes {
-            // On a disk that fails none starts; it is tried again on one that works.
+            // No agent starts on a disk that fails. It is tried again on one that works.
             if let Some(error) = node.failed().filter(|_| !node.disk.is_failing() && !node.disk.is_gone()) {
                 return Err(Violation::new(Invariant::StoresOpen, format!("node {id} does not start: {error}")));
             }

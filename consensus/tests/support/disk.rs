@@ -21,7 +21,7 @@ struct Content {
     /// Since the last sync: new lengths, and what was written where.
     unsynced: Vec<(u64, Option<Vec<u8>>)>,
     fails: Option<Fails>,
-    /// After so many writes and syncs the disk is gone, until the next handle is opened.
+    /// After this many writes and syncs the disk is gone, until the next handle is opened.
     left: Option<u64>,
     /// How many writes and syncs there were.
     operations: u64,
@@ -71,12 +71,12 @@ impl FakeDisk {
         self.content().fails.is_some()
     }
 
-    /// The disk is gone after so many more writes and syncs.
+    /// The disk is gone after this many more writes and syncs.
     pub fn gone_after(&self, operations: u64) {
         self.content().left = Some(operations);
     }
 
-    /// The disk stays, where it is not gone yet.
+    /// The disk stays, if it is not gone yet.
     pub fn stays(&self) {
         let mut content = self.content();
         content.left = content.left.filter(|&left| left == 0);
