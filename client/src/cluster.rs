@@ -212,8 +212,8 @@ impl ClusterClient {
     /// # }
     /// ```
     ///
-    /// `role` is what it becomes when it is upgraded. `api_port` defaults to that of the leader. Answers with the new node,
-    /// its id included.
+    /// `role` is the role that it gets when it is [enrolled](Self::upgrade_node). `api_port` defaults to the leader's.
+    /// Returns the new node, which includes its id.
     pub async fn add_node(&self, ip: IpAddr, role: NodeRole, api_port: Option<Port>) -> Result<Node, Error> {
         self.change("POST /node", |node| async move {
             let request = node.node_add().ip(ip).role(role);
@@ -225,7 +225,8 @@ impl ClusterClient {
         .await
     }
 
-    /// Makes a listener what it was added for, or brings a node back that was declared down.
+    /// Enrolls a node: gives a listener the role that it was added for, or brings back a node that was declared down.
+    /// The API calls this an upgrade. Returns the node with its new role.
     pub async fn upgrade_node(&self, node: NodeId, db_port: Port, api_port: Port) -> Result<Node, Error> {
         let id = node;
         self.change("PATCH /node/{node}", |node| async move {
@@ -240,8 +241,8 @@ impl ClusterClient {
         self.change("DELETE /node/{node}", |node| async move { node.node_remove().node(id).send().await }).await
     }
 
-    /// Declares that the database of a node has problems: until the node is upgraded again it has no vote and is no
-    /// replica for poolers.
+    /// Declares that the database of a node has problems: until the node is [enrolled](Self::upgrade_node)
+    /// again, it has no vote and poolers do not read from it. Returns the node with its new state.
     pub async fn node_down(&self, node: NodeId) -> Result<Node, Error> {
         let id = node;
         self.change("POST /node-down/{node}", |node| async move { node.node_down().node(id).send().await }).await

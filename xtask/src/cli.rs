@@ -182,8 +182,8 @@ fn changes_nodes(qluster: &Qluster) -> Result<()> {
     ensure!(qluster.json(&["node", "down", &id, "--yes"])?["state"] == "down");
     let table = qluster.says(&["status"])?;
     ensure!(table.contains("declared down"), "{table}");
-    until("the node is upgraded again", LIMIT, INTERVAL, || {
-        let ran = qluster.run(&["node", "upgrade", &id])?;
+    until("the node is enrolled again", LIMIT, INTERVAL, || {
+        let ran = qluster.run(&["node", "enroll", &id])?;
         Ok(if ran.code == Some(0) { Look::Done(()) } else { Look::NotYet(ran.error) })
     })?;
     let added = qluster.json(&["node", "add", "127.0.0.1", "--role", "witness", "--api-port", "1"])?;

@@ -96,7 +96,7 @@ pub(crate) enum Command {
         #[arg(long, requires = "node")]
         accept_data_loss: bool,
     },
-    /// Add, upgrade and remove nodes
+    /// Add, enroll, declare down and remove nodes
     #[command(subcommand)]
     Node(NodeCommand),
     /// The cluster's settings
@@ -163,31 +163,40 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
-    /// Add a node, as a listener; `qluster-server join` on its host does so by itself
+    /// Add a node as a listener; `qluster-server join` on its host does this by itself
     Add {
         /// IPv4 or IPv6 address of its host
         ip: IpAddr,
-        /// What it becomes when it is upgraded: voter, witness or replica; or what it stays: listener
+        /// The role that it gets when it is enrolled: voter, witness or replica; a listener stays one
         #[arg(short, long, default_value_t = NodeRole::Voter)]
         role: NodeRole,
-        /// Port of its REST API [default: that of the leader]
+        /// Port of its REST API [default: the leader's]
         #[arg(long, value_name = "PORT")]
         api_port: Option<Port>,
     },
-    /// Make a listener what it was added for, or bring a node back that is down
-    Upgrade {
+    /// Give a listener the role that it was added for, or bring back a node that is down
+    // The API calls this an upgrade, and so did earlier versions of this program.
+    #[command(alias = "upgrade")]
+    Enroll {
+        /// Id of the node
         node: NodeId,
-        /// Port of its database [default: the one that the cluster knows, or 5432]
+        /// Port of its database [default: the one in the map; if there is none, 5432]
         #[arg(long, value_name = "PORT")]
         db_port: Option<Port>,
-        /// Port of its REST API [default: the one that the cluster knows]
+        /// Port of its REST API [default: the one in the map]
         #[arg(long, value_name = "PORT")]
         api_port: Option<Port>,
     },
-    /// Declare that a node's database has problems: no vote and no reads until it is upgraded again
-    Down { node: NodeId },
-    /// Remove a node, for good: its id is never used again
-    Remove { node: NodeId },
+    /// Declare that a node's database has problems: the node has no vote and serves no reads until it is enrolled again
+    Down {
+        /// Id of the node
+        node: NodeId,
+    },
+    /// Remove a node for good: its id is never used again
+    Remove {
+        /// Id of the node
+        node: NodeId,
+    },
 }
 
 #[derive(Debug, Subcommand)]

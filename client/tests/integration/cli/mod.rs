@@ -108,11 +108,23 @@ fn changes_say_what_they_did() {
             &["switchover", "1", "--yes"],
             &["switchover", "9", "--yes"],
             &["node", "add", "127.0.0.1", "--role", "voter", "--api-port", "8084"],
-            &["node", "upgrade", "3"],
+            &["node", "enroll", "3"],
             &["node", "down", "3", "--yes"],
             &["node", "remove", "3", "--yes"],
         ],
     );
+}
+
+#[test]
+fn a_node_is_enrolled_by_the_former_name_of_the_command_too() {
+    let nodes = Nodes::new(WELL);
+    for name in ["enroll", "upgrade"] {
+        assert!(nodes.run(&["node", name, "3", "--db-port", "5443"]).status.success(), "{name}");
+    }
+    let sent = nodes.changes();
+    assert!(sent.len() == 2 && sent[0].starts_with("PATCH /node/3") && sent[0] == sent[1], "{sent:?}");
+    let help = String::from_utf8(nodes.run(&["node", "--help"]).stdout).unwrap();
+    assert!(help.contains("enroll") && !help.contains("upgrade"), "{help}");
 }
 
 #[test]
@@ -151,7 +163,7 @@ fn what_hurts_is_asked_for_and_not_done_where_there_is_nobody_to_ask() {
 
 #[test]
 fn help_lists_the_commands_and_the_exit_codes() {
-    check("help", WELL, &[&["--help"], &["switchover", "--help"], &["swichover"]]);
+    check("help", WELL, &[&["--help"], &["switchover", "--help"], &["node", "--help"], &["swichover"]]);
 }
 
 // ---- how it is called ----

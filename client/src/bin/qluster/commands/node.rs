@@ -1,4 +1,4 @@
-//! Nodes: adding, upgrading, declaring down, removing.
+//! Nodes: to add, enroll, declare down and remove them.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,7 +16,7 @@ const POSTGRESQL: Port = Port::constant(5432);
 pub(super) async fn run(session: &Session, command: NodeCommand) -> Result<(), Failure> {
     match command {
         NodeCommand::Add { ip, role, api_port } => add(session, ip, role, api_port).await,
-        NodeCommand::Upgrade { node, db_port, api_port } => upgrade(session, node, db_port, api_port).await,
+        NodeCommand::Enroll { node, db_port, api_port } => enroll(session, node, db_port, api_port).await,
         NodeCommand::Down { node } => down(session, node).await,
         NodeCommand::Remove { node } => remove(session, node).await,
     }
@@ -31,7 +31,7 @@ async fn add(session: &Session, ip: IpAddr, role: NodeRole, api_port: Option<Por
     session.out.show(&node, |style| format!("{}\n\n{next}", render(&node, style)))
 }
 
-async fn upgrade(session: &Session, id: NodeId, db_port: Option<Port>, api_port: Option<Port>) -> Result<(), Failure> {
+async fn enroll(session: &Session, id: NodeId, db_port: Option<Port>, api_port: Option<Port>) -> Result<(), Failure> {
     let map = session.cluster.map().await?;
     let known = session::node(&map, id)?;
     let db_port = db_port.or(known.db_port).unwrap_or(POSTGRESQL);
@@ -56,13 +56,8 @@ async fn remove(session: &Session, id: NodeId) -> Result<(), Failure> {
 }
 
 fn before_down(map: &ClusterMap, node: &Node) -> String {
-    format!(
-        "Node {}{} loses its vote{}, and nobody reads from its database, until it is upgraded again.{}",
-        node.id,
-        place(node),
-        left(map, node),
-        hand_over(map, node)
-    )
+    let vote = if node.votes() { format!(" loses its vote{} and", left(map, node)) } else { String::new() };
+    format!("Node {}{}{vote} serves no reads until it is enrolled again.{}", node.id, place(node), hand_over(map, node))
 }
 
 fn before_removal(map: &ClusterMap, node: &Node) -> String {
@@ -127,6 +122,11 @@ mod tests {
         assert!(asked(1).contains("It leads, so it hands over first"));
         assert!(!asked(2).contains("It leads"));
         assert!(!asked(3).contains("with a vote are left"));
-        assert!(before_down(&map, &map.nodes[&NodeId(2)]).contains("until it is upgraded again"));
+        let asked = |id| before_down(&map, &map.nodes[&NodeId(id)]);
+        assert!(
+            asked(2)
+                .ends_with("loses its vote (1 with a vote are left) and serves no reads until it is enrolled again.")
+        );
+        assert!(!asked(3).contains("vote"));
     }
 }

@@ -153,7 +153,7 @@ fn why(
     let none = || (managed && node.role.has_database() && database.is_none()).then(|| "it has no database".into());
     let listener = || {
         (node.role != node.upgrade_to)
-            .then(|| format!("is to become a {}: qluster node upgrade {}", node.upgrade_to, node.id))
+            .then(|| format!("waits to be enrolled as a {}: qluster node enroll {}", node.upgrade_to, node.id))
     };
     not_up().or_else(unfit).or(note).or_else(idle).or_else(none).or_else(listener)
 }
@@ -299,7 +299,7 @@ mod tests {
                 false,
                 Some(&well),
                 None,
-                Some("is to become a voter: qluster node upgrade 2"),
+                Some("waits to be enrolled as a voter: qluster node enroll 2"),
             ),
             (node(json!({"role": "listener", "upgrade-to": "listener"})), false, None, None, None),
         ] {
