@@ -1,4 +1,4 @@
-// Requests to the node that served this page, and to no other. A token, where one is entered, stays in this tab.
+// Requests to the node that served this page, and to no other host. A token that is entered stays in this tab.
 
 const KEY = "qluster-token";
 
@@ -7,7 +7,7 @@ export const token = {
   set: (text) => (text ? sessionStorage.setItem(KEY, text) : sessionStorage.removeItem(KEY)),
 };
 
-/** An answer that is no success: what the API says of it, or that there was none (status 0). */
+/** A request that failed: with the status and message of the API, or with status 0 if there was no answer. */
 export class Refused extends Error {
   constructor(status, body) {
     super(body?.message ?? "This node does not answer.");
@@ -16,13 +16,13 @@ export class Refused extends Error {
   }
 }
 
-/** The JSON of an answer; `patience` in milliseconds, longer than what a long poll waits. */
-export async function ask(method, path, patience = 5000) {
+/** The JSON of an answer. `timeoutMs` is in milliseconds, and must be longer than a long poll waits. */
+export async function ask(method, path, timeoutMs = 5000) {
   const headers = token.get() ? { Authorization: `Bearer ${token.get()}` } : {};
   let answer;
   let body;
   try {
-    answer = await fetch(path, { method, headers, cache: "no-store", signal: AbortSignal.timeout(patience) });
+    answer = await fetch(path, { method, headers, cache: "no-store", signal: AbortSignal.timeout(timeoutMs) });
     body = await answer.json();
   } catch (error) {
     throw new Refused(answer?.status ?? 0, answer ? { message: `The answer to ${path} cannot be read: ${error}` } : null);

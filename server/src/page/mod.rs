@@ -1,13 +1,13 @@
-//! The status page, which each node serves at `/`: HTML, CSS and JavaScript as they are, in the program.
+//! The status page, which each node serves at `/`. Its HTML, CSS and JavaScript are compiled into the program.
 //!
-//! It asks the API of the node that served it, as any client does, and nobody else: the policy that goes with it lets
-//! the browser load nothing from anywhere else and run no script that is not a file of ours. What it shows of the cluster
-//! it writes as text, never as HTML.
+//! The page asks the API of the node that served it, as any client does, and no other host. The policy in its headers
+//! enforces that: the browser loads nothing from elsewhere, and runs only the scripts that are files of the page. The
+//! page writes what it shows of the cluster as text, never as HTML.
 
 use dropshot::Body;
 use http::{Response, StatusCode, header};
 
-/// What the browser may do with the page.
+/// The content security policy: what the browser may load and run for the page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -16,7 +16,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
-/// The files by their names; the page itself has none.
+/// The files: name, content type and text. The name of the page itself is empty.
 const FILES: [(&str, &str, &str); 7] = [
     ("", HTML, include_str!("index.html")),
     ("style.css", CSS, include_str!("style.css")),
@@ -27,7 +27,11 @@ const FILES: [(&str, &str, &str); 7] = [
     ("view.js", SCRIPT, include_str!("view.js")),
 ];
 
-/// A file of the page, where there is one of that name.
+/// The answer to a request for the file `name` of the page; 404 if there is no such file.
+///
+/// # Errors
+///
+/// If the answer cannot be built.
 pub fn file(name: &str) -> Result<Response<Body>, http::Error> {
     let Some((_, kind, text)) = FILES.iter().find(|(known, ..)| *known == name) else {
         return Response::builder()
@@ -40,7 +44,7 @@ pub fn file(name: &str) -> Result<Response<Body>, http::Error> {
         .header(header::CONTENT_SECURITY_POLICY, POLICY)
         .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
         .header(header::REFERRER_POLICY, "no-referrer")
-        // A node that was upgraded serves another.
+        // The file changes when the node's software is upgraded.
         .header(header::CACHE_CONTROL, "no-cache")
         .body((*text).into())
 }
@@ -63,5 +67,18 @@ mod tests {
             assert!(!text.contains("style=\"") && !text.contains("onclick="), "{name}: the policy forbids it");
         }
         assert_eq!(file("nothing").unwrap().status(), StatusCode::NOT_FOUND);
+    }
+
+    #[test]
+    fn every_word_that_the_page_links_is_in_the_glossary() {
+        let (glossary, _) = crate::site::Site::get().unwrap().file("glossary.html").unwrap();
+        let mut words = 0;
+        for (name, _, text) in FILES {
+            for word in text.split("docs/glossary.html#").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+                assert!(glossary.contains(&format!("id=\"{word}\"")), "{name} links to {word}");
+                words += 1;
+            }
+        }
+        assert!(words >= 10, "only {words} words are linked");
     }
 }

@@ -1,12 +1,19 @@
-// The page: asks this node again and again, and shows what it says.
+// The page: asks this node again and again, and shows the answers.
 
 import { Refused, ask, token } from "./api.js";
 import { Picture } from "./picture.js";
 import * as view from "./view.js";
 
-const TICK = 1000;
-const WAIT = 25;
-const EVENTS = 200;
+/** Between two requests for the status, and after a failure. */
+const PAUSE_MS = 1000;
+/** How long the node may wait for news before it answers. */
+const WAIT_SECONDS = 25;
+/** For a request that waits for news. */
+const WAIT_TIMEOUT_MS = (WAIT_SECONDS + 5) * 1000;
+/** For a request that changes the cluster: a switchover writes out the primary's data first. */
+const CHANGE_TIMEOUT_MS = 60_000;
+/** How many events are listed. */
+const MAX_EVENTS = 200;
 const find = (id) => document.getElementById(id);
 const picture = new Picture(find("picture"));
 const state = { map: null, status: null, newest: null, refused: null };
@@ -18,7 +25,7 @@ function make(name, attributes, ...children) {
   return made;
 }
 
-/** Changes a text only where it is another: what is announced is not announced again. */
+/** Changes a text only if it differs: a screen reader would announce the same text again. */
 function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -37,7 +44,7 @@ function show() {
   picture.draw(nodes);
   showTable(nodes);
   showSettings(map.config);
-  const asked = status ? `This page is node ${status.node}'s.` : "";
+  const asked = status ? `Node ${status.node} served this page.` : "";
   write(find("asked"), asked);
 }
 
@@ -68,7 +75,7 @@ function showTable(nodes) {
   if (made.innerHTML === body.innerHTML) return;
   const { action, node } = body.contains(document.activeElement) ? document.activeElement.dataset : {};
   body.replaceWith(made);
-  // Whoever is at a button by keyboard stays there.
+  // The button that had the focus has it again.
   if (action) focus(action, node);
 }
 
@@ -91,17 +98,17 @@ function showEvents(events, live) {
       make("span", { class: "kind" }, title), make("span", { class: "cause" }, cause));
     list.prepend(item);
   }
-  while (list.children.length > EVENTS) list.lastChild.remove();
+  while (list.children.length > MAX_EVENTS) list.lastChild.remove();
   find("no-events").hidden = list.children.length > 0;
 }
 
 function trouble(error) {
   const needs = error?.status === 401;
-  const text = needs ? "This node asks for a token: enter one to see its cluster." : error?.message;
+  const text = needs ? "This node asks for a token. Enter one to see its cluster." : error?.message;
   const notice = find("trouble");
   write(notice, text ?? "");
   notice.hidden = !text;
-  // What is shown is how it was.
+  // The page still shows the last answers.
   document.body.classList.toggle("stale", Boolean(text));
 }
 
@@ -111,7 +118,7 @@ const pause = (time) => new Promise((done) => setTimeout(done, time));
 const visible = () => document.hidden
   ? new Promise((done) => document.addEventListener("visibilitychange", done, { once: true })) : null;
 
-/** Repeats a request while somebody looks; after a failure, a little later. */
+/** Repeats a request while the page is visible; pauses after a failure. */
 async function forever(request) {
   for (;;) {
     await visible();
@@ -121,13 +128,13 @@ async function forever(request) {
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (error.status === 401) askForToken(used);
-      // A wrong token is not sent again: the node would refuse this address for a while.
-      do await pause(TICK); while (error.status === 401 && used && token.get() === used);
+      // A wrong token is not sent again, because the node would refuse this address for a while.
+      do await pause(PAUSE_MS); while (error.status === 401 && used && token.get() === used);
     }
   }
 }
 
-/** How the nodes are changes without a word in the log; so does who leads, where a lease ends. */
+/** Asks for the map and the status. Both can change without a new log entry: a lag grows, a lease ends. */
 async function tick() {
   try {
     const [map, status] = await Promise.all([ask("GET", "map"), ask("GET", "status")]);
@@ -138,26 +145,28 @@ async function tick() {
     trouble(error);
     throw error;
   }
-  await pause(TICK);
+  await pause(PAUSE_MS);
 }
 
+/** Waits for a newer map. */
 async function follow() {
-  if (!state.map) return pause(TICK);
-  state.map = await ask("GET", `map?after-index=${state.map.index}&wait=${WAIT}s`, (WAIT + 5) * 1000);
+  if (!state.map) return pause(PAUSE_MS);
+  state.map = await ask("GET", `map?after-index=${state.map.index}&wait=${WAIT_SECONDS}s`, WAIT_TIMEOUT_MS);
   show();
 }
 
+/** Waits for new events. */
 async function listen() {
   const after = state.newest;
-  const path = after === null ? `events?limit=${EVENTS}` : `events?after-index=${after}&wait=${WAIT}s`;
-  const events = await ask("GET", path, (WAIT + 5) * 1000);
+  const path = after === null ? `events?limit=${MAX_EVENTS}` : `events?after-index=${after}&wait=${WAIT_SECONDS}s`;
+  const events = await ask("GET", path, WAIT_TIMEOUT_MS);
   state.newest = events.at(-1)?.index ?? after ?? 0;
   showEvents(events, after !== null);
 }
 
 // ---- what is done ----
 
-/** Asks the viewer; whether the answer is yes. */
+/** Asks the viewer, and resolves to whether the answer is yes. */
 function confirmed({ title, text, yes, grave = false, link = null, secret = false }) {
   const dialog = find("ask");
   write(find("ask-title"), title);
@@ -178,14 +187,14 @@ const ACTIONS = {
     path: `leader?node=${node}`,
     question: {
       title: `Hand leadership to node ${node}?`, yes: `Make node ${node} leader`,
-      text: "The primary stops in good order and node " + node + " takes over, in about half a second. Sessions end and have to connect again; nothing is lost.",
+      text: `The primary stops in good order, and node ${node} takes over in about half a second. Sessions end and have to connect again. Nothing is lost.`,
     },
   }),
   down: (node) => ({
     path: `node-down/${node}`,
     question: {
       title: `Declare node ${node} down?`, yes: `Declare node ${node} down`, grave: true,
-      text: "It loses its vote and is no replica any more until it is upgraded again. If it leads, it hands over first.",
+      text: `Until it is enrolled again, node ${node} has no vote and poolers do not read from it. If it leads, it hands over first.`,
     },
   }),
 };
@@ -196,36 +205,37 @@ async function act(kind, node) {
   const leader = map.nodes[map.leader];
   if (leader && status.node !== map.leader) {
     const link = `${location.protocol}//${view.node(map, status, map.leader).api}/`;
-    await confirmed({ title: "Only the leader changes anything", text: `This page is node ${status.node}'s. Go on at the page of node ${map.leader}, which leads:`, yes: "Close", link });
+    await confirmed({ title: "Only the leader makes changes", text: `Node ${status.node} served this page. Open the page of node ${map.leader}, the leader:`, yes: "Close", link });
     focus(kind, node);
     return;
   }
   const yes = await confirmed(question);
-  // The dialog gives the focus back to its button, which may have been drawn anew meanwhile.
+  // The dialog gives the focus back to its button, which may have been drawn again meanwhile.
   focus(kind, node);
   if (!yes) return;
   try {
-    await ask("POST", path, 60_000);
+    await ask("POST", path, CHANGE_TIMEOUT_MS);
   } catch (error) {
     const asks = error.status === 401 || error.status === 403;
-    const text = error.status === 403 ? "This token may only read: enter one of the kind admin." : error.message;
+    const text = error.status === 403 ? "This token may only read. Enter an admin token." : error.message;
     if (asks && (await enterToken(text))) return act(kind, node);
-    if (!asks) await confirmed({ title: "It was not done", text, yes: "Close" });
+    const title = error.status === 0 ? "No answer: the change may still take effect" : "The change failed";
+    if (!asks) await confirmed({ title, text, yes: "Close" });
   }
 }
 
-async function enterToken(text = "Changes need one of the kind admin. It stays in this tab until that is closed.") {
+async function enterToken(text = "Changes need an admin token. The token stays in this tab until you close it.") {
   const yes = await confirmed({ title: "Enter a token", text, yes: "Use it", secret: true });
   if (yes) token.set(find("ask-token").value.trim());
   showToken();
   return yes;
 }
 
-/** Asks once for each token, or the lack of one, that a node refused; the button stays. */
+/** Asks for a token once after each one that the node refused, and once if there was none. The button stays. */
 function askForToken(used) {
   if (used !== token.get() || used === state.refused || find("ask").open) return;
   state.refused = used;
-  const known = "One of the kind read is enough to look. It stays in this tab until that is closed.";
+  const known = "A read token is enough to look. The token stays in this tab until you close it.";
   enterToken(used ? `This node does not know that token. ${known}` : `This node asks for a token. ${known}`);
 }
 

@@ -1,14 +1,16 @@
-// The cluster as a picture: the leader above, the others below, and who follows whom.
+// The cluster as a picture: the leader at the top, the other nodes below, and a line to each node from the one that it
+// follows.
 
 import { bytes } from "./view.js";
 
 const SVG = "http://www.w3.org/2000/svg";
+// A card, the gap between two cards, and the space for the lines below the leader: in CSS pixels.
 const WIDTH = 208;
 const HEIGHT = 92;
 const GAP = 26;
 const DROP = 84;
 
-/** Where each node is; `top` is above. Pure. */
+/** The place of each card; the node `top` is above the others. Pure. */
 export function layout(ids, top, width) {
   const places = new Map();
   const narrow = width < 2 * WIDTH + GAP;
@@ -29,7 +31,7 @@ export function layout(ids, top, width) {
   return { places, narrow, size, height: y - (narrow ? 28 : rest.length ? 40 : DROP) };
 }
 
-/** The line from one node to another, and where its label is. Pure. */
+/** The line from one card to another, and the place of its label. Pure. */
 export function line(from, to, { narrow, size }) {
   if (narrow) {
     const [x, start, end] = [14, from.y + HEIGHT, to.y + HEIGHT / 2];
@@ -69,7 +71,7 @@ export class Picture {
     this.#svg = svg;
   }
 
-  /** Draws the nodes as they are now. Whoever led last stays above until another leads. */
+  /** Draws the nodes. The last leader stays at the top until another node leads. */
   draw(nodes) {
     const leader = nodes.find((node) => node.leads)?.id;
     this.#top = leader ?? (nodes.some((node) => node.id === this.#top) ? this.#top : null);
@@ -119,11 +121,11 @@ export class Picture {
       if (from === null || from === node.id || !laid.places.has(from)) continue;
       const kind = node.follows === null ? "vote" : node.streams ? "streams" : "broken";
       const { path, x, y, anchor } = line(laid.places.get(from), laid.places.get(node.id), laid);
-      const behind = node.lag === 0 ? "in step" : `${bytes(node.lag)} behind`;
+      const behind = node.lag === 0 ? "no lag" : `${bytes(node.lag)} behind`;
       const label = kind === "streams" && node.lag !== null ? behind : "";
       wanted.set(`${from} ${node.id} ${kind} ${path}`, { from, node: node.id, kind, path, x, y, anchor, label });
     }
-    // One that is there stays, so that it does not flicker.
+    // A line that is still wanted stays, so that it does not flicker.
     for (const made of [...parent.children]) {
       if (!wanted.has(made.dataset.key)) made.remove();
     }

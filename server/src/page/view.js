@@ -1,8 +1,8 @@
-// What is shown of a node, from what the map and the status say of it: no drawing here.
+// The texts and tones that the page shows, from the map and the status. Nothing is drawn here.
 
 const UNITS = [[2 ** 40, "TB"], [2 ** 30, "GB"], [2 ** 20, "MB"], [2 ** 10, "kB"]];
 
-/** An amount of bytes as people write it. */
+/** A number of bytes as people write it; empty if it is unknown. */
 export function bytes(count) {
   if (count === null || count === undefined) return "";
   const [size, unit] = UNITS.find(([size]) => count >= size) ?? [1, "B"];
@@ -14,23 +14,23 @@ function address(ip, port) {
   return port === null ? "" : `${ip.includes(":") ? `[${ip}]` : ip}:${port}`;
 }
 
-const ROLES = { absent: "no data yet", stopped: "stopped", starting: "starting", rebuilding: "being rebuilt" };
+const DATABASE_ROLES = { absent: "no data yet", stopped: "stopped", starting: "starting", rebuilding: "being rebuilt" };
 
 function database(database, leads) {
   if (!database) return { text: "", good: true };
   switch (database.role) {
     case "primary":
-      return leads ? { text: "primary", good: true } : { text: "primary, deposed", good: false };
+      return leads ? { text: "primary", good: true } : { text: "primary of an earlier term", good: false };
     case "standby":
       return database.streaming ? { text: "standby, streams", good: true } : { text: "standby, does not stream", good: false };
     default: {
       const progress = database.progress === null ? "" : ` ${database.progress} %`;
-      return { text: ROLES[database.role] + progress, good: false };
+      return { text: DATABASE_ROLES[database.role] + progress, good: false };
     }
   }
 }
 
-/** One node: texts, tone (`lead`, `good`, `warn`, `bad`) and whom it follows. */
+/** One node: its texts, its tone (`lead`, `good`, `warn`, `bad`) and the node that it follows. */
 export function node(map, status, id) {
   const member = map.nodes[id];
   const told = status?.nodes[id] ?? null;
@@ -51,7 +51,7 @@ export function node(map, status, id) {
     timeline: told?.database?.timeline ?? null,
     follows: told?.database?.role === "standby" ? told.database.follows : null,
     streams: told?.database?.streaming ?? false,
-    // The same is often said twice: by the node and of it.
+    // The map and the status often give the same reason.
     reasons: reasons.filter((reason, index) => reasons.indexOf(reason) === index),
     api: address(member.ip, member["api-port"]), db: address(member.ip, member["db-port"]),
     mayLead: member.role === "voter" && !away && !leads,
@@ -69,7 +69,7 @@ function sentence(reason) {
   return reason === "" ? "" : `${reason.charAt(0).toUpperCase()}${reason.slice(1)}.`;
 }
 
-/** What is to be known first, and its tone. */
+/** The first line of the page, and its tone. */
 export function summary(map, nodes) {
   const voters = nodes.filter((node) => node.votes);
   const answering = voters.filter((node) => node.answers).length;
@@ -79,14 +79,14 @@ export function summary(map, nodes) {
   const names = ill.map((node) => node.id).join(", ");
   const headline = `Node ${map.leader} leads.`;
   if (ill.length === 0) return { tone: "good", headline, detail: `${votes} All is well.` };
-  const look = ill.length === 1 ? `Node ${names} needs a look.` : `Nodes ${names} need a look.`;
+  const look = ill.length === 1 ? `Node ${names} needs attention.` : `Nodes ${names} need attention.`;
   return { tone: "warn", headline, detail: `${votes} ${look}` };
 }
 
 const BAD = ["node-down", "node-unreachable", "nobody-leads", "data-loss-accepted", "node-removed"];
 const LEAD = ["leader-elected", "database-promoted"];
 
-/** An event as it is listed. */
+/** An event in the form in which the page lists it. */
 export function event(event) {
   const kind = event.kind.replaceAll("-", " ");
   const name = kind.charAt(0).toUpperCase() + kind.slice(1);

@@ -299,6 +299,14 @@ async fn asks_nobody_else(page: &Client) {
     assert_eq!(look(page, inserted).await, "refused", "the policy lets scripts of others run");
 }
 
+/// A word on the page leads to its explanation, which this node serves without a token.
+async fn leads_to_the_glossary(page: &Client) {
+    assert_eq!(look(page, "document.querySelector('footer a[href=\"docs/glossary.html\"]') !== null").await, true);
+    click(page, "#words a[href$='#fit']").await;
+    until_true(page, "the word is explained", "document.querySelector('h2#fit')?.textContent.startsWith('Fit')").await;
+    assert_eq!(look(page, "location.pathname + location.hash").await, "/docs/glossary.html#fit");
+}
+
 #[tokio::test]
 async fn where_tokens_are_configured_the_page_asks_for_one_and_sends_a_wrong_one_but_once() {
     let ground = Ground::new();
@@ -339,6 +347,7 @@ async fn where_tokens_are_configured_the_page_asks_for_one_and_sends_a_wrong_one
     until_true(&page, "the cluster shows", "document.getElementById('headline').textContent === 'Node 1 leads.'").await;
     until_true(&page, "so do events", "document.querySelectorAll('#events li').length > 0").await;
     until_true(&page, "there is no trouble", "document.getElementById('trouble').hidden").await;
+    leads_to_the_glossary(&page).await;
     page.close().await.unwrap();
 }
 
