@@ -1,4 +1,4 @@
-//! Writes to the leader's PostgreSQL every second, and goes on at the next leader after a failover.
+//! Writes to the leader's PostgreSQL every second. After a failover it continues at the new leader.
 //!
 //!     cargo run -p qluster-client --example follow_leader -- "user=app password=secret dbname=app" \
 //!         http://10.0.0.1:8080 http://10.0.0.2:8080
@@ -18,7 +18,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let cluster = ClusterClient::new(arguments)?;
     let mut maps = cluster.watch_map();
     loop {
-        // Waits while there is none.
+        // If there is no leader, this waits for one.
         let leader = match cluster.leader().await {
             Ok(leader) => leader,
             Err(error) => {
@@ -29,20 +29,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("node {} leads in term {}", leader.id, leader.term);
         tokio::select! {
             Err(error) = write(&database, &leader) => eprintln!("{error}"),
-            // A leader that froze closes no connection: the map tells that another took its place.
-            () = replaced(&mut maps, &leader) => eprintln!("node {} does not lead any more", leader.id),
+            // A frozen leader closes no connection, but the map shows that another node took its place.
+            () = replaced(&mut maps, &leader) => eprintln!("node {} no longer leads", leader.id),
         }
-        // The database may be gone before the cluster knows.
+        // The database may be gone before the cluster knows it.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-/// Writes until that fails.
+/// Writes until a statement fails.
 async fn write(database: &tokio_postgres::Config, leader: &Leader) -> Result<(), Box<dyn Error>> {
     let port = leader.db_port.ok_or("the cluster has no database")?;
     let mut database = database.clone();
     let (client, connection) = database.host(leader.ip.to_string()).port(port.get()).connect(NoTls).await?;
-    // It ends with the client; the client's calls tell what went wrong.
+    // The task ends with the client. Its errors are those of the client's calls.
     tokio::spawn(connection);
     client.batch_execute("CREATE TABLE IF NOT EXISTS follow_leader (at timestamptz NOT NULL)").await?;
     loop {
@@ -52,7 +52,7 @@ async fn write(database: &tokio_postgres::Config, leader: &Leader) -> Result<(),
     }
 }
 
-/// Returns once a map says that it does not lead any more. Maps of earlier terms tell nothing.
+/// Returns once a map shows that `leader` no longer leads. Maps of earlier terms do not count.
 async fn replaced(maps: &mut (impl Stream<Item = Result<ClusterMap, qluster_client::Error>> + Unpin), leader: &Leader) {
     while let Some(map) = maps.next().await {
         if map.is_ok_and(|map| map.term >= leader.term && map.leader != Some(leader.id)) {

@@ -1,4 +1,4 @@
-//! Sends what does not write to the standbys and the rest to the primary, and goes on so after a failover.
+//! Sends statements that do not write to the standbys, and all others to the primary. It continues after a failover.
 //!
 //!     cargo run -p qluster-client --features readonly --example split_reads -- \
 //!         "user=app password=secret dbname=app" http://10.0.0.1:8080 http://10.0.0.2:8080
@@ -11,10 +11,10 @@ use qluster_client::model::{ClusterMap, Node, NodeState};
 use qluster_client::{ClusterClient, ReadonlySet};
 use tokio_postgres::{Client, Config, NoTls};
 
-/// Connections to one kind of server.
-const SIZE: usize = 4;
+/// The number of connections to the primary, and to all standbys together.
+const POOL_CONNECTIONS: usize = 4;
 
-/// What an application might do.
+/// Statements of an application.
 const STATEMENTS: [&str; 3] = [
     "INSERT INTO split_reads VALUES (now())",
     "SELECT count(*) FROM split_reads WHERE at > now() - interval '1 minute'",
@@ -50,7 +50,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Runs the statements over the servers of a map, until something fails or there is a newer map.
+/// Runs the statements at the servers of a map, until one fails or there is a newer map.
 async fn serve(
     database: &Config,
     name: &str,
@@ -84,21 +84,21 @@ impl Pool {
     async fn open(database: &Config, nodes: impl Iterator<Item = &Node>) -> Result<Self, Box<dyn Error>> {
         let mut clients = Vec::new();
         let nodes: Vec<_> = nodes.filter_map(|node| Some((node.ip, node.db_port?.get()))).collect();
-        for &(ip, port) in nodes.iter().cycle().take(if nodes.is_empty() { 0 } else { SIZE }) {
+        for &(ip, port) in nodes.iter().cycle().take(if nodes.is_empty() { 0 } else { POOL_CONNECTIONS }) {
             let mut database = database.clone();
             database.host(ip.to_string()).port(port).connect_timeout(Duration::from_secs(2));
             let (client, connection) = database.connect(NoTls).await?;
-            // It ends with the client; the client's calls tell what went wrong.
+            // The task ends with the client. Its errors are those of the client's calls.
             tokio::spawn(connection);
             clients.push((client, port));
         }
         if clients.is_empty() { Err("there is no such server now".into()) } else { Ok(Self(clients)) }
     }
 
-    /// Runs a statement, and tells at which port.
+    /// Runs a statement, and returns the port of the server that ran it.
     async fn run(&self, sql: &str, turn: usize) -> Result<u16, Box<dyn Error>> {
         let (client, port) = &self.0[turn % self.0.len()];
-        // A server that froze closes no connection.
+        // A frozen server closes no connection.
         tokio::time::timeout(Duration::from_secs(5), client.batch_execute(sql)).await??;
         Ok(*port)
     }

@@ -1,4 +1,4 @@
-//! Prints the cluster's map whenever it changes, until it is interrupted.
+//! Prints the cluster's map whenever the map changes, until you interrupt the program.
 //!
 //!     cargo run -p qluster-client --example watch_map -- http://10.0.0.1:8080 http://10.0.0.2:8080
 

@@ -1,4 +1,4 @@
-//! Says who leads a cluster, and where its PostgreSQL is.
+//! Prints the leader of a cluster and the address of its PostgreSQL.
 //!
 //!     cargo run -p qluster-client --example who_leads -- http://10.0.0.1:8080 http://10.0.0.2:8080
 

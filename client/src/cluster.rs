@@ -1,11 +1,11 @@
-//! A cluster as a whole.
+//! The client of a cluster as a whole.
 //!
 //! # Layout
 //!
-//! - `builder`: what a client is told before it asks.
-//! - `nodes`: the nodes that it knows, and whom it asks first.
-//! - `asking`: what it does when a node does not answer, or is not the one to ask.
-//! - `watch`: streams of what changes.
+//! - `builder`: the settings of a client.
+//! - `nodes`: the nodes that it knows, and which one it asks first.
+//! - `asking`: what it does if a node does not answer, or does not lead.
+//! - `watch`: streams of the map and of the events.
 
 mod asking;
 mod builder;
@@ -34,14 +34,21 @@ use nodes::{Nodes, address_of, beside, parse};
 
 /// A cluster, known by the addresses of some of its nodes.
 ///
-/// Reads are tried at one node after the other, the one that answered last first, until the deadline. Changes go to
-/// the leader: where the node asked is not the leader, the one that it names is asked; where there is no leader, the
-/// client waits for one, until the deadline. A change is repeated only where it is certain that it was not made;
-/// otherwise the outcome is [`Error::Unconfirmed`].
+/// A read is tried at one node after the other until the deadline; the node that answered last is asked first.
 ///
-/// Further addresses are learned from every map that passes through. The credential is sent to those as well.
+/// A change goes to the leader. If the node that was asked does not lead, the client asks the leader that the node
+/// names. If there is no leader, the client waits for one until the deadline. A change is repeated only if it is
+/// certain that it was not made; otherwise the error is [`Error::Unconfirmed`].
 ///
-/// Clones share what was learned.
+/// The client learns the addresses of further nodes from each map that it receives. It sends its token to them as well.
+///
+/// Clones share the addresses that were learned.
+///
+/// # Errors
+///
+/// Every operation can fail with [`Error::Refused`], if a node refused it, and with [`Error::Deadline`], if no node
+/// answered in time. A change can also fail with [`Error::Unconfirmed`]. The methods name these errors only if they
+/// have more to say about them.
 #[derive(Clone)]
 pub struct ClusterClient {
     inner: Arc<Inner>,
@@ -53,8 +60,8 @@ struct Inner {
     wait: model::Duration,
     backoff: Backoff,
     reads: reqwest::Client,
-    /// Opens a connection for each request: on one that is kept, a node's restart shows only after a request was
-    /// sent, and then nobody knows whether it arrived.
+    /// Opens a connection for each request. A kept connection shows only after a request was sent that the node has
+    /// restarted, and then it is not known whether the request arrived.
     changes: reqwest::Client,
     nodes: Mutex<Nodes>,
 }
@@ -66,28 +73,42 @@ impl fmt::Debug for ClusterClient {
 }
 
 impl ClusterClient {
-    /// A client of the cluster that has nodes at these addresses, such as `http://10.0.0.1:8080`.
+    /// A client of the cluster that has nodes at these addresses, such as `http://10.0.0.1:8080`, with default
+    /// settings.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoAddress`] if there is no address, [`Error::Address`] if one is not valid, and [`Error::Setup`] if the
+    /// HTTP client cannot be set up.
     pub fn new<A: Into<String>>(addresses: impl IntoIterator<Item = A>) -> Result<Self, Error> {
         Self::builder(addresses).build()
     }
 
-    /// The same, with settings.
+    /// A builder for a client of the cluster that has nodes at these addresses.
     pub fn builder<A: Into<String>>(addresses: impl IntoIterator<Item = A>) -> ClusterClientBuilder {
         ClusterClientBuilder::new(addresses.into_iter().map(Into::into).collect())
     }
 
-    /// All addresses that are known now, in the order in which they would be asked.
+    /// All addresses that are known now, in the order in which the client would ask them.
     pub fn addresses(&self) -> Vec<String> {
         self.nodes().candidates()
     }
 
-    /// The client of one node, with every operation exactly as `openapi.yaml` says. It repeats nothing and sets no
-    /// time limits.
+    /// A client of the node at `address`, with every operation exactly as in `openapi.yaml`. It repeats nothing and has
+    /// no time limits.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Address`] if the address is not valid.
     pub fn at(&self, address: &str) -> Result<generated::Client, Error> {
         Ok(generated::Client::new_with_client(&parse(address)?, self.inner.reads.clone()))
     }
 
-    /// The leader; waits for one until the deadline.
+    /// The leader. If there is none, waits for one until the deadline.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Deadline`] if nobody leads until then, or if no node answers.
     ///
     /// ```no_run
     /// # async fn example(cluster: qluster_client::ClusterClient) -> Result<(), qluster_client::Error> {
@@ -105,7 +126,12 @@ impl ClusterClient {
         Ok(leader)
     }
 
-    /// Whether the node at `address` leads. A node that has no leader, or is not part of a cluster, does not.
+    /// Whether the node at `address` leads. The answer is also false if the node knows no leader, or is not part of a
+    /// cluster.
+    ///
+    /// # Errors
+    ///
+    /// As for [every operation](Self#errors); no other node is asked.
     pub async fn is_leader(&self, address: &str) -> Result<bool, Error> {
         match self.read_at("GET /is-leader", address, |node| async move { node.is_leader().send().await }).await {
             Ok(_) => Ok(true),
@@ -118,49 +144,85 @@ impl ClusterClient {
         }
     }
 
-    /// The cluster's map, as some node knows it now.
+    /// The cluster's map, as one of the nodes knows it now.
+    ///
+    /// # Errors
+    ///
+    /// As for [every operation](Self#errors).
     pub async fn map(&self) -> Result<ClusterMap, Error> {
         self.ask_map(None).await
     }
 
-    /// The cluster's map as soon as it is newer than `index`, or after `wait` as it is then.
+    /// The cluster's map as soon as its index is higher than `index`, or the present map after `wait`.
+    ///
+    /// # Errors
+    ///
+    /// As for [every operation](Self#errors).
     pub async fn map_after(&self, index: LogIndex, wait: model::Duration) -> Result<ClusterMap, Error> {
         self.ask_map(Some((index, wait))).await
     }
 
     /// The cluster's map as the node at `address` knows it.
+    ///
+    /// # Errors
+    ///
+    /// As for [every operation](Self#errors); no other node is asked.
     pub async fn map_at(&self, address: &str) -> Result<ClusterMap, Error> {
         let map = self.read_at("GET /map", address, |node| async move { node.map().send().await }).await?;
         self.nodes().meet(&map, address);
         Ok(map)
     }
 
-    /// How the nodes are, as the node at `address` heard it: their databases, positions in the WAL, lag.
+    /// The status of all nodes as the node at `address` knows it: databases, positions in the WAL, lag in bytes.
+    ///
+    /// # Errors
+    ///
+    /// As for [every operation](Self#errors); no other node is asked.
     pub async fn status_at(&self, address: &str) -> Result<ClusterStatus, Error> {
         self.read_at("GET /status", address, |node| async move { node.status().send().await }).await
     }
 
-    /// What a previously added node needs to start.
+    /// What a node that was added needs in order to start.
+    ///
+    /// # Errors
+    ///
+    /// As for [every operation](Self#errors).
     pub async fn info(&self) -> Result<ClusterInfo, Error> {
         Ok(self.read("GET /info", Duration::ZERO, |node| async move { node.info().send().await }).await?.0)
     }
 
     /// The cluster's settings.
+    ///
+    /// # Errors
+    ///
+    /// As for [every operation](Self#errors).
     pub async fn config(&self) -> Result<Config, Error> {
         Ok(self.read("GET /config", Duration::ZERO, |node| async move { node.config_get().send().await }).await?.0)
     }
 
-    /// Changes the settings that are given in `update`. Answers with all settings.
+    /// Changes the settings that `update` has. Returns all settings.
+    ///
+    /// # Errors
+    ///
+    /// As for [every change](Self#errors); [`Error::Refused`] if a setting is not valid.
     pub async fn update_config(&self, update: &ConfigUpdate) -> Result<Config, Error> {
         self.change("POST /config", |node| async move { node.config_post().body(update.clone()).send().await }).await
     }
 
-    /// The settings of the database of the node at `address`, as it runs.
+    /// The settings of the running database of the node at `address` that differ from PostgreSQL's defaults.
+    ///
+    /// # Errors
+    ///
+    /// As for [every operation](Self#errors); no other node is asked.
     pub async fn db_config(&self, address: &str) -> Result<DbConfig, Error> {
         self.read_at("GET /db-config", address, |node| async move { node.db_config().send().await }).await
     }
 
-    /// Hands the leadership over to `node`, as planned. Answers once it leads.
+    /// Hands the leadership over to `node`, as planned: a switchover. Returns once `node` leads.
+    ///
+    /// # Errors
+    ///
+    /// As for [every change](Self#errors); [`Error::Refused`] if `node` is not fit to lead.
     pub async fn switch_over(&self, node: NodeId) -> Result<Leader, Error> {
         let target = node;
         let leader =
@@ -171,13 +233,17 @@ impl ClusterClient {
         Ok(leader)
     }
 
-    /// Makes `node` the leader although acknowledged commits may be lost by it: only where nobody can lead otherwise.
-    /// Asks that node itself, once.
+    /// Makes `node` the leader although acknowledged commits may be lost. Use it only if nobody can lead otherwise.
+    /// Asks `node` itself, once.
+    ///
+    /// # Errors
+    ///
+    /// As for [every change](Self#errors); [`Error::Refused`] if another node can lead.
     pub async fn switch_over_with_loss(&self, node: NodeId) -> Result<Leader, Error> {
         let operation = SWITCH_OVER;
         let (map, teller) =
             self.read("GET /map", Duration::ZERO, |node| async move { node.map().send().await }).await?;
-        // Of a node that is not there, any other says so.
+        // If there is no such node, any other node says so.
         let address = map.nodes.get(&node).map_or(teller.clone(), |node| beside(node.api_address(), &teller));
         let target = node;
         let send = |node: generated::Client| async move {
@@ -187,7 +253,8 @@ impl ClusterClient {
         let leader = attempt(&self.inner.changes, &address, within, &send).await.map_err(|cause| {
             let (after, address) = (cause.after_change(), address.clone());
             match after {
-                // That nobody leads is its answer only once the node may lead with loss: it still may.
+                // The node answers that nobody leads only after it was allowed to lead with loss, so it may still do
+                // it.
                 _ if cause.is_no_leader() => Error::Unconfirmed { operation, address, cause: cause.into() },
                 AfterChange::Unconfirmed => Error::Unconfirmed { operation, address, cause: cause.into() },
                 AfterChange::Elsewhere => {
@@ -200,7 +267,7 @@ impl ClusterClient {
         Ok(leader)
     }
 
-    /// Adds a node, as a listener. A host that runs `qluster-server join` does this itself.
+    /// Adds a node as a listener. A host that runs `qluster-server join` does this by itself.
     ///
     /// ```no_run
     /// use qluster_client::model::{NodeRole, Port};
@@ -213,7 +280,11 @@ impl ClusterClient {
     /// ```
     ///
     /// `role` is the role that it gets when it is [enrolled](Self::upgrade_node). `api_port` defaults to the leader's.
-    /// Returns the new node, which includes its id.
+    /// Returns the new node with its id.
+    ///
+    /// # Errors
+    ///
+    /// As for [every change](Self#errors).
     pub async fn add_node(&self, ip: IpAddr, role: NodeRole, api_port: Option<Port>) -> Result<Node, Error> {
         self.change("POST /node", |node| async move {
             let request = node.node_add().ip(ip).role(role);
@@ -227,6 +298,10 @@ impl ClusterClient {
 
     /// Enrolls a node: gives a listener the role that it was added for, or brings back a node that was declared down.
     /// The API calls this an upgrade. Returns the node with its new role.
+    ///
+    /// # Errors
+    ///
+    /// As for [every change](Self#errors); [`Error::Refused`] if the node is not ready for the role.
     pub async fn upgrade_node(&self, node: NodeId, db_port: Port, api_port: Port) -> Result<Node, Error> {
         let id = node;
         self.change("PATCH /node/{node}", |node| async move {
@@ -235,7 +310,11 @@ impl ClusterClient {
         .await
     }
 
-    /// Removes a node.
+    /// Removes a node for good: its id is never used again. Returns the node as it was.
+    ///
+    /// # Errors
+    ///
+    /// As for [every change](Self#errors).
     pub async fn remove_node(&self, node: NodeId) -> Result<Node, Error> {
         let id = node;
         self.change("DELETE /node/{node}", |node| async move { node.node_remove().node(id).send().await }).await
@@ -243,20 +322,32 @@ impl ClusterClient {
 
     /// Declares that the database of a node has problems: until the node is [enrolled](Self::upgrade_node)
     /// again, it has no vote and poolers do not read from it. Returns the node with its new state.
+    ///
+    /// # Errors
+    ///
+    /// As for [every change](Self#errors).
     pub async fn node_down(&self, node: NodeId) -> Result<Node, Error> {
         let id = node;
         self.change("POST /node-down/{node}", |node| async move { node.node_down().node(id).send().await }).await
     }
 
-    /// The hashes of the statements that do not write.
+    /// The hashes of the statements that do not write, by database.
+    ///
+    /// # Errors
+    ///
+    /// As for [every operation](Self#errors).
     pub async fn readonly_statements(&self) -> Result<ReadonlyStatements, Error> {
         let answer =
             self.read("GET /sql/readonly", Duration::ZERO, |node| async move { node.sql_readonly().send().await });
         Ok(answer.await?.0)
     }
 
-    /// The hashes of the statements that do not write, with their tag, as the leader knows them: once they are others
-    /// than those of the tag `known`, or none where they are not within `wait`.
+    /// The hashes of the statements that do not write, with their ETag, as soon as they differ from those with the ETag
+    /// `known`; `None` if they do not differ within `wait`. The leader is asked, once.
+    ///
+    /// # Errors
+    ///
+    /// As for [every operation](Self#errors).
     pub async fn readonly_statements_after(
         &self,
         known: Option<&str>,
@@ -290,7 +381,12 @@ impl ClusterClient {
         })
     }
 
-    /// Cluster and peer events of the node at `address`, for people: a line an event, newest last.
+    /// Events of the cluster and of the connections between nodes, as the node at `address` knows them. The text is for
+    /// people: each event is a line, and the newest is the last.
+    ///
+    /// # Errors
+    ///
+    /// As for [every operation](Self#errors); no other node is asked.
     pub async fn rpc(&self, address: &str) -> Result<String, Error> {
         self.read_at("GET /rpc", address, |node| async move {
             let answer = node.rpc().send().await?;
@@ -306,8 +402,12 @@ impl ClusterClient {
         .await
     }
 
-    /// Events of the cluster, oldest first: the newest, or with `after` the oldest after that index; at most `limit`,
-    /// by default 1000.
+    /// At most `limit` events of the cluster, by default 1000, oldest first. Without `after` they are the newest
+    /// events; with `after`, the oldest after that log index.
+    ///
+    /// # Errors
+    ///
+    /// As for [every operation](Self#errors).
     pub async fn events(&self, after: Option<LogIndex>, limit: Option<u32>) -> Result<Vec<Event>, Error> {
         self.ask_events(after, limit, None).await
     }
@@ -349,7 +449,7 @@ impl ClusterClient {
     }
 
     fn nodes(&self) -> MutexGuard<'_, Nodes> {
-        // What it holds is whole after each statement.
+        // A panic elsewhere cannot leave it half changed, because each statement changes it as a whole.
         self.inner.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,18 +1,18 @@
-//! What can go wrong, and what it means for what was asked.
+//! Errors, and what each means for a read and for a change.
 
 use std::time::Duration;
 
 use crate::generated;
 use crate::model::{self, ErrorCode, Leader};
 
-/// Why an operation gave no answer.
+/// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An address that the client was given is none.
+    /// An address that the client was given is not valid.
     #[error("`{address}` is not an address such as `http://10.0.0.1:8080`: {reason}")]
     Address {
-        /// What was given.
+        /// The address that was given.
         address: String,
         /// What is wrong with it.
         reason: String,
@@ -20,14 +20,14 @@ pub enum Error {
     /// The client was given no address.
     #[error("no address of a node was given")]
     NoAddress,
-    /// The token cannot be sent.
+    /// The token cannot be sent in a header.
     #[error("the token has characters that a header cannot hold")]
     Token,
-    /// The certificates of the authorities, or the certificate and key of the caller, are none.
+    /// The certificates of the authorities, or the certificate and key of the caller, cannot be used.
     #[cfg(feature = "tls")]
     #[error("{what} cannot be used")]
     Certificate {
-        /// What was given.
+        /// Which of the two.
         what: &'static str,
         /// What is wrong with it.
         #[source]
@@ -36,7 +36,7 @@ pub enum Error {
     /// The HTTP client could not be set up.
     #[error("the HTTP client could not be set up")]
     Setup(#[source] reqwest::Error),
-    /// The cluster does not do this, and asking again at once would not help. A change was not made.
+    /// A node refused, and to ask again at once would not help. A change was not made.
     #[error("{operation} was refused by {address}")]
     Refused {
         /// What was asked for.
@@ -47,9 +47,9 @@ pub enum Error {
         #[source]
         cause: Box<Cause>,
     },
-    /// A change was sent, and whether it is made is not known: it may still take effect. It was not repeated; look at
-    /// the cluster before you do.
-    #[error("{operation} was sent to {address} and not confirmed: it may still take effect")]
+    /// A change was sent and not confirmed: it may still take effect. The client did not repeat it. Check the cluster
+    /// before you do.
+    #[error("{operation} was sent to {address} but not confirmed, and may still take effect")]
     Unconfirmed {
         /// What was asked for.
         operation: &'static str,
@@ -60,17 +60,17 @@ pub enum Error {
         cause: Box<Cause>,
     },
     /// No node gave an answer in time. A change was not made.
-    #[error("{operation} found no answer within {within:?} and {attempts} attempts; {address}")]
+    #[error("{operation} got no answer within {within:?} and {attempts} attempts; the last at {address}")]
     Deadline {
         /// What was asked for.
         operation: &'static str,
-        /// The node that was asked last, without an attempt that had hardly any time.
+        /// The node of the last attempt that had enough time.
         address: String,
-        /// For how long it was tried.
+        /// The time for all attempts together.
         within: Duration,
-        /// How often it was tried.
+        /// The number of attempts.
         attempts: u32,
-        /// Why that attempt failed.
+        /// Why the attempt at `address` failed.
         #[source]
         cause: Box<Cause>,
     },
@@ -80,8 +80,8 @@ pub enum Error {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Cause {
-    /// The request could not be made up; nothing was sent.
-    #[error("not a request: {0}")]
+    /// The request could not be built; nothing was sent.
+    #[error("the request could not be built: {0}")]
     Request(String),
     /// There was no connection; nothing was sent.
     #[error("no connection")]
@@ -89,7 +89,7 @@ pub enum Cause {
     /// The connection was lost after the request was sent, wholly or in part.
     #[error("the connection was lost before the answer")]
     Lost(#[source] reqwest::Error),
-    /// The request was sent, wholly or in part, and not answered in time.
+    /// The request was sent, wholly or in part, and there was no answer in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
     /// The node answered with an error.
@@ -101,16 +101,16 @@ pub enum Cause {
         #[source]
         error: Box<model::Error>,
     },
-    /// The answer has a status that is not of this API: something else answered.
-    #[error("answered {0}, which is not of this API")]
+    /// The answer has a status that this API does not use: something other than a node answered.
+    #[error("answered {0}, which this API does not use")]
     Status(u16),
-    /// The answer cannot be read: something else answered, or a version that does not fit.
-    #[error("the answer is not of this API")]
+    /// The answer cannot be read: something other than a node answered, or a node with another version of the API.
+    #[error("the answer is not one of this API")]
     Body(#[source] serde_json::Error),
 }
 
 impl Error {
-    /// What happened at the node that it speaks of, where one was asked.
+    /// What happened at the node that the error names; `None` if no node was asked.
     pub fn cause(&self) -> Option<&Cause> {
         match self {
             Error::Refused { cause, .. } | Error::Unconfirmed { cause, .. } | Error::Deadline { cause, .. } => {
@@ -120,7 +120,7 @@ impl Error {
         }
     }
 
-    /// The same of a change of which an earlier attempt may have been taken.
+    /// The error of a change whose earlier attempt may have been taken: it is not confirmed.
     pub(crate) fn unconfirmed(self) -> Self {
         match self {
             Error::Refused { operation, address, cause } | Error::Deadline { operation, address, cause, .. } => {
@@ -130,7 +130,7 @@ impl Error {
         }
     }
 
-    /// The error that a node answered with, where one did.
+    /// The error that a node answered with; `None` if no node answered with one.
     pub fn answer(&self) -> Option<&model::Error> {
         match self.cause() {
             Some(Cause::Answer { error, .. }) => Some(error),
@@ -138,7 +138,7 @@ impl Error {
         }
     }
 
-    /// The same for programs.
+    /// The code of the error that a node answered with; `None` if no node answered with one.
     pub fn code(&self) -> Option<ErrorCode> {
         self.answer().map(|error| error.error_code)
     }
@@ -161,7 +161,7 @@ impl From<generated::Error<model::Error>> for Cause {
     }
 }
 
-/// An error with its sources, in a line.
+/// An error and its sources, in a line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -172,14 +172,14 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// What to do about a change that was not confirmed.
+/// What to do after a change that was not confirmed.
 #[derive(Debug, PartialEq)]
 pub(crate) enum AfterChange<'a> {
-    /// Nothing was changed, and asking again would not help.
+    /// Nothing was changed, and to ask again would not help.
     Refused,
-    /// Nobody knows whether it was changed.
+    /// It is not known whether the change was made.
     Unconfirmed,
-    /// Nothing was changed; ask the leader, where it is known.
+    /// Nothing was changed; ask the leader, if the node named it.
     Follow(Option<&'a Leader>),
     /// Nothing was changed; there is no leader for now.
     Wait,
@@ -187,31 +187,31 @@ pub(crate) enum AfterChange<'a> {
     Elsewhere,
 }
 
-/// What to do about a read that failed.
+/// What to do after a read that failed.
 #[derive(Debug, PartialEq)]
 pub(crate) enum AfterRead {
-    /// Every node would say the same.
+    /// Every node would give the same answer.
     Refused,
-    /// This node would say the same again; another may answer.
+    /// This node would give the same answer again; another may answer.
     NotHere,
     /// Another node may answer, or this one later.
     Elsewhere,
 }
 
 impl Cause {
-    /// A change is repeated only where it is certain that it was not made: it is the caller's to decide otherwise.
+    /// A change is repeated only if it is certain that it was not made. In other cases the caller decides.
     pub(crate) fn after_change(&self) -> AfterChange<'_> {
         match self {
             Cause::Request(_) => AfterChange::Refused,
             Cause::Connect(_) => AfterChange::Elsewhere,
             Cause::Lost(_) | Cause::Timeout(_) | Cause::Body(_) => AfterChange::Unconfirmed,
-            // Something between here and the node refused it; 5xx of a proxy may come after the node was asked.
+            // A proxy refused it before the node was asked. With 5xx, a proxy may have asked the node.
             Cause::Status(300..=499) => AfterChange::Refused,
             Cause::Status(_) => AfterChange::Unconfirmed,
             Cause::Answer { status, error } => match status {
                 410 | 417 => AfterChange::Follow(error.leader.as_ref()),
                 412 if error.leader.is_some() => AfterChange::Follow(error.leader.as_ref()),
-                // A defect may have struck before the change or after it.
+                // The node may have failed before the change or after it.
                 420 | 500 => AfterChange::Unconfirmed,
                 429 | 530 => AfterChange::Wait,
                 531 => AfterChange::Elsewhere,
@@ -220,11 +220,12 @@ impl Cause {
         }
     }
 
-    /// Whether a node answered that nobody leads.
+    /// Whether the node answered that nobody leads.
     pub(crate) fn is_no_leader(&self) -> bool {
         matches!(self, Cause::Answer { status: 530, .. })
     }
 
+    /// A read is tried at another node, unless every node would give the same answer.
     pub(crate) fn after_read(&self) -> AfterRead {
         match self {
             Cause::Request(_) => AfterRead::Refused,

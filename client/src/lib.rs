@@ -1,7 +1,7 @@
 //! A typed client for the REST API of qluster: high availability for PostgreSQL.
 //!
-//! [`ClusterClient`] talks to a cluster: it is given the addresses of a few nodes, reads from whichever answers, finds
-//! the leader and follows it when it changes.
+//! [`ClusterClient`] talks to a cluster. You give it the addresses of a few nodes. It reads from any node that answers,
+//! finds the leader, and follows it when it changes.
 //!
 //! ```no_run
 //! use futures::StreamExt;
@@ -22,8 +22,8 @@
 //!
 //! # Changes
 //!
-//! A change goes to the leader, wherever that is. It is repeated only where it is certain that it was not made, so there
-//! are three ways in which it can fail, and they ask for different things.
+//! A change goes to the leader. The client repeats it only if it is certain that it was not made. So a change can fail
+//! in three ways, and each needs another reaction.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -42,11 +42,11 @@
 //!
 //! match cluster.switch_over(NodeId(2)).await {
 //!     Ok(leader) => println!("node {} leads now", leader.id),
-//!     // Nothing was changed, and asking again at once would not help: the reason says what would.
+//!     // Nothing was changed, and to ask again at once would not help. The answer has the reason.
 //!     Err(error @ Error::Refused { .. }) => println!("refused: {:?}", error.answer()),
-//!     // It may still take effect: look before you ask again.
+//!     // The change may still take effect: check before you ask again.
 //!     Err(Error::Unconfirmed { .. }) => println!("{:?} leads now", cluster.map().await?.leader),
-//!     // Nothing was changed, and nobody could be asked.
+//!     // Nothing was changed, because no node answered.
 //!     Err(error) => return Err(error),
 //! }
 //! # Ok(())
@@ -55,7 +55,7 @@
 //!
 //! # Events
 //!
-//! What happened in the cluster, from the first that is still kept, and then as it happens:
+//! The events of the cluster: those that are still kept, oldest first, and then each new one as it happens:
 //!
 //! ```no_run
 //! use futures::StreamExt;
@@ -74,24 +74,27 @@
 //!
 //! # Layout
 //!
-//! - [`ClusterClient`]: the cluster as a whole, with what a caller would otherwise have to decide about retries.
-//! - [`model`]: what the API speaks of, the very types of the server.
-//! - [`generated`]: one node, operation by operation, exactly as `openapi.yaml` says; [`ClusterClient::at`] gives one.
+//! - [`ClusterClient`]: the cluster as a whole. It decides which node to ask, and when to ask again.
+//! - [`model`]: the types of the API, which the server uses too.
+//! - [`generated`]: the operations of one node, exactly as in `openapi.yaml`. [`ClusterClient::at`] makes this client.
 //!
 //! # Features
 //!
 //! - `tls`: `https` addresses, with [`ClusterClientBuilder::ca_certificates`] and [`ClusterClientBuilder::identity`].
-//! - `cli`: the command line, `qluster`. The library is the same without it.
-//! - `readonly`: `ReadonlySet`, which statements may be sent to standbys. It builds PostgreSQL's parser, and needs
-//!   libclang (Debian's libclang-dev) for that.
+//! - `cli`: the program `qluster`. It does not change the library.
+//! - `readonly`: `ReadonlySet`, which knows the statements that may be sent to standbys. It compiles PostgreSQL's
+//!   parser, which needs libclang (Debian: libclang-dev).
 //!
-//! Nodes that have tokens are given one by [`ClusterClientBuilder::token`].
+//! If the nodes ask for a token, give it to [`ClusterClientBuilder::token`].
+//!
+//! The words of this documentation, such as term, lease or listener, are explained in `docs/glossary.md`, which every
+//! node serves at `/docs/glossary.html`.
 
 #![deny(missing_docs)]
 
 mod cluster;
 mod error;
-// Made from openapi.yaml and compared with it by a test; written as the generator prints it.
+// Generated from openapi.yaml, and not formatted afterwards. A test compares both.
 #[allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 #[rustfmt::skip]
 pub mod generated;

@@ -1,4 +1,4 @@
-//! Which statements may be sent to a standby: the cluster's list, kept fresh.
+//! The statements that may be sent to a standby: the cluster's list, kept up to date.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -13,17 +13,18 @@ use tokio::time::Instant;
 use crate::model::{self, DatabaseStatements, ReadonlyStatements, StatementHash};
 use crate::{ClusterClient, Error};
 
-/// How long the leader is asked to wait for news.
-const WAIT: u64 = 5_000;
-/// A list that was not confirmed for so long counts no more: what it had may have been withdrawn.
+/// How long the leader may wait for a change of the list before it answers, in milliseconds.
+const WAIT_MS: u64 = 5_000;
+/// A list that the leader has not confirmed for this time is not used: the leader may have withdrawn statements.
 const MAX_AGE: Duration = Duration::from_secs(15);
-/// Between two tries where the leader does not answer.
-const PAUSE: Duration = Duration::from_millis(500);
+/// The pause after the leader did not answer.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// The statements that do not write, by database, kept fresh in the background until this is dropped.
+/// The statements that do not write, by database. A task keeps them up to date until this is dropped.
 ///
-/// The leader is asked, which knows of a withdrawal first. Where it has not confirmed the list for 15 seconds, nothing
-/// is contained any more. See `docs/readonly-statements.md` for what the list promises, and what it does not.
+/// The task asks the leader, which is the first to know that a statement was withdrawn. If the leader has not confirmed
+/// the list for 15 seconds, the set contains no statement. `docs/readonly-statements.md` says what the list promises,
+/// and what it does not.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), qluster_client::Error> {
@@ -49,7 +50,11 @@ struct Known {
 }
 
 impl ReadonlySet {
-    /// Begins to watch the list of a cluster. To be called within a tokio runtime.
+    /// Begins to watch the list of a cluster.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
     pub fn watch(cluster: &ClusterClient) -> Self {
         let known = Arc::new(RwLock::new(Known::default()));
         let (told, first) = watch::channel(false);
@@ -57,7 +62,7 @@ impl ReadonlySet {
         let task = tokio::spawn(async move {
             let mut etag = None;
             loop {
-                if let Err(pause) = refresh(&cluster, &list, &mut etag).await.map_err(|_| PAUSE) {
+                if let Err(pause) = refresh(&cluster, &list, &mut etag).await.map_err(|_| RETRY_PAUSE) {
                     tokio::time::sleep(pause).await;
                 } else {
                     told.send_replace(true);
@@ -67,27 +72,29 @@ impl ReadonlySet {
         Self { known, first, task: task.abort_handle() }
     }
 
-    /// Waits for the first list.
+    /// Waits for the first list, without a time limit.
     pub async fn ready(&self) {
         let mut first = self.first.clone();
-        // It is there as long as this is.
+        // The sender lives as long as the task, which `self` keeps running.
         let _ = first.wait_for(|first| *first).await;
     }
 
-    /// Whether a statement of this database may be sent to a standby. The hash is made anew with each call, which takes
-    /// some microseconds: a pooler keeps the hash of a prepared statement, and asks [`contains_hash`](Self::contains_hash).
+    /// Whether a statement of this database may be sent to a standby.
+    ///
+    /// Each call computes the hash of the statement, which takes some microseconds. A pooler should keep the hash of a
+    /// prepared statement, and call [`contains_hash`](Self::contains_hash).
     pub fn contains(&self, database: &str, sql: &str) -> bool {
         Self::hash(sql).is_some_and(|hash| self.contains_hash(database, hash))
     }
 
-    /// The same by its hash.
+    /// Whether the statement with this [hash](Self::hash) may be sent to a standby.
     pub fn contains_hash(&self, database: &str, hash: StatementHash) -> bool {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let fresh = known.confirmed.is_some_and(|confirmed| confirmed.elapsed() < MAX_AGE);
         fresh && known.databases.get(database).is_some_and(|hashes| hashes.contains(&hash))
     }
 
-    /// The hash of a statement; none where it cannot be parsed.
+    /// The hash of a statement; `None` if PostgreSQL's parser refuses it.
     pub fn hash(sql: &str) -> Option<StatementHash> {
         let options = FingerprintOptions::RANGEVAR_PG17_COMPAT | FingerprintOptions::FULL_RELNAME;
         pg_query::fingerprint(sql, ParserOptions::DEFAULT, options).ok().map(|found| StatementHash(found.value))
@@ -108,11 +115,11 @@ impl fmt::Debug for ReadonlySet {
     }
 }
 
-/// Asks for the list, and waits for another than the one that is known.
+/// Asks for the list, and waits for one that differs from the known one.
 async fn refresh(cluster: &ClusterClient, list: &RwLock<Known>, etag: &mut Option<String>) -> Result<(), Error> {
-    // The answer says how things were no earlier than it was asked for.
+    // The leader gave its answer after it was asked, so the list was valid at this time.
     let asked = Instant::now();
-    let wait = if etag.is_some() { WAIT } else { 0 };
+    let wait = if etag.is_some() { WAIT_MS } else { 0 };
     let wait = model::Duration::from_millis(wait);
     let told = cluster.readonly_statements_after(etag.as_deref(), wait).await?;
     let mut known = list.write().unwrap_or_else(PoisonError::into_inner);
@@ -125,7 +132,7 @@ async fn refresh(cluster: &ClusterClient, list: &RwLock<Known>, etag: &mut Optio
     Ok(())
 }
 
-/// Those whose hashes are made as ours.
+/// The databases whose hashes are computed in the same way as here.
 fn by_database(statements: ReadonlyStatements) -> HashMap<String, HashSet<StatementHash>> {
     let ours = |told: &DatabaseStatements| {
         told.algorithm == DatabaseStatements::ALGORITHM && told.version == DatabaseStatements::VERSION

@@ -1,13 +1,15 @@
-//! Whom to trust, and how to be trusted, over `https`.
+//! The certificates for `https`: of the authorities to trust, and of the caller.
 
 use reqwest::{Certificate, ClientBuilder, Identity};
 
 use crate::Error;
 
-/// What was given for TLS, in PEM.
+/// The certificates that were given, in PEM.
 #[derive(Default)]
 pub(crate) struct Tls {
+    /// `None`: trust the platform's authorities.
     pub(crate) authorities: Option<Vec<u8>>,
+    /// The caller's certificate and key.
     pub(crate) identity: Option<Vec<u8>>,
 }
 

@@ -166,7 +166,7 @@ fn changes_settings(qluster: &Qluster) -> Result<()> {
     qluster.run(&["config", "set", "node-timeout=1ms"])?.expect(WRONG, "node-timeout")?;
     qluster
         .run(&["config", "set", "quorum-replication=false"])?
-        .expect(NOBODY_TO_ASK, "hint: where you are sure: --yes")?;
+        .expect(NOBODY_TO_ASK, "hint: if you are sure: --yes")?;
     let mut edit = qluster.command(&["config", "edit", "--yes"]);
     edit.env("VISUAL", "sed -i 's/^autoremove-minimum: 7/autoremove-minimum: 9/'");
     ensure!(edit.status().context("editing the settings")?.success());

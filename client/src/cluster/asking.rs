@@ -1,4 +1,4 @@
-//! Which node is asked, how often, and what an answer that does not come means.
+//! Which node is asked, when it is asked again, and what a missing answer means.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use super::nodes::{address_of, parse};
 use crate::error::{AfterChange, AfterRead};
 use crate::{Cause, Error, generated, model};
 
-/// The change that may be under way already when its answer is that nobody leads.
+/// The operation that may be under way already if the answer is that nobody leads.
 pub(super) const SWITCH_OVER: &str = "POST /leader";
 
 impl ClusterClient {
-    /// A read that one node is asked, once.
+    /// A read at one node, tried once.
     pub(super) async fn read_at<T, F, Fut>(&self, operation: &'static str, address: &str, send: F) -> Result<T, Error>
     where
         F: Fn(generated::Client) -> Fut,
@@ -27,8 +27,8 @@ impl ClusterClient {
         })
     }
 
-    /// A read that any node may answer, with the address of the node that did. `wait` is for how long the node is
-    /// asked to wait.
+    /// A read at any node. Returns the answer and the address of the node that gave it. `wait` is how long the node may
+    /// wait for news before it answers.
     pub(super) async fn read<T, F, Fut>(
         &self,
         operation: &'static str,
@@ -54,7 +54,7 @@ impl ClusterClient {
             let (mut asked, mut worth_it) = (false, false);
             for address in candidates {
                 if asked && tries.left().is_zero() {
-                    // Those that were not asked may have answered.
+                    // The nodes that were not asked might answer.
                     worth_it = true;
                     break;
                 }
@@ -72,7 +72,8 @@ impl ClusterClient {
                             return Err(tries.refused(address, cause));
                         }
                         worth_it |= after == AfterRead::Elsewhere;
-                        // That there was no answer within a moment tells less than what came before it.
+                        // A timeout of an attempt that had little time is less useful to the caller than an earlier
+                        // error.
                         let cut = limit < within / 4 && matches!(cause, Cause::Timeout(_));
                         if told.is_none() || !cut {
                             told = Some((address, cause));
@@ -88,14 +89,14 @@ impl ClusterClient {
         }
     }
 
-    /// A change, which the leader makes. Only a node that is said to lead is asked: asking any node would leave the
-    /// outcome unknown where that node does not answer.
+    /// A change, which the leader makes. Only a node that leads, as far as is known, is asked: if some other node did
+    /// not answer, the outcome would be unknown.
     pub(super) async fn change<T, F, Fut>(&self, operation: &'static str, send: F) -> Result<T, Error>
     where
         F: Fn(generated::Client) -> Fut,
         Fut: Future<Output = Answer<T>>,
     {
-        // A change that is sent as the time runs out would have an outcome that nobody knows.
+        // The outcome of a change that is sent just before the deadline would be unknown.
         let reserve = self.inner.attempt.min(self.inner.deadline / 4);
         let mut tries = Tries::new(operation, self.inner.deadline, self.inner.backoff);
         tries.deadline -= reserve;
@@ -123,7 +124,7 @@ impl ClusterClient {
                 }
                 Err(cause) => cause,
             };
-            // The lead may have been handed over by then, and who took it was not to be seen in time.
+            // The leader may have handed over by then, although the node did not see the new leader in time.
             begun |= operation == SWITCH_OVER && cause.is_no_leader();
             let next = match cause.after_change() {
                 AfterChange::Refused => return Err(tries.refused(address, cause)),
@@ -139,8 +140,8 @@ impl ClusterClient {
                 }
                 AfterChange::Follow(None) | AfterChange::Wait | AfterChange::Elsewhere => None,
             };
-            // During an election nodes may name each other, or one that is gone: a hint is followed at once only
-            // where the one before was not.
+            // During an election, nodes may name each other or a node that is gone. So there is a pause before the
+            // client follows a second hint in a row.
             let pause = followed || next.as_ref().is_none_or(|next| *next == address);
             followed = !pause;
             self.nodes().leader = next;
@@ -157,7 +158,7 @@ impl ClusterClient {
 struct Tries {
     operation: &'static str,
     within: Duration,
-    /// After this, none is begun.
+    /// No attempt begins after this time.
     deadline: Instant,
     backoff: Backoff,
     attempts: u32,
@@ -172,7 +173,7 @@ impl Tries {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// Pauses, unless that would take until the deadline.
+    /// Pauses, and returns true; if the pause would last until the deadline, returns false at once.
     async fn pause(&mut self) -> bool {
         let pause = self.backoff.next();
         let in_time = pause < self.left();
@@ -194,6 +195,7 @@ impl Tries {
 
 pub(super) type Answer<T> = Result<generated::ResponseValue<T>, generated::Error<model::Error>>;
 
+/// Sends a request to the node at `address`, and waits for the answer for at most `within`.
 pub(super) async fn attempt<T, F, Fut>(
     http: &reqwest::Client,
     address: &str,
@@ -212,7 +214,8 @@ where
     }
 }
 
-/// Pauses that grow, at random so that clients which failed together do not come back together.
+/// Pauses that grow. They are shortened at random, so that clients that failed at the same time do not all come back at
+/// the same time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Backoff {
     pub(super) next: Duration,

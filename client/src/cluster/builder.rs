@@ -1,4 +1,4 @@
-//! What a client is told before it asks.
+//! The settings of a client.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -43,63 +43,65 @@ impl ClusterClientBuilder {
         }
     }
 
-    /// The credential: a token that the nodes accept, `read` or `admin`.
+    /// The token that is sent to the nodes: a `read` token, or an `admin` token for changes.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
         self
     }
 
-    /// How long an operation is tried, all attempts together. A change is sent only while there is time left for an
-    /// answer: that for an attempt, or a quarter of this where that is less. Default 10 s.
+    /// The time for an operation, all attempts together; by default 10 s. A change is sent only while there is enough
+    /// time left for an answer: the [time for an attempt](Self::attempt_timeout), or a quarter of the deadline if that
+    /// is less.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// How long a node may take to answer a read before another is asked. A change may take until the deadline, since
-    /// giving up would leave its outcome unknown. Default 3 s.
+    /// How long a node may take to answer a read before another node is asked; by default 3 s. A change may take until
+    /// the deadline, because its outcome is unknown until the node answers.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.attempt = timeout;
         self
     }
 
-    /// How long a node may take to accept a connection. Default 1 s.
+    /// How long a node may take to accept a connection; by default 1 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect = timeout;
         self
     }
 
-    /// How long to pause before what failed at every node is tried again: at random between a half and the whole of
-    /// `first`, and twice that each time, up to `longest`. Default 50 ms and 1 s.
+    /// The pause after an operation has failed at every node, before it is tried again; by default 50 ms and 1 s. The
+    /// first pause is at most `first`, and each later one up to twice as long as the one before, but at most `longest`.
+    /// Each is shortened at random, by up to a half.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.backoff = Backoff { next: first, longest };
         self
     }
 
-    /// How long a node is asked to wait for news, when watching. A node that froze is given up after this and the time
-    /// for an attempt. Default 5 s; nodes take at most 5 m.
+    /// How long a watch lets a node wait for news before it answers; by default 5 s, and at most 5 min. A watch gives
+    /// up a frozen node after this time and the time for an attempt.
     pub fn wait(mut self, wait: model::Duration) -> Self {
         self.wait = wait;
         self
     }
 
-    /// Trusts nodes whose certificate is from one of these authorities, in PEM, and no others. Without it, those are
-    /// trusted that the platform trusts.
+    /// The certificates (PEM) of the authorities to trust. Without them, the client trusts the authorities that the
+    /// platform trusts.
     #[cfg(feature = "tls")]
     pub fn ca_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.tls.authorities = Some(pem.into());
         self
     }
 
-    /// The caller's own certificate, for nodes that want one, and its key: both in PEM, one after the other.
+    /// The caller's certificate and its key, for nodes that ask for one: both in PEM, one after the other.
     #[cfg(feature = "tls")]
     pub fn identity(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.tls.identity = Some(pem.into());
         self
     }
 
-    /// Changes the HTTP clients: a proxy, for instance. It is called for each of the
-    /// two: one for reads and one for changes.
+    /// Changes the settings of the HTTP clients, for example to use a proxy. The function is called twice: for the
+    /// client for reads, and for the client for changes.
     pub fn http(
         mut self,
         configure: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync + 'static,
@@ -108,7 +110,12 @@ impl ClusterClientBuilder {
         self
     }
 
-    /// The client. Nothing is asked yet.
+    /// Makes the client. It does not connect yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoAddress`], [`Error::Address`] or [`Error::Token`] if what was given cannot be used, an error for
+    /// certificates that cannot be used, and [`Error::Setup`] if the HTTP client cannot be set up.
     pub fn build(self) -> Result<ClusterClient, Error> {
         let seeds = self.addresses.iter().map(|address| parse(address)).collect::<Result<Vec<_>, _>>()?;
         if seeds.is_empty() {
@@ -124,11 +131,11 @@ impl ClusterClientBuilder {
             let builder = reqwest::Client::builder()
                 .default_headers(headers.clone())
                 .connect_timeout(self.connect)
-                // Nodes do not redirect; whoever does is no node, and gets no credential passed on.
+                // Nodes do not redirect. Whatever does is not a node, and a redirect must not pass the token on.
                 .redirect(reqwest::redirect::Policy::none())
-                // What may be repeated is decided here alone.
+                // Only this crate decides which requests are repeated.
                 .retry(reqwest::retry::never())
-                // Finds out about a host that is gone while it is waited for: within four seconds.
+                // Finds out within four seconds that a host is gone, while a request waits for its answer.
                 .tcp_keepalive(Duration::from_secs(1))
                 .tcp_keepalive_interval(Duration::from_secs(1))
                 .tcp_keepalive_retries(3)

@@ -1,4 +1,4 @@
-//! The nodes that a client knows, and whom it asks first.
+//! The nodes that a client knows, and which one it asks first.
 
 use std::net::SocketAddr;
 
@@ -7,16 +7,16 @@ use reqwest::Url;
 use crate::Error;
 use crate::model::{ClusterMap, Leader};
 
-/// The nodes that are known, by the addresses of their APIs.
+/// The nodes that are known, as the addresses of their APIs.
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
-    /// Those that the client was given.
+    /// The nodes that the client was given.
     seeds: Vec<String>,
-    /// Those of the last map.
+    /// The nodes of the last map.
     learned: Vec<String>,
-    /// The one that answered last.
+    /// The node that answered last.
     pub(super) good: Option<String>,
-    /// The one that led when last heard of.
+    /// The leader, as far as is known.
     pub(super) leader: Option<String>,
 }
 
@@ -25,7 +25,7 @@ impl Nodes {
         Self { seeds, ..Self::default() }
     }
 
-    /// Whom to ask, in this order.
+    /// The nodes in the order in which they are asked.
     pub(super) fn candidates(&self) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
         for address in self.good.iter().chain(&self.leader).chain(&self.seeds).chain(&self.learned) {
@@ -36,7 +36,7 @@ impl Nodes {
         all
     }
 
-    /// Another node than the one that answered last is to be asked first; every node gets its turn.
+    /// Puts the node after the one that answered last at the front, so that every node gets its turn.
     pub(super) fn ask_another_first(&mut self) {
         let mut all: Vec<&String> = self.seeds.iter().collect();
         all.extend(self.learned.iter().filter(|address| !self.seeds.contains(address)));
@@ -45,7 +45,7 @@ impl Nodes {
         self.good = all.get(next).map(|address| (*address).clone());
     }
 
-    /// Takes note of nodes of which nobody has told yet. The map may be an older one, so none is forgotten for it.
+    /// Adds the nodes of a map that are not known yet. The map may be an old one, so no node is removed.
     pub(super) fn meet(&mut self, map: &ClusterMap, teller: &str) {
         for address in map.nodes.values().map(|node| beside(node.api_address(), teller)) {
             if !self.learned.contains(&address) {
@@ -54,7 +54,7 @@ impl Nodes {
         }
     }
 
-    /// Takes over the nodes of a map that the node at `teller` answered with.
+    /// Replaces the learned nodes and the leader by those of a map, which the node at `teller` answered with.
     pub(super) fn learn(&mut self, map: &ClusterMap, teller: &str) {
         self.learned = map.nodes.values().map(|node| beside(node.api_address(), teller)).collect();
         let leader = map.leader.and_then(|leader| map.nodes.get(&leader));
@@ -62,18 +62,20 @@ impl Nodes {
     }
 }
 
-/// Where the leader that `teller` named is.
+/// The address of the leader that the node at `teller` named.
 pub(super) fn address_of(leader: &Leader, teller: &str) -> String {
     beside(SocketAddr::new(leader.ip, leader.api_port.get()), teller)
 }
 
-/// The address of a node that the node at `teller` told of: nodes of a cluster agree on whether they speak TLS.
+/// The address of a node that the node at `teller` named. It has the scheme of `teller`, because the nodes of a cluster
+/// agree on whether they speak TLS.
 pub(super) fn beside(address: SocketAddr, teller: &str) -> String {
     let scheme = teller.split_once("://").map_or("http", |(scheme, _)| scheme);
     format!("{scheme}://{address}")
 }
 
-/// An address as it is compared and as the generated client takes it: with a scheme, without a slash at its end.
+/// An address in the form that is compared and that the generated client takes: with a scheme, and without a slash at
+/// the end.
 pub(super) fn parse(address: &str) -> Result<String, Error> {
     let wrong = |reason: String| Error::Address { address: address.into(), reason };
     let text = if address.contains("://") { address.into() } else { format!("http://{address}") };

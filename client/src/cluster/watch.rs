@@ -1,4 +1,4 @@
-//! Streams of what changes in a cluster.
+//! Streams of the map and of the events.
 
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
@@ -9,10 +9,10 @@ use crate::error::AfterRead;
 use crate::model::{ClusterMap, Event, LogIndex};
 
 impl ClusterClient {
-    /// The cluster's map, now and whenever it changes: each newer than the one before it.
+    /// A stream of the cluster's map: first the present one, then each newer one.
     ///
-    /// It goes on at another node when one fails, and after an error: an `Err` says that no node had an answer. It ends
-    /// only where the credential is refused, or something else that does not change by itself.
+    /// If a node fails, the stream continues at another one. An `Err` says that no node answered; the stream continues
+    /// after it. The stream ends only after an error that does not go away by itself, such as a refused credential.
     pub fn watch_map(&self) -> impl Stream<Item = Result<ClusterMap, Error>> + Send + Unpin + use<> {
         let client = self.clone();
         let wait = client.inner.wait;
@@ -27,8 +27,8 @@ impl ClusterClient {
         )
     }
 
-    /// The cluster's events after the log index `after`, oldest first: those that there are, and each as it happens.
-    /// Errors are as in [`watch_map`](Self::watch_map).
+    /// A stream of the cluster's events after the log index `after`, oldest first: the past ones, then each new one as
+    /// it happens. Its errors and its end are those of [`watch_map`](Self::watch_map).
     pub fn watch_events(&self, after: LogIndex) -> impl Stream<Item = Result<Event, Error>> + Send + Unpin + use<> {
         let client = self.clone();
         let wait = client.inner.wait;
@@ -44,8 +44,9 @@ impl ClusterClient {
         batches.map_ok(|events| stream::iter(events.into_iter().map(Ok))).try_flatten()
     }
 
-    /// Asks again and again, each time for what is newer than the newest so far. What is `whole` is newer than what is not:
-    /// a node that has just started tells a map of the same index first without, and then with, the leader.
+    /// Asks again and again, each time for an answer that is newer than the last one. At the same index, an answer that
+    /// is `whole` is newer than one that is not: a node that has just started first answers with a map without the
+    /// leader, and then with the leader.
     fn watch<T, F, Fut>(
         &self,
         after: Option<LogIndex>,
@@ -59,7 +60,7 @@ impl ClusterClient {
         Fut: Future<Output = Result<T, Error>> + Send + 'static,
     {
         let client = self.clone();
-        // The newest index so far, and whether what had it was whole.
+        // The newest index so far, and whether its answer was whole.
         let state = Some((after.map(|index| (index, true)), client.inner.backoff, ask));
         let told = stream::unfold(state, move |state| {
             let client = client.clone();
@@ -73,10 +74,11 @@ impl ClusterClient {
                             return Some((Ok(answer), Some((after, client.inner.backoff, ask))));
                         }
                         Ok(_) => {
-                            // Nothing new: or a node that is cut off from the cluster, and will never say more.
+                            // There is nothing new, or this node is cut off from the cluster and never has anything
+                            // new.
                             client.nodes().ask_another_first();
                             if asked.elapsed() < client.inner.wait.get() / 2 {
-                                // It did not wait. Do not turn that into a storm of requests.
+                                // The node did not wait. Without a pause there would be a storm of requests.
                                 tokio::time::sleep(backoff.next()).await;
                             }
                         }
@@ -91,7 +93,7 @@ impl ClusterClient {
                 }
             }
         });
-        // Asked again after its end, it has ended.
+        // A stream that has ended must not be polled again, unless it is fused.
         Box::pin(told.fuse())
     }
 }

@@ -1,4 +1,4 @@
-//! What can be typed.
+//! The commands and options.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::output::{Colour, Format};
 
 /// Shows and changes a qluster cluster: high availability for PostgreSQL
 #[derive(Debug, Parser)]
-#[command(name = "qluster", version, max_term_width = 100, after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "qluster", version, max_term_width = 100, after_help = after_help(), disable_help_subcommand = true)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -19,57 +19,70 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-const CLUSTER: &str = "Which cluster";
+/// The heading of the options that say which cluster is meant.
+const CLUSTER: &str = "Cluster";
+/// The heading of the options that say how answers are printed.
 const OUTPUT: &str = "Output";
+
+/// Where the words of the help and of the answers are explained.
+const GLOSSARY: &str = "\
+Words such as fit, enroll, lease and term:
+  docs/glossary.md explains them. Every node serves it, such as
+  http://10.0.0.1:8080/docs/glossary.html";
+
+/// The last paragraphs of the help.
+fn after_help() -> String {
+    format!("{EXIT_CODES}\n\n{GLOSSARY}")
+}
 
 /// Options of every command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Global {
-    /// Address of a node such as http://10.0.0.1:8080; several with commas, or repeated. No context is used then,
-    /// unless one is named. [env: QLUSTER_ADDRESS]
+    /// Address of a node, such as http://10.0.0.1:8080; separate several by commas, or repeat the option. With an
+    /// address, a context is used only if you name it. [env: QLUSTER_ADDRESS]
     #[arg(short, long, global = true, value_name = "URL", value_delimiter = ',')]
     #[arg(help_heading = CLUSTER, value_hint = ValueHint::Url)]
     pub(crate) address: Vec<String>,
-    /// A cluster of the contexts' file [default: its current one; without any, http://127.0.0.1:8080] [env:
+    /// A cluster from the contexts file [default: its current context; if there is none, http://127.0.0.1:8080] [env:
     /// QLUSTER_CONTEXT]
     #[arg(short, long, global = true, value_name = "NAME", help_heading = CLUSTER)]
     pub(crate) context: Option<String>,
-    /// The contexts' file [default: ~/.config/qluster/contexts.yaml]
+    /// The contexts file [default: ~/.config/qluster/contexts.yaml]
     #[arg(long, global = true, value_name = "FILE", env = "QLUSTER_CONTEXTS", hide_env_values = true, help_heading = CLUSTER)]
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) contexts: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) credentials: Credentials,
-    /// How long to try [default: 10s; for changes 30s]
+    /// How long to try [default: 10s; 30s for changes]
     #[arg(short, long, global = true, value_name = "DURATION", help_heading = CLUSTER)]
     pub(crate) timeout: Option<Duration>,
-    /// What to print
+    /// The format of the answer
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table", help_heading = OUTPUT)]
     pub(crate) output: Format,
-    /// Whether to use colour; without this, at a terminal and while NO_COLOR is not set
+    /// Whether to use colour; `auto` uses it at a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = OUTPUT)]
     pub(crate) color: Colour,
-    /// Do not ask before what hurts
+    /// Do not ask for confirmation
     #[arg(short, long, global = true)]
     pub(crate) yes: bool,
 }
 
-/// What a node may want to see.
+/// The credentials that a node may ask for.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Credentials {
-    /// A file with the token: `read`, or `admin`, which changes need [env: QLUSTER_TOKEN_FILE]
+    /// The file with the token: a `read` token, or for changes an `admin` token [env: QLUSTER_TOKEN_FILE]
     #[arg(long, global = true, value_name = "FILE", help_heading = CLUSTER)]
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) token_file: Option<PathBuf>,
-    /// A file with the certificates (PEM) of the authorities to trust, in place of the system's [env: QLUSTER_CA_FILE]
+    /// The file with the certificates (PEM) of the authorities to trust instead of the system's [env: QLUSTER_CA_FILE]
     #[arg(long, global = true, value_name = "FILE", help_heading = CLUSTER)]
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) ca_file: Option<PathBuf>,
-    /// A file with the own certificate (PEM), where nodes ask for one [env: QLUSTER_CERT_FILE]
+    /// The file with your certificate (PEM), if the nodes ask for one [env: QLUSTER_CERT_FILE]
     #[arg(long, global = true, value_name = "FILE", help_heading = CLUSTER)]
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) cert_file: Option<PathBuf>,
-    /// A file with the key (PEM) of the own certificate [env: QLUSTER_KEY_FILE]
+    /// The file with the key (PEM) of your certificate [env: QLUSTER_KEY_FILE]
     #[arg(long, global = true, value_name = "FILE", help_heading = CLUSTER)]
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) key_file: Option<PathBuf>,
@@ -77,85 +90,85 @@ pub(crate) struct Credentials {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// How the nodes are: who leads, who follows how far behind, and why one is not fit
+    /// Show which node leads, how far behind the others are, and why a node is not fit
     #[command(visible_alias = "list")]
     Status,
-    /// The same, live, with what happens below
+    /// Show the status live, with the newest events below it
     Watch {
-        /// How often to look, beside whenever something happens
+        /// How often to ask the nodes; after an event they are asked at once
         #[arg(long, value_name = "DURATION", default_value = "1s")]
         interval: Duration,
     },
-    /// Who leads, and where
+    /// Show the leader: its number, its term and its addresses
     Leader,
-    /// Hand the leadership over, as planned: clients are interrupted for a moment, and nothing is lost
+    /// Make another node the leader, as planned: clients are interrupted for a moment, and nothing is lost
     Switchover {
-        /// The node that is to lead [default: the fit voter that lags least]
+        /// The node that becomes the leader [default: the fit voter that lags least]
         node: Option<NodeId>,
-        /// Where nobody can lead, and only there: make NODE the leader although acknowledged commits may be lost
+        /// Only if nobody can lead otherwise: make NODE the leader although acknowledged commits may be lost
         #[arg(long, requires = "node")]
         accept_data_loss: bool,
     },
     /// Add, enroll, declare down and remove nodes
     #[command(subcommand)]
     Node(NodeCommand),
-    /// The cluster's settings
+    /// Show and change the cluster's settings
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// What happened
+    /// Show the events: what happened, and why
     Events {
-        /// Go on and tell what happens
+        /// Keep running, and show new events as they happen
         #[arg(short, long)]
         follow: bool,
-        /// At most so many, the newest [default: 100; with --follow, 10]
+        /// Show only the newest N events [default: 100; with --follow, 10]
         #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: Option<u32>,
-        /// Only what came after this log index
+        /// Only events after this log index
         #[arg(long, value_name = "INDEX", value_parser = index)]
         after: Option<LogIndex>,
-        /// Only this kind, such as leader-elected; several with commas, or repeated
+        /// Only events of this kind, such as leader-elected; separate several by commas, or repeat the option
         #[arg(short, long, value_name = "KIND", value_delimiter = ',', value_parser = kind)]
         kind: Vec<EventKind>,
     },
-    /// The statements that do not write, as poolers are told them
+    /// Show the statements that do not write, as poolers read them
     Readonly,
-    /// The settings of a node's database as it runs
+    /// Show the settings of a running database that differ from PostgreSQL's defaults
     DbConfig {
         /// Only these settings
         name: Vec<String>,
-        /// Whose [default: the leader's]
+        /// The node of the database [default: the leader]
         #[arg(short, long, value_name = "ID")]
         node: Option<NodeId>,
     },
     /// Run psql at the leader's database
     Connect {
-        /// Another node's database
+        /// The node of the database [default: the leader]
         #[arg(short, long, value_name = "ID")]
         node: Option<NodeId>,
-        /// Only print where it is, as psql takes it
+        /// Only print host and port, in the form that psql takes
         #[arg(long)]
         print: bool,
-        /// For psql, such as: -- -U app -d shop
+        /// Arguments for psql, such as: -- -U app -d shop
         #[arg(last = true, value_name = "ARGUMENT")]
         arguments: Vec<String>,
     },
-    /// The cluster map, as poolers see it
+    /// Show the cluster map, as poolers read it
     Map {
         /// The same as --output json
         #[arg(long)]
         json: bool,
     },
-    /// Which cluster is meant: the contexts' file
+    /// Manage the contexts: names for clusters, in a file
     #[command(subcommand)]
     Context(ContextCommand),
-    /// Print a script that completes commands: source it, or put it where your shell looks
+    /// Print a completion script for a shell: source it, or save it where the shell looks for such scripts
     Completion {
-        /// For which shell
+        /// The shell
         shell: clap_complete::Shell,
     },
-    /// Write the manual pages into a directory
+    /// Write the manual pages to a directory
     Man {
-        /// An existing directory, such as /usr/share/man/man1
+        /// A directory that exists, such as /usr/share/man/man1
         #[arg(value_hint = ValueHint::DirPath)]
         dir: PathBuf,
     },
@@ -203,16 +216,16 @@ pub(crate) enum NodeCommand {
 pub(crate) enum ConfigCommand {
     /// Show the settings
     Get {
-        /// Only these
+        /// Only these settings
         name: Vec<String>,
     },
     /// Change settings; they take effect at once, on all nodes
     Set {
-        /// Such as node-timeout=2s
+        /// Names and values, such as node-timeout=2s
         #[arg(required = true, value_name = "KEY=VALUE", value_parser = assignment)]
         settings: Vec<(String, String)>,
     },
-    /// Change them in an editor: $VISUAL, $EDITOR or vi
+    /// Change the settings in an editor: $VISUAL, $EDITOR or vi
     Edit,
 }
 
@@ -220,12 +233,21 @@ pub(crate) enum ConfigCommand {
 pub(crate) enum ContextCommand {
     /// Show the contexts
     List,
-    /// Make one the current one
-    Use { name: String },
-    /// Write one, with the --address, --token-file, --ca-file, … that are given; the first becomes the current one
-    Set { name: String },
-    /// Forget one
-    Remove { name: String },
+    /// Make a context the current one
+    Use {
+        /// Name of the context
+        name: String,
+    },
+    /// Add or change a context, by the options that you give: --address, --token-file, --ca-file, …
+    Set {
+        /// Name of the context; the first one becomes the current one
+        name: String,
+    },
+    /// Remove a context; the files that it names stay
+    Remove {
+        /// Name of the context
+        name: String,
+    },
 }
 
 fn index(text: &str) -> Result<LogIndex, String> {
@@ -233,6 +255,9 @@ fn index(text: &str) -> Result<LogIndex, String> {
 }
 
 fn kind(text: &str) -> Result<EventKind, String> {
+    if text == "node-enrolled" {
+        return Ok(EventKind::NodeUpgraded);
+    }
     serde_json::from_value(text.into()).map_err(|error| error.to_string())
 }
 
@@ -242,7 +267,7 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 }
 
 impl Command {
-    /// Whether it changes the cluster.
+    /// Whether the command changes the cluster.
     pub(crate) fn changes(&self) -> bool {
         match self {
             Command::Switchover { .. } | Command::Node(_) => true,
@@ -266,6 +291,7 @@ mod tests {
     #[test]
     fn kinds_of_events_are_named_as_in_the_api_and_others_are_refused_with_a_list() {
         assert_eq!(kind("leader-elected").unwrap(), EventKind::LeaderElected);
+        assert_eq!(kind("node-enrolled"), kind("node-upgraded"));
         assert!(kind("election").unwrap_err().contains("leader-elected"));
     }
 

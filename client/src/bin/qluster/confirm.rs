@@ -1,15 +1,15 @@
-//! Asking before what hurts.
+//! Confirmation before a command interrupts clients or may lose data.
 
 use std::io::{IsTerminal, Write};
 
 use crate::failure::Failure;
 
-/// Goes on where `yes` was given, or where whoever sits at the terminal says so. Where nobody does, it is refused.
+/// Succeeds if `yes` is set or if the user agrees at the terminal. Without a terminal, it fails.
 pub(crate) async fn confirm(yes: bool, warning: &str) -> Result<(), Failure> {
     ask(yes, warning, "Go on? [y/N] ", |answer| matches!(answer.to_lowercase().as_str(), "y" | "yes")).await
 }
 
-/// The same for what cannot be undone: `word` is to be typed.
+/// Like [`confirm`], for what cannot be undone: the user must type `word`.
 pub(crate) async fn confirm_by_word(yes: bool, warning: &str, word: &str) -> Result<(), Failure> {
     ask(yes, warning, &format!("Type `{word}` to go on: "), |answer| answer == word).await
 }
@@ -27,7 +27,7 @@ async fn ask(yes: bool, warning: &str, question: &str, agreed: impl Fn(&str) -> 
     }
 }
 
-/// Whether to try again what failed; without a terminal, not.
+/// Whether the user wants to try again; without a terminal, false.
 pub(crate) async fn again(question: &str) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Ok(false);
@@ -35,7 +35,8 @@ pub(crate) async fn again(question: &str) -> Result<bool, Failure> {
     Ok(!matches!(read(format!("{question} [Y/n] ")).await?.to_lowercase().as_str(), "n" | "no"))
 }
 
-/// Asks on standard error, since standard output may be read by a program. In a thread: Ctrl-C must be heard.
+/// Asks on standard error, because a program may read standard output. It reads in a thread of its own, so that Ctrl-C
+/// still ends the program.
 async fn read(question: String) -> Result<String, Failure> {
     let asked = tokio::task::spawn_blocking(move || {
         eprint!("{question}");

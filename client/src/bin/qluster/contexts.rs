@@ -1,4 +1,4 @@
-//! The contexts' file: clusters, by name, with their addresses and where their credentials are.
+//! The contexts file: the names of clusters, with their addresses and the files of their credentials.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
@@ -10,23 +10,23 @@ use serde::{Deserialize, Serialize};
 use crate::args::{Credentials, Global};
 use crate::failure::Failure;
 
-/// The file.
+/// The content of the file.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct Contexts {
-    /// The one that is meant where none is named.
+    /// The context that is used if none is named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) current_context: Option<String>,
     pub(crate) contexts: BTreeMap<String, Context>,
 }
 
-/// A cluster, and how it is asked.
+/// A cluster: its addresses, its credentials and how long to try.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Context {
-    /// Addresses of nodes; one that answers is enough.
+    /// Addresses of nodes. It is enough if one answers.
     pub(crate) addresses: Vec<String>,
-    /// Files are named from the directory of this one, where they are not absolute.
+    /// A path that is not absolute is relative to the directory of the contexts file. So are the three below.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) token_file: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,33 +39,33 @@ pub(crate) struct Context {
     pub(crate) timeout: Option<Duration>,
 }
 
-/// Where a node is by default.
-const LOCAL: &str = "http://127.0.0.1:8080";
+/// The address of a node on this host with the default port.
+const LOCAL_ADDRESS: &str = "http://127.0.0.1:8080";
 
-/// Where the file is: as given, or by the XDG base directory specification.
+/// The path of the file: the one that was given, or else the one by the XDG base directory specification.
 pub(crate) fn path(global: &Global) -> Result<PathBuf, Failure> {
     let dir = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
     let config = || dir("XDG_CONFIG_HOME").or_else(|| Some(dir("HOME")?.join(".config")));
     let default = || config().map(|dir| dir.join("qluster/contexts.yaml"));
-    let lost = || Failure::usage("neither HOME nor XDG_CONFIG_HOME is set", "name the contexts' file: --contexts FILE");
+    let lost = || Failure::usage("neither HOME nor XDG_CONFIG_HOME is set", "name the contexts file: --contexts FILE");
     global.contexts.clone().or_else(default).ok_or_else(lost)
 }
 
 impl Contexts {
-    /// What the file says; nothing where there is none.
+    /// Reads the file. Without a file, there are no contexts.
     pub(crate) fn load(path: &Path) -> Result<Self, Failure> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
             Err(source) => return Err(Failure::file(format!("read {}", path.display()), source)),
         };
-        // A file of comments alone is no mapping, and says nothing.
+        // A file of comments alone is no mapping. It has no contexts.
         let contexts: Option<Self> =
             serde_norway::from_str(&text).map_err(|source| Failure::Yaml { path: path.into(), source })?;
         Ok(contexts.unwrap_or_default())
     }
 
-    /// Writes the file, wholly or not at all.
+    /// Writes the whole file, or leaves it as it was.
     pub(crate) fn save(&self, path: &Path) -> Result<(), Failure> {
         let text = serde_norway::to_string(self).map_err(|error| Failure::Format("YAML", error.to_string()))?;
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -78,22 +78,24 @@ impl Contexts {
         write().map(drop).map_err(|source| Failure::file(format!("write {}", path.display()), source))
     }
 
-    /// One by its name.
+    /// The context with this name.
     pub(crate) fn get(&self, name: &str) -> Result<&Context, Failure> {
         self.contexts.get(name).ok_or_else(|| {
             let names: Vec<_> = self.contexts.keys().map(String::as_str).collect();
             let hint = match names[..] {
-                [] => "there are none; write one: qluster context set NAME --address URL".into(),
-                _ => format!("there are: {}", names.join(", ")),
+                [] => "there are no contexts; to add one: qluster context set NAME --address URL".into(),
+                _ => format!("the contexts are: {}", names.join(", ")),
             };
             Failure::usage(format!("there is no context `{name}`"), hint)
         })
     }
 }
 
-/// What is asked, and how. What is typed counts more than `environment`, and that more than the file. An address that is
-/// given stands for itself: a context's token is not for it, unless the context is named beside it. Credentials of the
-/// environment are for the cluster that it names, and not for another one that is typed.
+/// The cluster to ask, and the credentials for it.
+///
+/// The command line wins over `environment`, and `environment` wins over the file. With an address, the token of a
+/// context is used only if the context is named as well. Credentials from the environment are for the cluster that the
+/// environment names, and not for another one on the command line.
 pub(crate) fn resolve(global: &Global, environment: impl Fn(&str) -> Option<String>) -> Result<Context, Failure> {
     let set = |name| environment(name).filter(|value| !value.is_empty());
     let typed = global.context.is_some() || !global.address.is_empty();
@@ -121,10 +123,10 @@ pub(crate) fn resolve(global: &Global, environment: impl Fn(&str) -> Option<Stri
     if global.context.is_none() && !global.address.is_empty() {
         return Ok(given(Context::default()));
     }
-    let local = || Context { addresses: vec![LOCAL.into()], ..Context::default() };
+    let local = || Context { addresses: vec![LOCAL_ADDRESS.into()], ..Context::default() };
     let name = global.context.clone().or_else(|| set("QLUSTER_CONTEXT"));
     let path = match path(global) {
-        // Without a home there are none.
+        // Without a home directory there is no contexts file.
         Err(_) if name.is_none() => return Ok(given(local())),
         path => path?,
     };
@@ -136,7 +138,7 @@ pub(crate) fn resolve(global: &Global, environment: impl Fn(&str) -> Option<Stri
     Ok(given(context))
 }
 
-/// A context, overridden by what was given.
+/// A context, with the options that were given instead of its own values.
 pub(crate) fn given(global: &Global, mut context: Context) -> Context {
     if !global.address.is_empty() {
         context.addresses = global.address.clone();
@@ -151,7 +153,7 @@ pub(crate) fn given(global: &Global, mut context: Context) -> Context {
 }
 
 impl Context {
-    /// Its files as they are found from anywhere, `path` being the contexts' file.
+    /// Makes the paths of its files independent of the current directory. `path` is the contexts file.
     fn beside(mut self, path: &Path) -> Self {
         let dir = path.parent().unwrap_or(Path::new(""));
         for file in [&mut self.token_file, &mut self.ca_file, &mut self.cert_file, &mut self.key_file] {
@@ -198,7 +200,7 @@ contexts:
     }
 
     #[test]
-    fn the_current_context_is_meant_where_nothing_is_said() {
+    fn the_current_context_is_used_if_none_is_named() {
         let context = resolved(&[]).unwrap();
         assert_eq!(context.addresses, ["https://10.0.0.1:8080", "https://10.0.0.2:8080"]);
         assert_eq!(context.token_file, Some("shop.token".into()));
@@ -253,7 +255,7 @@ contexts:
     fn an_unknown_context_is_refused_with_those_that_there_are() {
         let Err(Failure::Usage { message, hint }) = resolved(&["--context", "shoop"]) else { panic!() };
         assert_eq!(message, "there is no context `shoop`");
-        assert_eq!(hint.unwrap(), "there are: shop, test");
+        assert_eq!(hint.unwrap(), "the contexts are: shop, test");
     }
 
     #[test]
@@ -261,7 +263,7 @@ contexts:
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("none.yaml");
         let args = Args::parse_from(["qluster", "--contexts", file.to_str().unwrap(), "leader"]);
-        assert_eq!(resolve(&args.global, |_| None).unwrap().addresses, [LOCAL]);
+        assert_eq!(resolve(&args.global, |_| None).unwrap().addresses, [LOCAL_ADDRESS]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What can go wrong: what is said, what to do next, and the exit code.
+//! Errors: their texts, hints and exit codes.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -7,31 +7,31 @@ use std::process::ExitCode;
 use qluster_client::model::ErrorCode;
 use qluster_client::{Cause, Error};
 
-/// The help's last paragraph.
+/// A paragraph of the help.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0    done
-  1    something failed on this machine: a file, a program
-  2    the command line, a contexts' file or a setting is wrong
-  3    the cluster refused: it, or a node, is not in the state for this; nothing was changed
+  1    something failed on this machine, such as a file or a program
+  2    the command line, the contexts file or a setting is wrong
+  3    the cluster refused: its state, or that of a node, does not allow this; nothing was changed
   4    no node answered in time, or nobody leads
-  5    not confirmed: the change may still take effect; look before you repeat it
-  6    a credential is missing, wrong, or not enough
-  7    not agreed to, or nobody to ask
+  5    the change was not confirmed and may still take effect; check before you repeat it
+  6    a credential is missing, wrong, or does not allow this
+  7    you did not confirm, or there was no terminal to ask at
   130  interrupted";
 
-/// Why a command did not do what it was told.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
     Cluster(#[from] Error),
-    /// The command line, or a file of the user's, does not fit.
+    /// The command line or a file of the user is wrong.
     #[error("{message}")]
     Usage { message: String, hint: Option<String> },
-    /// The cluster is not in the state for it, as is seen before it is asked.
+    /// The state of the cluster does not allow it. This was found before the cluster was asked.
     #[error("{message}")]
     Refused { message: String, hint: Option<String> },
-    /// Nobody leads, as is seen before the cluster is asked.
+    /// Nobody leads. This was found before the cluster was asked.
     #[error("{message}")]
     NobodyLeads { message: String, hint: &'static str },
     #[error("cannot {attempted}")]
@@ -46,13 +46,13 @@ pub(crate) enum Failure {
         #[source]
         source: serde_norway::Error,
     },
-    #[error("there is no program `{0}`")]
+    #[error("cannot find the program `{0}`")]
     MissingProgram(&'static str, &'static str),
     #[error("cannot write the answer as {0}: {1}")]
     Format(&'static str, String),
-    #[error("there is nobody to ask, since standard input is no terminal\n{0}")]
+    #[error("this needs confirmation, and standard input is not a terminal\n{0}")]
     NobodyToAsk(String),
-    #[error("nothing was done")]
+    #[error("you did not confirm, so nothing was done")]
     Declined,
     #[error("interrupted")]
     Interrupted,
@@ -71,10 +71,10 @@ impl Failure {
         Failure::File { attempted: attempted.into(), source }
     }
 
-    /// Says it on standard error, and gives the exit code.
+    /// Prints the error to standard error, and returns the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         match self {
-            // Whoever read the output has enough: `qluster events | head`.
+            // The reader of the output has enough: `qluster events | head`.
             Failure::File { source, .. } if source.kind() == ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
             Failure::Interrupted => eprintln!(),
             _ => eprintln!("{}", self.text()),
@@ -82,10 +82,23 @@ impl Failure {
         ExitCode::from(self.code())
     }
 
-    /// What went wrong and what to do next.
+    /// What went wrong, and what to do next.
     fn text(&self) -> String {
         let hint = self.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
-        format!("error: {}{hint}", chain(self))
+        format!("error: {}{hint}", self.reason())
+    }
+
+    /// What went wrong, in a line. If a node refused, its reason comes first, and then who refused what.
+    fn reason(&self) -> String {
+        match self {
+            Failure::Cluster(Error::Refused { operation, address, cause }) => match &**cause {
+                Cause::Answer { status, error } => {
+                    format!("{}\n({address} answered {status} to {operation})", error.message)
+                }
+                _ => chain(self),
+            },
+            _ => chain(self),
+        }
     }
 
     fn code(&self) -> u8 {
@@ -105,8 +118,8 @@ impl Failure {
             Failure::Cluster(error) => hint(error).map(Into::into),
             Failure::Usage { hint, .. } | Failure::Refused { hint, .. } => hint.clone(),
             Failure::NobodyLeads { hint, .. } | Failure::MissingProgram(_, hint) => Some((*hint).into()),
-            Failure::NobodyToAsk(_) => Some("where you are sure: --yes".into()),
-            Failure::Yaml { .. } => Some("mend it, or name another with --contexts FILE".into()),
+            Failure::NobodyToAsk(_) => Some("if you are sure: --yes".into()),
+            Failure::Yaml { .. } => Some("correct the file, or name another one: --contexts FILE".into()),
             _ => None,
         }
     }
@@ -128,32 +141,34 @@ fn code(error: &Error) -> u8 {
 
 fn hint(error: &Error) -> Option<&'static str> {
     Some(match (error, error.code()) {
-        (Error::Unconfirmed { .. }, _) => "see what became of it before you repeat it: qluster events; qluster status",
+        (Error::Unconfirmed { .. }, _) => {
+            "check whether it took effect before you repeat it: qluster events; qluster status"
+        }
         (_, Some(ErrorCode::Unauthenticated)) => {
             "name a file with a token that the nodes accept: --token-file FILE, or `token-file` in the context"
         }
-        (_, Some(ErrorCode::Forbidden)) => "changes need the token `admin`: --token-file FILE",
+        (_, Some(ErrorCode::Forbidden)) => "changes need an `admin` token: --token-file FILE",
         (_, Some(ErrorCode::NoLeader)) => {
-            "qluster status says which nodes do not answer or are not fit; where those that may have the newest \
-             commits are gone for good: qluster switchover NODE --accept-data-loss"
+            "qluster status says which nodes do not answer or are not fit; if those that may have the newest commits \
+             are gone for good: qluster switchover NODE --accept-data-loss"
         }
         (_, Some(ErrorCode::PreconditionFailed)) => "qluster status shows the nodes; try again when the reason is gone",
         (_, Some(ErrorCode::Unavailable)) => "the node's log says more; another node may answer: --address URL",
-        (_, Some(ErrorCode::NotFound)) => "this node's version does not have that: are all nodes upgraded?",
+        (_, Some(ErrorCode::NotFound)) => "the software of this node may be too old: are all nodes upgraded?",
         (Error::Address { .. }, _) => "an address has the form http://10.0.0.1:8080, or https:// with TLS",
         (Error::Deadline { cause, .. }, None) => unreached(cause),
-        (Error::Refused { .. }, None) => "is this the address of a qluster-server's API? http or https?",
+        (Error::Refused { .. }, None) => "is this the address of a qluster-server's API? Is it http or https?",
         _ => return None,
     })
 }
 
-/// What to do where there was no answer.
+/// What to do if there was no answer.
 fn unreached(cause: &Cause) -> &'static str {
     let text = chain(cause);
     match cause {
-        // TLS ends a connection with an alert, of which the library tells in words only.
+        // The TLS library names the alert that ended the connection in its text only.
         _ if text.contains("CertificateRequired") => {
-            "the node asks for a certificate of yours: --cert-file FILE --key-file FILE"
+            "the node asks for your certificate: --cert-file FILE --key-file FILE"
         }
         Cause::Connect(_) if text.contains("certificate") => {
             "the node's certificate is not trusted: name the authority with --ca-file FILE"
@@ -167,13 +182,13 @@ fn unreached(cause: &Cause) -> &'static str {
     }
 }
 
-/// An error with all its causes, in a line.
+/// An error and all its causes, in a line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
         let reason = error.to_string();
-        // Some errors repeat their cause.
+        // Some errors already contain the text of their cause.
         if !text.ends_with(&reason) {
             text.push_str(&format!(": {reason}"));
         }
@@ -227,8 +242,13 @@ mod tests {
         let text = Failure::Cluster(refused(ErrorCode::Forbidden)).text();
         assert_eq!(
             text,
-            "error: POST /config was refused by http://10.0.0.1:8080: answered 403: why\n\
-             hint: changes need the token `admin`: --token-file FILE"
+            "error: why\n\
+             (http://10.0.0.1:8080 answered 403 to POST /config)\n\
+             hint: changes need an `admin` token: --token-file FILE"
         );
+        let cause = Box::new(Cause::Request("no body".into()));
+        let (operation, address) = ("POST /config", "http://10.0.0.1:8080".into());
+        let text = Failure::Cluster(Error::Refused { operation, address, cause }).text();
+        assert_eq!(text.matches("no body").count(), 1, "{text}");
     }
 }

@@ -1,9 +1,10 @@
-//! `qluster`: the command line for those who run a cluster.
+//! `qluster`: the command line for people who run a cluster.
 //!
-//! - `args`: what can be typed. `contexts`: the file with clusters and credentials. `session`: from both to a client.
-//! - `commands`: a file for each group of commands: what is asked, and the table that it is shown as.
-//! - `output`: tables, JSON, YAML, colour. `confirm`: asking before what hurts.
-//! - `failure`: what can go wrong, its exit code, and what to do next.
+//! - `args`: the commands and options. `contexts`: the file with clusters and credentials. `session`: the client that
+//!   both lead to.
+//! - `commands`: one file for each group of commands, with the requests and the tables.
+//! - `output`: tables, JSON, YAML, colour. `confirm`: asks before a command interrupts clients or may lose data.
+//! - `failure`: errors, their exit codes and hints.
 
 mod args;
 mod commands;
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
             },
         }
     });
-    // Whoever reads an answer from the terminal would keep it waiting.
+    // A thread that still reads from the terminal would block a normal shutdown.
     runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,

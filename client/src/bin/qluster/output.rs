@@ -1,4 +1,4 @@
-//! What is printed: tables for people, JSON and YAML for programs.
+//! Output: tables for people, JSON and YAML for programs.
 
 use std::io::{IsTerminal, Write};
 
@@ -8,14 +8,14 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 
-/// What to print.
+/// The format of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// For people
     Table,
-    /// For programs; where there is more than one answer, a line each
+    /// For programs; each of several answers is a line
     Json,
-    /// For programs and people; where there is more than one answer, a document each
+    /// For programs and people; each of several answers is a document
     Yaml,
 }
 
@@ -27,12 +27,12 @@ pub(crate) enum Colour {
     Never,
 }
 
-/// Where answers go.
+/// How answers are printed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
     pub(crate) format: Format,
     pub(crate) style: Style,
-    /// Whether somebody looks at it.
+    /// Whether standard output is a terminal.
     pub(crate) terminal: bool,
 }
 
@@ -40,11 +40,11 @@ pub(crate) struct Output {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {
     pub(crate) colour: bool,
-    /// Of the terminal.
+    /// Width of the terminal in columns; `None` if there is no terminal.
     pub(crate) width: Option<u16>,
 }
 
-/// What a value means to whoever looks at it.
+/// How good or bad a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tone {
     Plain,
@@ -63,7 +63,7 @@ impl Output {
             Colour::Never => false,
             Colour::Auto => terminal && !dumb && !set("NO_COLOR"),
         };
-        // The table's library looks at NO_COLOR, too, whatever was decided here.
+        // Otherwise the library for tables would decide by NO_COLOR alone.
         crossterm::style::force_color_output(colour);
         let width = terminal.then(|| crossterm::terminal::size().ok()).flatten().map(|(columns, _)| columns);
         Self { format, style: Style { colour, width }, terminal }
@@ -78,7 +78,7 @@ impl Output {
         }
     }
 
-    /// Prints one of many answers, which come as they come.
+    /// Prints one of several answers.
     pub(crate) fn item<T: Serialize>(&self, answer: &T, line: impl FnOnce(Style) -> String) -> Result<(), Failure> {
         match self.format {
             Format::Table => self.text(&line(self.style)),
@@ -87,7 +87,7 @@ impl Output {
         }
     }
 
-    /// Prints lines. `println!` would panic where nobody reads on.
+    /// Prints lines. `println!` would panic if the reader is gone.
     pub(crate) fn text(&self, text: &str) -> Result<(), Failure> {
         let mut out = std::io::stdout().lock();
         let written = writeln!(out, "{text}").and_then(|()| out.flush());
@@ -103,7 +103,7 @@ fn yaml<T: Serialize>(answer: &T) -> Result<String, Failure> {
     serde_norway::to_string(answer).map_err(|error| Failure::Format("YAML", error.to_string()))
 }
 
-/// A table without lines, its columns two blanks apart.
+/// A table without lines. Its columns are two blanks apart.
 pub(crate) fn table<'a>(
     style: Style,
     header: impl IntoIterator<Item = &'a str>,
@@ -116,7 +116,7 @@ pub(crate) fn table<'a>(
     } else {
         table.force_no_tty();
     }
-    // Wrapped in its columns, an address or a reason could not be copied; the terminal wraps what is too long.
+    // An address that is wrapped within its column cannot be copied. The terminal wraps long lines.
     table.set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(
         header.into_iter().map(|name| Cell::new(name).add_attribute(Attribute::Bold)).collect::<Vec<Cell>>(),
@@ -141,17 +141,17 @@ pub(crate) fn cell(text: impl ToString, tone: Tone) -> Cell {
     }
 }
 
-/// A cell without a meaning of its own.
+/// A cell without colour.
 pub(crate) fn plain(text: impl ToString) -> Cell {
     cell(text, Tone::Plain)
 }
 
-/// The same of what may not be there.
+/// A cell without colour; `-` if there is no value.
 pub(crate) fn optional(value: Option<impl ToString>) -> Cell {
     plain(value.map_or_else(|| "-".into(), |value| value.to_string()))
 }
 
-/// A number of bytes for people, in powers of 1024, as PostgreSQL's `pg_size_pretty` writes them.
+/// A number of bytes for people, in powers of 1024, in the form of PostgreSQL's `pg_size_pretty`.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["bytes", "kB", "MB", "GB", "TB"];
     let mut value = count;

@@ -1,4 +1,4 @@
-//! What a command works with: the cluster, and where its answer goes.
+//! What a command needs: the client of the cluster, and the output.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,22 +11,23 @@ use crate::contexts::Context;
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// For answers that a healthy cluster gives at once.
-const READ: Duration = Duration::from_secs(10);
-/// For changes: a primary that is handed over writes out what is dirty first.
-const CHANGE: Duration = Duration::from_secs(30);
+/// How long a read is tried by default. A healthy cluster answers at once.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a change is tried by default. Before a hand-over, the primary writes its dirty buffers to disk.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a command works with.
+/// What a command needs.
 pub(crate) struct Session {
     pub(crate) cluster: ClusterClient,
     pub(crate) out: Output,
-    /// Nothing is asked: it was agreed to.
+    /// Whether `--yes` was given: no confirmation is needed.
     pub(crate) yes: bool,
 }
 
 impl Session {
     pub(crate) fn new(context: Context, changes: bool, out: Output, yes: bool) -> Result<Self, Failure> {
-        let timeout = context.timeout.map_or(if changes { CHANGE } else { READ }, |timeout| timeout.get());
+        let timeout =
+            context.timeout.map_or(if changes { CHANGE_TIMEOUT } else { READ_TIMEOUT }, |timeout| timeout.get());
         let mut builder = ClusterClient::builder(&context.addresses).deadline(timeout);
         if let Some(file) = &context.token_file {
             builder = builder.token(token(file)?);
@@ -36,7 +37,7 @@ impl Session {
             (Some(cert), Some(key)) => Some(identity(cert, key)?),
             (None, None) => None,
             _ => {
-                let message = "of `cert-file` and `key-file`, only one is given";
+                let message = "only one of `cert-file` and `key-file` is given";
                 return Err(Failure::usage(message, "a certificate needs its key: give both, or neither"));
             }
         };
@@ -57,18 +58,19 @@ impl Session {
 pub(crate) fn node(map: &ClusterMap, id: NodeId) -> Result<&Node, Failure> {
     map.nodes.get(&id).ok_or_else(|| {
         let ids: Vec<_> = map.nodes.keys().map(NodeId::to_string).collect();
-        Failure::refused(format!("node {id} is not part of the cluster"), format!("there are: {}", ids.join(", ")))
+        Failure::refused(format!("node {id} is not part of the cluster"), format!("the nodes are: {}", ids.join(", ")))
     })
 }
 
 fn token(file: &Path) -> Result<String, Failure> {
     let text = read(file)?;
-    // As nodes read it: while a token is replaced there are two, the new one first.
+    // Nodes read the file in the same way: while a token is replaced it has two, and the new one is first.
     let text = String::from_utf8_lossy(&text);
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.next().map(str::to_owned).ok_or_else(|| {
-        Failure::usage(format!("{} has no token", file.display()), "expected a token: a line, and nothing beside it")
-    })
+    lines
+        .next()
+        .map(str::to_owned)
+        .ok_or_else(|| Failure::usage(format!("{} has no token", file.display()), "expected a line with a token"))
 }
 
 fn certificates(file: &Path) -> Result<Vec<Certificate>, Failure> {
@@ -86,7 +88,7 @@ fn identity(cert: &Path, key: &Path) -> Result<Identity, Failure> {
     pem.extend(read(key)?);
     Identity::from_pem(&pem).map_err(|error| {
         let files = format!("{} and {}", cert.display(), key.display());
-        Failure::usage(format!("{files} are no certificate and its key: {error}"), "expected PEM in both")
+        Failure::usage(format!("{files} are not a certificate and its key: {error}"), "both files must be PEM")
     })
 }
 

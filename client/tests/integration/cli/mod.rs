@@ -207,7 +207,7 @@ fn a_token_is_sent_from_its_file_and_a_refusal_says_what_is_missing() {
         (vec!["leader", "--token-file", &wrong], 6, "the token is wrong"),
         (vec!["leader", "--token-file", &right], 0, ""),
         (vec!["status", "--token-file", &right], 0, ""),
-        (vec!["node", "down", "3", "--yes", "--token-file", &right], 6, "hint: changes need the token `admin`"),
+        (vec!["node", "down", "3", "--yes", "--token-file", &right], 6, "hint: changes need an `admin` token"),
         (vec!["leader", "--token-file", "/nowhere/token"], 1, "cannot read /nowhere/token"),
     ] {
         let output = nodes.run(&arguments);
@@ -245,7 +245,7 @@ fn a_context_stands_for_addresses_and_credentials() {
     assert_eq!(run(&["leader", "--address", &address]).0, 6);
     assert_eq!(run(&["context", "remove", "test"]).0, 0);
     let (code, text) = run(&["leader", "--context", "test"]);
-    assert!(code == 2 && text.contains("hint: there are: shop"), "{text}");
+    assert!(code == 2 && text.contains("hint: the contexts are: shop"), "{text}");
 }
 
 #[test]

@@ -24,12 +24,12 @@ async fn get(session: &Session, names: &[String]) -> Result<(), Failure> {
     let config = session.cluster.config().await?;
     let mut settings = mapping(&config)?;
     if let Some(unknown) = names.iter().find(|name| !settings.contains_key(name.as_str())) {
-        return Err(Failure::usage(format!("there is no setting `{unknown}`"), "qluster config get lists them"));
+        return Err(Failure::usage(format!("there is no setting `{unknown}`"), LISTED));
     }
     settings.retain(|name, _| names.is_empty() || names.iter().any(|wanted| name == wanted.as_str()));
     let mut defaults = mapping(&Config::default())?;
     if config.quorum_replication {
-        // Kept at a majority by that, it is as it is by default.
+        // `quorum-replication` keeps this setting at a majority, so its value is the default.
         defaults.insert("replication-factor".into(), config.replication_factor.into());
     }
     session.out.show(&settings, |style| list(&settings, &defaults, style))
@@ -52,14 +52,14 @@ async fn set(session: &Session, settings: &[(String, String)]) -> Result<(), Fai
         confirm(session.yes, warning).await?;
     }
     let after = session.cluster.update_config(&update).await?;
-    tell(session, &before, &after)
+    show_changes(session, &before, &after)
 }
 
-/// Shows what was changed.
-fn tell(session: &Session, before: &Config, after: &Config) -> Result<(), Failure> {
+/// Prints each setting that differs.
+fn show_changes(session: &Session, before: &Config, after: &Config) -> Result<(), Failure> {
     let changed = changes(&mapping(before)?, &mapping(after)?);
     session.out.show(after, |_| match changed[..] {
-        [] => "Nothing was changed: it is so already.".into(),
+        [] => "Nothing was changed: the settings have these values already.".into(),
         _ => changed.join("\n"),
     })
 }
@@ -86,10 +86,10 @@ async fn edit(session: &Session) -> Result<(), Failure> {
         let warning = weakens(&before, &update).map(|warning| format!("\n{warning}")).unwrap_or_default();
         confirm(session.yes, &format!("{}{warning}", changed.join("\n"))).await?;
         if session.cluster.config().await? != before {
-            return Err(Failure::refused("the settings were changed by somebody else meanwhile", "edit them again"));
+            return Err(Failure::refused("somebody else has changed the settings meanwhile", "edit them again"));
         }
         match session.cluster.update_config(&update).await {
-            Ok(after) => return tell(session, &before, &after),
+            Ok(after) => return show_changes(session, &before, &after),
             Err(error) if error.code() == Some(ErrorCode::BadRequest) => {
                 eprintln!("error: {}", chain(&error));
                 if !again("Edit again?").await? {
@@ -101,15 +101,20 @@ async fn edit(session: &Session) -> Result<(), Failure> {
     }
 }
 
-const HEAD: &str = "# The settings of the cluster. What is changed here takes effect at once, on all nodes, after you\n\
-                    # were asked. What is left out stays as it is.\n";
+/// A hint.
+const LISTED: &str = "qluster config get lists the settings";
 
-/// The update that an edited text means, and what it changes, in lines.
+/// The first lines of the text in the editor.
+const HEAD: &str = "# The settings of the cluster. Your changes take effect at once, on all nodes, after you have\n\
+                    # confirmed them. A setting that you leave out stays as it is.\n";
+
+/// The update that an edited text stands for, and a line for each setting that it changes.
 fn edited(old: &Mapping, text: &str) -> Result<(ConfigUpdate, Vec<String>), String> {
-    // Nothing but comments is nothing.
-    let new: Option<Mapping> = serde_norway::from_str(text).map_err(|error| error.to_string())?;
+    // A text of comments alone is no mapping.
+    let new: Option<Mapping> =
+        serde_norway::from_str(text).map_err(|error| format!("cannot read the settings: {error}"))?;
     let mut new = new.unwrap_or_default();
-    // Only what differs: `replication-factor` is refused while it is kept at a majority.
+    // Only what differs: the cluster refuses `replication-factor` while `quorum-replication` sets it.
     new.retain(|name, value| old.get(name) != Some(value));
     let changed = changes(old, &new);
     Ok((update(new)?, changed))
@@ -122,12 +127,12 @@ fn in_editor(text: &str) -> Result<String, Failure> {
     let set = |name| std::env::var(name).ok().filter(|editor| !editor.trim().is_empty());
     let editor = set("VISUAL").or_else(|| set("EDITOR")).unwrap_or_else(|| "vi".into());
     run_editor(&editor, file.path())?;
-    // By its name: some editors put a new file in its place.
-    std::fs::read_to_string(file.path()).map_err(|source| Failure::file("read what was edited", source))
+    // Opened again by its name, because some editors replace the file.
+    std::fs::read_to_string(file.path()).map_err(|source| Failure::file("read the edited file", source))
 }
 
-/// By the shell, since editors are set with options: `EDITOR="code --wait"`. It has the terminal until it ends, so
-/// nothing else goes on meanwhile.
+/// Runs the editor by the shell, because the variable can have options: `EDITOR="code --wait"`. The editor has the
+/// terminal until it ends, so the program waits for it.
 fn run_editor(editor: &str, file: &Path) -> Result<(), Failure> {
     let status = Command::new("sh").arg("-c").arg(format!("{editor} \"$1\"")).arg("sh").arg(file).status();
     let status = status.map_err(|source| Failure::file("start sh", source))?;
@@ -135,36 +140,36 @@ fn run_editor(editor: &str, file: &Path) -> Result<(), Failure> {
         true => Ok(()),
         false => Err(Failure::usage(
             format!("the editor `{editor}` ended with {status}; nothing was changed"),
-            "name another in EDITOR, or use qluster config set KEY=VALUE",
+            "name another editor in EDITOR, or use qluster config set KEY=VALUE",
         )),
     }
 }
 
-/// Why an update makes commits less safe, where it does.
+/// A warning if the update makes commits less safe.
 fn weakens(before: &Config, update: &ConfigUpdate) -> Option<&'static str> {
     let off = before.quorum_replication && update.quorum_replication == Some(false);
     let lower = update.replication_factor.is_some_and(|factor| factor < before.replication_factor);
     (off || lower).then_some(
-        "Commits would be acknowledged with fewer nodes holding them than a majority, so a failover may LOSE \
-         acknowledged commits.",
+        "Commits will be acknowledged before a majority of the nodes has them, so a failover may LOSE acknowledged \
+         commits.",
     )
 }
 
-/// The update that consists of these settings; where it is none, the first that is wrong, and why.
+/// The update that consists of these settings; as an error, the first setting that is wrong, and why.
 fn update(settings: Mapping) -> Result<ConfigUpdate, String> {
     let read = |settings| serde_norway::from_value::<ConfigUpdate>(Value::Mapping(settings));
     for (name, value) in settings.iter().filter(|(name, _)| name.is_string()) {
         let alone = [(name.clone(), value.clone())].into_iter().collect();
-        read(alone).map_err(|error| format!("{}: {}: {error}", text(name), text(value)))?;
+        read(alone).map_err(|error| format!("cannot set `{}` to `{}`: {error}", text(name), text(value)))?;
     }
-    read(settings).map_err(|error| error.to_string())
+    read(settings).map_err(|error| format!("cannot read the settings: {error}"))
 }
 
 fn wrong(reason: String) -> Failure {
-    Failure::usage(format!("not a setting: {reason}"), "qluster config get lists them")
+    Failure::usage(reason, LISTED)
 }
 
-/// A value as it is typed: a number, true, false, or text.
+/// A typed value: a number, true, false, or text.
 fn value(given: &str) -> Value {
     match serde_norway::from_str(given) {
         Ok(value @ (Value::Bool(_) | Value::Number(_))) => value,
@@ -172,11 +177,11 @@ fn value(given: &str) -> Value {
     }
 }
 
-/// What differs in `new`, a line each.
+/// A line for each setting of `new` that differs from `old`.
 fn changes(old: &Mapping, new: &Mapping) -> Vec<String> {
     let differs = |(name, value): &(&Value, &Value)| old.get(name) != Some(value);
     let line = |(name, value): (&Value, &Value)| {
-        let before = old.get(name).map_or_else(|| "nothing".into(), text);
+        let before = old.get(name).map_or_else(|| "unset".into(), text);
         format!("{}: {before} -> {}", text(name), text(value))
     };
     new.iter().filter(differs).map(line).collect()

@@ -1,4 +1,4 @@
-//! psql, where the primary is.
+//! Runs psql at the primary.
 
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -11,7 +11,7 @@ use super::leader::database;
 use crate::failure::Failure;
 use crate::session::Session;
 
-/// Where a database is.
+/// The address of a database.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Place {
@@ -20,7 +20,7 @@ struct Place {
     port: u16,
 }
 
-/// Becomes psql: what that answers, and its exit code, are its own.
+/// Replaces this process by psql, so that psql's output and exit code are the command's.
 pub(super) async fn run(
     session: &Session,
     node: Option<NodeId>,
@@ -35,10 +35,11 @@ pub(super) async fn run(
     Err(become_psql(address, arguments))
 }
 
-/// Comes back only where it fails. Host and port are in the environment, so that options of the user's stay whole.
+/// Returns only if it fails. Host and port are passed in the environment, so that the user's arguments stay as they
+/// are.
 fn become_psql(address: SocketAddr, arguments: &[String]) -> Failure {
     let mut psql = Command::new("psql");
-    // A service or an address of the environment would lead elsewhere.
+    // A service or a host address in the environment would lead to another server.
     psql.env("PGHOST", address.ip().to_string()).env("PGPORT", address.port().to_string());
     psql.env_remove("PGHOSTADDR").env_remove("PGSERVICE").args(arguments);
     let error = psql.exec();

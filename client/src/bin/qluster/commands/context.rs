@@ -1,4 +1,4 @@
-//! The contexts' file.
+//! The commands for the contexts file.
 
 use std::path::PathBuf;
 
@@ -30,14 +30,14 @@ pub(super) fn run(command: ContextCommand, global: &Global, out: Output) -> Resu
             contexts.get(&name)?;
             contexts.contexts.remove(&name);
             contexts.current_context.take_if(|current| *current == name);
-            format!("{name} is forgotten. Files that it named are still there.")
+            format!("{name} was removed. The files that it names are still there.")
         }
     };
     contexts.save(&path)?;
     out.show(&contexts, |_| said)
 }
 
-/// A context with what was given, over what it was.
+/// The context `before`, changed by the options that were given.
 fn changed(before: Option<Context>, global: &Global) -> Result<Context, Failure> {
     if before.is_none() && global.address.is_empty() {
         return Err(Failure::usage(
@@ -46,7 +46,7 @@ fn changed(before: Option<Context>, global: &Global) -> Result<Context, Failure>
         ));
     }
     let mut context = given(global, before.unwrap_or_default());
-    // A mistake is found now, not when the cluster is in trouble.
+    // A wrong address is found now, and not when the cluster is in trouble.
     ClusterClient::new(&context.addresses)?;
     let Credentials { token_file, ca_file, cert_file, key_file } = &global.credentials;
     for (given, file) in [
@@ -55,7 +55,7 @@ fn changed(before: Option<Context>, global: &Global) -> Result<Context, Failure>
         (cert_file, &mut context.cert_file),
         (key_file, &mut context.key_file),
     ] {
-        // What is given is meant from here; what is in the file already, from there.
+        // A path on the command line is relative to this directory; one in the file is relative to the file.
         if let Some(given) = given {
             let failed = |source| Failure::file(format!("find {}", given.display()), source);
             *file = Some(std::path::absolute(given).map_err(failed)?);
@@ -66,7 +66,7 @@ fn changed(before: Option<Context>, global: &Global) -> Result<Context, Failure>
 
 fn list(contexts: &Contexts, style: Style) -> String {
     if contexts.contexts.is_empty() {
-        return "There are no contexts. Write one: qluster context set NAME --address URL".into();
+        return "There are no contexts. To add one: qluster context set NAME --address URL".into();
     }
     let row = |(name, context): (&String, &Context)| {
         let current = contexts.current_context.as_ref() == Some(name);

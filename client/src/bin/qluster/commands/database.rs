@@ -1,4 +1,4 @@
-//! The databases: their settings, and the statements that do not write.
+//! The commands about databases: their settings, and the statements that do not write.
 
 use qluster_client::model::{DatabaseStatements, NodeId, ReadonlyStatements};
 use qluster_client::{DbConfig, DbSetting};
@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::output::{Style, Tone, cell, optional, plain, table};
 use crate::session::{Session, node};
 
-/// The statements that do not write.
+/// Prints the statements that do not write.
 pub(super) async fn readonly(session: &Session) -> Result<(), Failure> {
     let statements = session.cluster.readonly_statements().await?;
     session.out.show(&statements, |style| list(&statements, style))
@@ -15,7 +15,7 @@ pub(super) async fn readonly(session: &Session) -> Result<(), Failure> {
 
 fn list(ReadonlyStatements(databases): &ReadonlyStatements, style: Style) -> String {
     if databases.is_empty() {
-        return "No statements are known not to write.".into();
+        return "No statement is known not to write.".into();
     }
     let header = ["DATABASE", "STATEMENTS", "ALGORITHM", "VERSION", "POSTGRESQL", "GENERATION"];
     let row = |of: &DatabaseStatements| {
@@ -23,10 +23,10 @@ fn list(ReadonlyStatements(databases): &ReadonlyStatements, style: Style) -> Str
         [plain(database), plain(hashes.len()), plain(algorithm), plain(version), plain(postgresql), plain(generation)]
     };
     let counts = table(style, header, databases.iter().map(row));
-    format!("{counts}\n\nThe hashes: --output json.")
+    format!("{counts}\n\nTo see the hashes: --output json")
 }
 
-/// The settings of the database of `id`, or of the leader's: all, or those named.
+/// Prints the settings of the database of node `id`, or of the leader: all, or those in `names`.
 pub(super) async fn settings(session: &Session, id: Option<NodeId>, names: &[String]) -> Result<(), Failure> {
     let map = session.cluster.map().await?;
     let id = match id.or(map.leader) {
@@ -34,14 +34,14 @@ pub(super) async fn settings(session: &Session, id: Option<NodeId>, names: &[Str
         None => session.cluster.leader().await?.id,
     };
     let api = node(&map, id)?.api_address();
-    // The cluster was reached in one way, and so are its other nodes.
+    // The nodes of a cluster agree on whether they speak TLS.
     let addresses = session.cluster.addresses();
     let scheme = addresses.first().and_then(|known| known.split_once("://")).map_or("http", |(scheme, _)| scheme);
     let mut config = session.cluster.db_config(&format!("{scheme}://{api}")).await?;
     if let Some(unknown) = names.iter().find(|name| !config.settings.iter().any(|setting| setting.name == **name)) {
         return Err(Failure::refused(
-            format!("`{unknown}` is not among the settings of node {id}'s database that differ from their defaults"),
-            "qluster db-config lists them",
+            format!("node {id}'s database has no setting `{unknown}` that differs from its default"),
+            "qluster db-config lists the settings that differ",
         ));
     }
     config.settings.retain(|setting| names.is_empty() || names.contains(&setting.name));

@@ -1,4 +1,4 @@
-//! What happened.
+//! The command `events`.
 
 use futures::StreamExt;
 use qluster_client::model::{Event, EventKind, LogIndex};
@@ -7,12 +7,12 @@ use crate::failure::{Failure, chain};
 use crate::output::Format;
 use crate::session::Session;
 
-/// So many are shown where it is not said how many.
-const SHOWN: u32 = 100;
-/// The same before those that follow.
-const BEFORE: u32 = 10;
-/// So many a node tells at most.
-const ALL: u32 = 1000;
+/// How many events are shown if no limit is given.
+const DEFAULT_EVENTS: u32 = 100;
+/// How many past events `--follow` shows first, if no limit is given.
+const FOLLOW_EVENTS: u32 = 10;
+/// How many events a node answers with at most.
+const MAX_EVENTS: u32 = 1000;
 
 pub(super) async fn run(
     session: &Session,
@@ -22,9 +22,10 @@ pub(super) async fn run(
     kinds: &[EventKind],
 ) -> Result<(), Failure> {
     let wanted = |event: &Event| kinds.is_empty() || kinds.contains(&event.kind);
-    let limit = limit.unwrap_or(if follow { BEFORE } else { SHOWN });
-    // With `after` a node tells the oldest; of those of some kinds it cannot know how many there are.
-    let asked = if after.is_some() || !kinds.is_empty() { ALL } else { limit };
+    let limit = limit.unwrap_or(if follow { FOLLOW_EVENTS } else { DEFAULT_EVENTS });
+    // With `after`, a node answers with the oldest events first. It does not filter by kind. In both cases the newest
+    // events are chosen here.
+    let asked = if after.is_some() || !kinds.is_empty() { MAX_EVENTS } else { limit };
     let events = session.cluster.events(after, Some(asked)).await?;
     let newest = events.last().map(|event| event.index).or(after).unwrap_or_default();
     let mut events: Vec<Event> = events.into_iter().filter(wanted).collect();
@@ -39,11 +40,11 @@ pub(super) async fn run(
     for event in &events {
         session.out.item(event, |_| line(event))?;
     }
-    go_on(session, newest, wanted).await
+    show_new(session, newest, wanted).await
 }
 
-/// Tells what happens, until interrupted.
-async fn go_on(session: &Session, after: LogIndex, wanted: impl Fn(&Event) -> bool) -> Result<(), Failure> {
+/// Prints new events until the user interrupts it.
+async fn show_new(session: &Session, after: LogIndex, wanted: impl Fn(&Event) -> bool) -> Result<(), Failure> {
     let mut coming = session.cluster.watch_events(after);
     let mut quiet = false;
     let mut last = None;
@@ -56,16 +57,16 @@ async fn go_on(session: &Session, after: LogIndex, wanted: impl Fn(&Event) -> bo
                 }
             }
             Err(error) => {
-                // Once, not every second: it goes on as soon as a node answers.
+                // Said once, not every second: it continues as soon as a node answers.
                 if !quiet {
-                    eprintln!("no node answers, trying on: {}", chain(&error));
+                    eprintln!("no node answers, still trying: {}", chain(&error));
                 }
                 quiet = true;
                 last = Some(error);
             }
         }
     }
-    // It ends only where trying on does not help.
+    // The stream ends only if another attempt would not help.
     last.map_or(Ok(()), |error| Err(error.into()))
 }
 
@@ -80,13 +81,34 @@ fn head() -> String {
     columns("TIME", "TERM", "NODE", "WHAT", "WHY")
 }
 
-/// An event in a line; its columns are as wide as those of any other, which may not be known yet.
+/// An event in a line. The widths of its columns are fixed, because later events are not known yet.
 pub(super) fn line(event: &Event) -> String {
     let Event { time, term, kind, node, cause, actor, .. } = event;
     let node = node.map_or_else(|| "-".into(), |node| node.to_string());
-    columns(time, &term.to_string(), &node, &kind.to_string(), &format!("{cause} (by {actor})"))
+    columns(time, &term.to_string(), &node, &name(*kind), &format!("{cause} (by {actor})"))
+}
+
+/// The name of a kind for people. The API calls it an upgrade to enroll a node; `--kind` takes both names.
+fn name(kind: EventKind) -> String {
+    match kind {
+        EventKind::NodeUpgraded => "node enrolled".into(),
+        kind => kind.to_string(),
+    }
 }
 
 fn columns(time: &str, term: &str, node: &str, what: &str, why: &str) -> String {
     format!("{time:<24}  {term:>4}  {node:>4}  {what:<18}  {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_the_api_calls_upgraded_is_enrolled() {
+        let json = serde_json::json!({"index": 1, "time": "2026-01-31T12:00:00.123Z", "term": 7,
+            "kind": "node-upgraded", "node": 2, "cause": "why", "actor": "operator"});
+        let event = serde_json::from_value(json).unwrap();
+        assert_eq!(line(&event), "2026-01-31T12:00:00.123Z     7     2  node enrolled       why (by operator)");
+    }
 }

@@ -1,4 +1,4 @@
-//! What packages take along: completions and manual pages.
+//! Files for packages: completion scripts and manual pages.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Who leads, and changing that.
+//! The commands `leader` and `switchover`.
 
 use std::net::SocketAddr;
 
@@ -22,10 +22,10 @@ fn render(leader: &Leader, style: Style) -> String {
     table(style, ["NODE", "TERM", "API", "DATABASE"], [row])
 }
 
-/// Hands the leadership over to `target`, or to the best.
+/// Hands the leadership over to `target`, or to the fit voter that lags least.
 pub(super) async fn switch_over(session: &Session, target: Option<NodeId>) -> Result<(), Failure> {
     let mut overview = overview(session).await?;
-    if overview.leader.is_none() && tokio::time::timeout(ELECTION, session.cluster.leader()).await.is_ok() {
+    if overview.leader.is_none() && tokio::time::timeout(ELECTION_WAIT, session.cluster.leader()).await.is_ok() {
         overview = super::status::overview(session).await?;
     }
     let Some(leader) = overview.leader else {
@@ -40,7 +40,7 @@ pub(super) async fn switch_over(session: &Session, target: Option<NodeId>) -> Re
         None => best(&overview)?,
     };
     if leader == target.id {
-        return Err(Failure::refused(format!("node {leader} leads already"), "qluster status shows the others"));
+        return Err(Failure::refused(format!("node {leader} already leads"), "qluster status shows the other nodes"));
     }
     let mut warning = format!(
         "Node {leader} hands over to node {}{}. Clients of the primary are disconnected, and writes wait for a moment.",
@@ -55,13 +55,13 @@ pub(super) async fn switch_over(session: &Session, target: Option<NodeId>) -> Re
     session.out.show(&leader, |style| render(&leader, style))
 }
 
-/// An election is over by then, as a rule.
-const ELECTION: std::time::Duration = std::time::Duration::from_secs(5);
+/// How long to wait for an election. Most elections are over by then.
+const ELECTION_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 
-const LOST: &str = "where the nodes that may have the newest commits are gone for good: qluster switchover NODE \
+const LOST: &str = "if the nodes that may have the newest commits are gone for good: qluster switchover NODE \
                     --accept-data-loss";
 
-/// Makes `target` the leader whatever it lacks.
+/// Makes `target` the leader even if it lacks acknowledged commits.
 pub(super) async fn switch_over_with_loss(session: &Session, target: NodeId) -> Result<(), Failure> {
     let overview = overview(session).await?;
     let target = known(&overview, target)?.id;
@@ -76,8 +76,9 @@ pub(super) async fn switch_over_with_loss(session: &Session, target: NodeId) -> 
         _ => format!(" Not up now: node {}.", missing.join(", ")),
     };
     let warning = format!(
-        "Node {target} is to lead although commits that were acknowledged to clients may be missing on it. What only \
-         other nodes hold is LOST, and their databases are rewound or cloned when they come back.{missing}"
+        "Node {target} becomes the leader although it may lack commits that were acknowledged to clients. Commits that \
+         only other nodes have are LOST, and the databases of those nodes are rewound or cloned when they come \
+         back.{missing}"
     );
     confirm_by_word(session.yes, &warning, "lose data").await?;
     let leader = session.cluster.switch_over_with_loss(target).await?;
@@ -87,7 +88,7 @@ pub(super) async fn switch_over_with_loss(session: &Session, target: NodeId) -> 
 fn known(overview: &Overview, id: NodeId) -> Result<&Line, Failure> {
     overview.nodes.iter().find(|line| line.id == id).ok_or_else(|| {
         let ids: Vec<_> = overview.nodes.iter().map(|line| line.id.to_string()).collect();
-        Failure::refused(format!("node {id} is not part of the cluster"), format!("there are: {}", ids.join(", ")))
+        Failure::refused(format!("node {id} is not part of the cluster"), format!("the nodes are: {}", ids.join(", ")))
     })
 }
 
@@ -99,7 +100,10 @@ fn best(overview: &Overview) -> Result<&Line, Failure> {
     };
     let lag = |line: &&Line| line.database.as_ref().map_or(0, |database| database.lag.unwrap_or(u64::MAX));
     overview.nodes.iter().filter(fit).min_by_key(|line| (lag(line), line.id)).ok_or_else(|| {
-        Failure::refused("no other voter is fit to lead", "qluster status says why; name one to try it all the same")
+        Failure::refused(
+            "no other voter is fit to lead",
+            "qluster status shows why; to try a node all the same, name it",
+        )
     })
 }
 
@@ -110,7 +114,7 @@ fn behind(line: &Line) -> String {
     }
 }
 
-/// The leader's database, or that of `id`: where it is.
+/// The node and the address of the leader's database, or of that of node `id`.
 pub(super) async fn database(session: &Session, id: Option<NodeId>) -> Result<(NodeId, SocketAddr), Failure> {
     let (id, address) = match id {
         Some(id) => {
@@ -133,8 +137,8 @@ mod tests {
 
     use super::*;
 
-    /// Nodes of which the first leads: role, state, lag, why not fit.
-    fn of(nodes: &[(&str, &str, u64, Option<&str>)]) -> Option<u64> {
+    /// The best of these nodes: role, state, lag, why not fit. The first one leads.
+    fn best_of(nodes: &[(&str, &str, u64, Option<&str>)]) -> Option<u64> {
         let lines = nodes.iter().enumerate().map(|(number, (role, state, lag, why))| {
             let database = json!({"role": "standby", "unfit": null, "lsn": null, "replayed": null, "lag": lag,
                 "wal-term": 2, "timeline": 2, "follows": 1, "streaming": true, "progress": null});
@@ -166,7 +170,7 @@ mod tests {
             (vec![], None),
         ] {
             let nodes: Vec<_> = std::iter::once(leads).chain(others).collect();
-            assert_eq!(of(&nodes), expected, "{nodes:?}");
+            assert_eq!(best_of(&nodes), expected, "{nodes:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The map.
+//! The command `map`.
 
 use qluster_client::model::ClusterMap;
 

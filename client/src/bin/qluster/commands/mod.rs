@@ -1,4 +1,4 @@
-//! The commands, a file for each group.
+//! The commands, in one file for each group.
 
 mod config;
 mod connect;
@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::output::{Format, Output};
 use crate::session::Session;
 
-/// Does what was typed.
+/// Runs the command that was typed.
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let Args { global, command } = args;
     let mut out = Output::new(global.output, global.color);
@@ -40,7 +40,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Command::Switchover { node, accept_data_loss: false } => leader::switch_over(&session, node).await,
         Command::Switchover { node: Some(node), .. } => leader::switch_over_with_loss(&session, node).await,
         Command::Switchover { node: None, .. } => {
-            Err(Failure::usage("no node was named that is to lead", "qluster switchover NODE --accept-data-loss"))
+            Err(Failure::usage("--accept-data-loss needs a node", "qluster switchover NODE --accept-data-loss"))
         }
         Command::Node(command) => node::run(&session, command).await,
         Command::Config(command) => config::run(&session, command).await,
@@ -49,7 +49,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Command::DbConfig { name, node } => database::settings(&session, node, &name).await,
         Command::Connect { node, print, arguments } => connect::run(&session, node, print, &arguments).await,
         Command::Map { .. } => map::run(&session).await,
-        // They ask no cluster, and were done above.
+        // These ask no cluster. They ran above.
         Command::Context(_) | Command::Completion { .. } | Command::Man { .. } => Ok(()),
     }
 }

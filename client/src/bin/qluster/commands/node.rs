@@ -1,4 +1,4 @@
-//! Nodes: to add, enroll, declare down and remove them.
+//! The commands that add, enroll, declare down and remove nodes.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,8 +10,8 @@ use crate::failure::Failure;
 use crate::output::{Style, optional, plain, table};
 use crate::session::{self, Session};
 
-/// PostgreSQL's own default.
-const POSTGRESQL: Port = Port::constant(5432);
+/// PostgreSQL's default port.
+const POSTGRESQL_PORT: Port = Port::constant(5432);
 
 pub(super) async fn run(session: &Session, command: NodeCommand) -> Result<(), Failure> {
     match command {
@@ -25,7 +25,8 @@ pub(super) async fn run(session: &Session, command: NodeCommand) -> Result<(), F
 async fn add(session: &Session, ip: IpAddr, role: NodeRole, api_port: Option<Port>) -> Result<(), Failure> {
     let node = session.cluster.add_node(ip, role, api_port).await?;
     let next = format!(
-        "Next, on its host: qluster-server --ip {ip} --api-port {} join URL --role {role}, where URL is any other node.",
+        "Next, run this on its host. URL is the address of any other node:\n  \
+         qluster-server --ip {ip} --api-port {} join URL --role {role}",
         node.api_port
     );
     session.out.show(&node, |style| format!("{}\n\n{next}", render(&node, style)))
@@ -34,7 +35,7 @@ async fn add(session: &Session, ip: IpAddr, role: NodeRole, api_port: Option<Por
 async fn enroll(session: &Session, id: NodeId, db_port: Option<Port>, api_port: Option<Port>) -> Result<(), Failure> {
     let map = session.cluster.map().await?;
     let known = session::node(&map, id)?;
-    let db_port = db_port.or(known.db_port).unwrap_or(POSTGRESQL);
+    let db_port = db_port.or(known.db_port).unwrap_or(POSTGRESQL_PORT);
     let node = session.cluster.upgrade_node(id, db_port, api_port.unwrap_or(known.api_port)).await?;
     session.out.show(&node, |style| render(&node, style))
 }
@@ -52,7 +53,7 @@ async fn remove(session: &Session, id: NodeId) -> Result<(), Failure> {
     let node = session::node(&map, id)?;
     confirm(session.yes, &before_removal(&map, node)).await?;
     let node = session.cluster.remove_node(id).await?;
-    session.out.show(&node, |style| format!("{}\n\nIt was removed.", render(&node, style)))
+    session.out.show(&node, |style| format!("{}\n\nThe node was removed.", render(&node, style)))
 }
 
 fn before_down(map: &ClusterMap, node: &Node) -> String {
@@ -62,7 +63,7 @@ fn before_down(map: &ClusterMap, node: &Node) -> String {
 
 fn before_removal(map: &ClusterMap, node: &Node) -> String {
     format!(
-        "Node {}{} is removed{}, for good: its database stops, its data stay, and its host comes back as another \
+        "Node {}{} is removed for good{}: its database stops, its data stay, and its host can only come back as a new \
          node.{}",
         node.id,
         place(node),
@@ -118,7 +119,7 @@ mod tests {
     fn what_is_asked_says_what_happens_to_the_votes_and_to_the_leader() {
         let map = map();
         let asked = |id| before_removal(&map, &map.nodes[&NodeId(id)]);
-        assert!(asked(1).starts_with("Node 1 (voter at 10.0.0.1:8081) is removed (1 with a vote are left), for good"));
+        assert!(asked(1).starts_with("Node 1 (voter at 10.0.0.1:8081) is removed for good (1 with a vote are left): "));
         assert!(asked(1).contains("It leads, so it hands over first"));
         assert!(!asked(2).contains("It leads"));
         assert!(!asked(3).contains("with a vote are left"));

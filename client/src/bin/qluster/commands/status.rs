@@ -1,8 +1,8 @@
-//! How the nodes are.
+//! The command `status`.
 //!
-//! The map says who is there and who leads; how far the databases are changes too often to be in it, and is told by
-//! `/status`. Every node is asked, side by side: one that is cut off from the others has an older map, and one that
-//! does not answer here is told as such.
+//! The map has the nodes and the leader. The positions of the databases change too often for the map; `/status` has
+//! them. All nodes are asked at the same time: a node that is cut off from the others has an older map, and the table
+//! says which nodes do not answer.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,15 +20,15 @@ use crate::failure::Failure;
 use crate::output::{Style, Tone, bytes, cell, optional, plain, table};
 use crate::session::Session;
 
-/// A node that is well answers within milliseconds.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a node may take to answer. A node that works answers within milliseconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The cluster as it is now.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Overview {
     pub(super) leader: Option<NodeId>,
-    /// Why nobody leads, where that is so.
+    /// Why nobody leads; `None` if a node leads.
     pub(super) reason: Option<String>,
     pub(super) term: Term,
     pub(super) nodes: Vec<Line>,
@@ -42,15 +42,15 @@ pub(super) struct Line {
     pub(super) role: NodeRole,
     pub(super) state: NodeState,
     pub(super) leads: bool,
-    /// Whether it answered here.
+    /// Whether the node answered this command.
     pub(super) answers: bool,
     pub(super) api_address: SocketAddr,
     pub(super) database_address: Option<SocketAddr>,
-    /// None where nobody told of it, or there is none.
+    /// `None` if the node has no database, or if no node knows of it.
     pub(super) database: Option<NodeDatabase>,
-    /// The newest term that it knows.
+    /// The newest term that the node knows.
     pub(super) term: Option<Term>,
-    /// Why it is not fit, where that is so.
+    /// Why the node is not fit; `None` if it is.
     #[serde(rename = "why-not-fit")]
     pub(super) why: Option<String>,
 }
@@ -59,7 +59,7 @@ pub(super) struct Line {
 #[derive(Debug)]
 struct Answer {
     map: ClusterMap,
-    /// None of a node whose version does not tell it.
+    /// `None` if the node's version has no `/status`.
     status: Option<ClusterStatus>,
 }
 
@@ -68,14 +68,14 @@ pub(super) async fn run(session: &Session) -> Result<(), Failure> {
     session.out.show(&overview, |style| render(&overview, style))
 }
 
-/// The cluster as it is now; fails where no node answers.
+/// The cluster as it is now; an error if no node answers.
 pub(super) async fn overview(session: &Session) -> Result<Overview, Failure> {
-    // Any node's map tells where the others are.
+    // The map of any node has the addresses of the others.
     let map = session.cluster.map().await?;
     Ok(look(&session.cluster).await.unwrap_or_else(|| sum_up(map, BTreeMap::new())))
 }
 
-/// The same, each node that is known being asked once; none where none answers.
+/// Asks each node that is known once; `None` if no node answers.
 pub(super) async fn look(cluster: &ClusterClient) -> Option<Overview> {
     let addresses = cluster.addresses();
     let answers = join_all(addresses.iter().map(|address| ask(cluster, address))).await;
@@ -89,7 +89,7 @@ pub(super) async fn look(cluster: &ClusterClient) -> Option<Overview> {
 
 async fn ask(cluster: &ClusterClient, address: &str) -> Option<Answer> {
     let both = async { tokio::join!(cluster.map_at(address), cluster.status_at(address)) };
-    let (map, status) = tokio::time::timeout(PATIENCE, both).await.ok()?;
+    let (map, status) = tokio::time::timeout(ANSWER_TIMEOUT, both).await.ok()?;
     Some(Answer { map: map.ok()?, status: status.ok() })
 }
 
@@ -97,8 +97,8 @@ fn who(answer: &Answer) -> Option<NodeId> {
     answer.status.as_ref().map(|status| status.node)
 }
 
-/// The map, with what the nodes told. Of databases the leader tells, which knows best what they lack; where it does not,
-/// each tells of its own.
+/// Combines the map with the answers. The status of a database is the leader's, which knows best how far behind it is;
+/// if the leader has none, it is that of the database's own node.
 fn sum_up(map: ClusterMap, answers: BTreeMap<NodeId, Answer>) -> Overview {
     let told = |by: NodeId, of: NodeId| answers.get(&by)?.status.as_ref()?.nodes.get(&of);
     let ClusterMap { leader, reason, term, nodes, .. } = map;
@@ -124,18 +124,18 @@ fn sum_up(map: ClusterMap, answers: BTreeMap<NodeId, Answer>) -> Overview {
         }
     });
     let lines: Vec<Line> = lines.collect();
-    // Where nobody was identified, as by an older version, silence says nothing.
+    // Nodes of an older version do not say who they are, so it is not known which ones answered.
     let silence = !answers.is_empty();
     let lines = lines.into_iter().map(|mut line| {
         if silence && !line.answers && line.why.is_none() {
-            line.why = Some("does not answer here, though the leader reaches it".into());
+            line.why = Some("does not answer this command, although the leader reaches it".into());
         }
         line
     });
     Overview { leader, reason, term, nodes: lines.collect() }
 }
 
-/// Why a node is not fit for its role. `managed` says that the cluster has databases, and that this node's was asked for.
+/// Why a node is not fit for its role. `managed`: the cluster has databases, and the status of this node is known.
 fn why(
     node: &Node,
     leads: bool,
@@ -158,7 +158,7 @@ fn why(
     not_up().or_else(unfit).or(note).or_else(idle).or_else(none).or_else(listener)
 }
 
-/// Who leads, in a sentence.
+/// A sentence that says who leads.
 pub(super) fn who_leads(map: &ClusterMap) -> String {
     sentence(map.leader, map.reason.as_deref(), map.term)
 }
@@ -171,7 +171,7 @@ fn sentence(leader: Option<NodeId>, reason: Option<&str>, term: Term) -> String 
     }
 }
 
-/// The sentence and the table. Where the terminal is too narrow for the reasons, they are below it.
+/// The sentence and the table. If the terminal is too narrow for the reasons, they are below the table.
 pub(super) fn render(overview: &Overview, style: Style) -> String {
     let Overview { leader, reason, term, nodes } = overview;
     let whole = |style| table(style, [&HEADER[..], &["WHY NOT FIT"]].concat(), nodes.iter().map(row_with_reason));
@@ -213,7 +213,7 @@ fn row_with_reason(line: &Line) -> Vec<Cell> {
     cells
 }
 
-/// Where a database is, and what it does.
+/// The port of a database, and what the database does.
 fn told(address: Option<SocketAddr>, database: Option<&NodeDatabase>) -> Cell {
     let port = address.map(|address| format!(":{} ", address.port())).unwrap_or_default();
     let Some(database) = database else { return optional(address.map(|_| port.trim_end().to_owned())) };

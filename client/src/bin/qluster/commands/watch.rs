@@ -1,4 +1,4 @@
-//! The status, live.
+//! The command `watch`: the status, live.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -17,32 +17,33 @@ use crate::failure::Failure;
 use crate::output::{Format, Style};
 use crate::session::Session;
 
-/// Nobody sees more often than this what has changed.
-const SHORTEST: Duration = Duration::from_millis(10);
-/// More than any screen has lines.
-const KEPT: usize = 200;
+/// A shorter interval has no use: nobody sees changes faster.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+/// How many events are kept: more than a screen has lines.
+const KEPT_EVENTS: usize = 200;
 
-/// The screen that is drawn on. What was there before comes back when it is dropped.
+/// The screen to draw on. When it is dropped, the terminal shows its former text again.
 struct Screen(std::io::Stdout);
 
 /// What is shown.
 struct View {
     overview: Overview,
-    /// Since when no node answers.
+    /// Since when no node answers; `None` if one does.
     silent: Option<Instant>,
     events: VecDeque<Event>,
 }
 
-/// Shows the status, and what happens, until interrupted. Where nobody looks at it, it is printed whenever it changes.
+/// Shows the status and the events until the user interrupts it. If the output is no terminal, the status is printed
+/// whenever it changes.
 pub(super) async fn run(session: &Session, interval: Duration) -> Result<(), Failure> {
     let live = session.out.terminal && session.out.format == Format::Table;
     let mut view = View { overview: overview(session).await?, silent: None, events: VecDeque::new() };
-    let past = session.cluster.events(None, Some(KEPT as u32)).await?;
+    let past = session.cluster.events(None, Some(KEPT_EVENTS as u32)).await?;
     let newest = past.last().map_or(LogIndex(0), |event| event.index);
     view.events.extend(past);
     let mut screen = live.then(Screen::enter).transpose()?;
     let mut coming = session.cluster.watch_events(newest);
-    let mut ticks = tokio::time::interval(interval.max(SHORTEST));
+    let mut ticks = tokio::time::interval(interval.max(SHORTEST_INTERVAL));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut printed = None;
     loop {
@@ -56,10 +57,11 @@ pub(super) async fn run(session: &Session, interval: Duration) -> Result<(), Fai
         }
         tokio::select! {
             _ = ticks.tick() => {}
-            // What comes shows in the table, too. The stream ends where the credential is refused; the table says so.
+            // An event can change the table, so the nodes are asked again. If the credential is refused, the stream
+            // ends; the table then says that no node answers.
             Some(event) = coming.next() => view.events.extend(event.ok()),
         }
-        while view.events.len() > KEPT {
+        while view.events.len() > KEPT_EVENTS {
             view.events.pop_front();
         }
         match look(&session.cluster).await {
@@ -69,7 +71,7 @@ pub(super) async fn run(session: &Session, interval: Duration) -> Result<(), Fai
     }
 }
 
-/// What does not change while nothing happens.
+/// The status without the positions, which change all the time.
 fn steady(overview: &Overview) -> Overview {
     let mut overview = overview.clone();
     for database in overview.nodes.iter_mut().filter_map(|node: &mut Line| node.database.as_mut()) {
@@ -85,14 +87,14 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Draws over what is there, line by line: a screen that is cleared first flickers.
+    /// Draws line by line over the old text, because a screen that is cleared first flickers.
     fn draw(&mut self, view: &View, style: Style) -> std::io::Result<()> {
         let (columns, rows) = crossterm::terminal::size()?;
         let style = Style { width: Some(columns), ..style };
         queue!(self.0, cursor::MoveTo(0, 0))?;
         let lines = lines(view, style, rows.into());
         for (number, line) in lines.iter().enumerate() {
-            // After the last, the cursor stays: a new line would scroll.
+            // No line break after the last line: it would scroll the screen.
             let end = if number + 1 < lines.len() { "\r\n" } else { "" };
             write!(self.0, "{line}")?;
             queue!(self.0, Clear(ClearType::UntilNewLine))?;
@@ -105,18 +107,18 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // Where the terminal is gone, there is nobody to tell.
+        // If the terminal is gone, nobody can see the error.
         let _ = execute!(self.0, EnableLineWrap, cursor::Show, LeaveAlternateScreen);
     }
 }
 
-/// What fits on a screen of so many rows: the status, and as many of the newest events as there is room for.
+/// The lines for a screen of `rows` rows: the status, and below it the newest events that fit.
 fn lines(view: &View, style: Style, rows: usize) -> Vec<String> {
     let mut lines: Vec<String> = render(&view.overview, style).lines().map(str::to_owned).collect();
     if let Some(since) = view.silent {
-        lines.insert(0, format!("No node answers, for {} s. This is how it was:", since.elapsed().as_secs()));
+        lines.insert(0, format!("No node has answered for {} s. The last status:", since.elapsed().as_secs()));
     }
-    lines.extend([String::new(), "What happened (Ctrl-C ends):".into()]);
+    lines.extend([String::new(), "Events (Ctrl-C ends):".into()]);
     lines.truncate(rows);
     let room = rows.saturating_sub(lines.len());
     let newest = view.events.iter().skip(view.events.len().saturating_sub(room));
@@ -158,6 +160,6 @@ mod tests {
     #[test]
     fn a_screen_says_that_no_node_answers() {
         let lines = lines(&view(0, Some(Instant::now())), STYLE, 24);
-        assert!(lines[0].starts_with("No node answers"), "{lines:?}");
+        assert!(lines[0].starts_with("No node has answered for 0 s."), "{lines:?}");
     }
 }
