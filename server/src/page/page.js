@@ -52,7 +52,7 @@ function row(node) {
   const cell = (label, kind, ...content) => make("td", { "data-label": label, class: kind }, make("span", {}, ...content));
   const state = make("span", { class: node.answers ? "good" : "bad" }, node.state);
   const actions = [
-    make("button", { type: "button", "data-action": "switch", "data-node": node.id, "aria-label": `Hand leadership to node ${node.id}` }, "Make leader"),
+    make("button", { type: "button", "data-action": "switch", "data-node": node.id, "aria-label": `Make node ${node.id} the leader` }, "Make leader"),
     make("button", { type: "button", "data-action": "down", "data-node": node.id, "aria-label": `Declare node ${node.id} down` }, "Declare down"),
   ];
   actions[0].disabled = !node.mayLead;
@@ -186,7 +186,7 @@ const ACTIONS = {
   switch: (node) => ({
     path: `leader?node=${node}`,
     question: {
-      title: `Hand leadership to node ${node}?`, yes: `Make node ${node} leader`,
+      title: `Make node ${node} the leader?`, yes: `Make node ${node} the leader`,
       text: `The primary stops in good order, and node ${node} takes over in about half a second. Sessions end and have to connect again. Nothing is lost.`,
     },
   }),

@@ -85,10 +85,12 @@ export function summary(map, nodes) {
 
 const BAD = ["node-down", "node-unreachable", "nobody-leads", "data-loss-accepted", "node-removed"];
 const LEAD = ["leader-elected", "database-promoted"];
+/** Kinds that the page calls by another name than the API. */
+const NAMES = { "node-upgraded": "node enrolled" };
 
 /** An event in the form in which the page lists it. */
 export function event(event) {
-  const kind = event.kind.replaceAll("-", " ");
+  const kind = NAMES[event.kind] ?? event.kind.replaceAll("-", " ");
   const name = kind.charAt(0).toUpperCase() + kind.slice(1);
   const tone = BAD.includes(event.kind) ? "bad" : LEAD.includes(event.kind) ? "lead" : "good";
   return { title: event.node === null ? name : `${name}: node ${event.node}`, cause: `${event.cause} (${event.actor})`, tone };
