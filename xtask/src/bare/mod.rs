@@ -29,9 +29,9 @@ const POSTGRES: &str = "pg_basebackup";
 /// What no demo and no build installs.
 const BROWSER: &str = "chromium";
 
-/// Crates that build scripts compile C with, and the one that reads C headers with libclang.
-const COMPILE_C: [&str; 2] = ["cc", "cmake"];
-const READ_HEADERS: [&str; 1] = ["bindgen"];
+/// Crates with which build scripts compile C or read C headers, and the one that does the latter, with libclang.
+const NATIVE: [&str; 3] = ["bindgen", "cc", "cmake"];
+const HEADERS: [&str; 1] = ["bindgen"];
 
 /// Tries both ways to start that the README names. Says in a sentence why that is not possible here, if it is not.
 pub(crate) fn run() -> Result<()> {
@@ -50,10 +50,9 @@ pub(crate) fn run() -> Result<()> {
     // Of this platform alone: cargo would download the crates of all others.
     let platform = format!("--filter-platform={}", platform(&output(rustc(&["-vV"]))?)?);
     let metadata = output(cargo(&["metadata", "--format-version=1", "--locked", &platform]))?;
-    let headers = building_with(&READ_HEADERS, &metadata)?;
-    ensure!(!headers.is_empty(), "no crate builds with {READ_HEADERS:?} any more: is libclang still needed?");
-    let all = [building_with(&COMPILE_C, &metadata)?, headers.clone()].concat();
-    try_commands(&dir, &root, "demo", "cargo xtask demo --check\n", &all)?;
+    let (native, headers) = (building_with(&NATIVE, &metadata)?, building_with(&HEADERS, &metadata)?);
+    ensure!(!headers.is_empty(), "no crate builds with {HEADERS:?} any more: is libclang still needed?");
+    try_commands(&dir, &root, "demo", "cargo xtask demo --check\n", &native)?;
     // That C compiles there is known by now; whether the packages in the README have libclang is not.
     try_commands(&dir, &root, "build", &build, &headers)?;
     println!("bare check: `cargo xtask demo` and the plain build work on a system that has only Rust");
@@ -127,14 +126,20 @@ fn find(dir: &Path, part: &str) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// The crates whose build scripts use one of these crates, by what `cargo metadata` says.
+/// The crates whose build scripts use one of these crates, by the graph in what `cargo metadata` says. Optional
+/// dependencies that are not used are not in it.
 fn building_with(tools: &[&str], metadata: &str) -> Result<Vec<String>> {
     let metadata: Value = serde_json::from_str(metadata).context("reading what `cargo metadata` says")?;
+    let nodes = metadata["resolve"]["nodes"].as_array().context("`cargo metadata` has no graph")?;
     let packages = metadata["packages"].as_array().context("`cargo metadata` names no packages")?;
-    let is_tool =
-        |dependency: &Value| dependency["kind"] == "build" && tools.iter().any(|&tool| dependency["name"] == tool);
-    let uses = |package: &&Value| package["dependencies"].as_array().is_some_and(|all| all.iter().any(is_tool));
-    let names: BTreeSet<_> = packages.iter().filter(uses).filter_map(|package| package["name"].as_str()).collect();
+    let name = |id: &Value| packages.iter().find(|package| package["id"] == *id)?["name"].as_str();
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let is_tool = |dependency: &Value| {
+        let builds = list(&dependency["dep_kinds"]).iter().any(|kind| kind["kind"] == "build");
+        builds && name(&dependency["pkg"]).is_some_and(|name| tools.contains(&name))
+    };
+    let uses = |node: &&Value| list(&node["deps"]).iter().any(is_tool);
+    let names: BTreeSet<_> = nodes.iter().filter(uses).filter_map(|node| name(&node["id"])).collect();
     Ok(names.into_iter().map(str::to_owned).collect())
 }
 
@@ -234,11 +239,19 @@ mod tests {
 
     #[test]
     fn crates_that_take_a_c_compiler_are_known_by_what_they_build_with() {
-        let metadata = r#"{"packages": [
-            {"name": "pg_query", "dependencies": [{"name": "bindgen", "kind": "build"}]},
-            {"name": "serde", "dependencies": [{"name": "cc", "kind": null}]},
-            {"name": "aws-lc-sys", "dependencies": [{"name": "x", "kind": null}, {"name": "cc", "kind": "build"}]}
-        ]}"#;
+        let metadata = r#"{
+            "packages": [
+                {"id": "1", "name": "pg_query"}, {"id": "2", "name": "aws-lc-sys"}, {"id": "3", "name": "serde"},
+                {"id": "4", "name": "cc"}, {"id": "5", "name": "bindgen"}
+            ],
+            "resolve": {"nodes": [
+                {"id": "1", "deps": [
+                    {"pkg": "5", "dep_kinds": [{"kind": "build"}]}, {"pkg": "4", "dep_kinds": [{"kind": "build"}]}
+                ]},
+                {"id": "2", "deps": [{"pkg": "4", "dep_kinds": [{"kind": "build"}]}]},
+                {"id": "3", "deps": [{"pkg": "4", "dep_kinds": [{"kind": null}]}]}
+            ]}
+        }"#;
         assert_eq!(building_with(&["cc", "bindgen"], metadata).unwrap(), ["aws-lc-sys", "pg_query"]);
         assert_eq!(building_with(&["bindgen"], metadata).unwrap(), ["pg_query"]);
         assert!(building_with(&["bindgen"], "{}").is_err());
