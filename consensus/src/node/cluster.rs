@@ -46,8 +46,8 @@ use crate::raft::propose::{Reason, propose};
 use crate::raft::state_machine::StateMachine;
 use crate::raft::store::{Identity, Store};
 use crate::raft::transport::{NodeReport, Transport};
-use crate::raft::types::as_told;
 use crate::raft::views::{self, Views, validity};
+use crate::raft::wire::LogEntry;
 
 /// At most so many entries are told by [`Cluster::info`], the newest.
 const LOGS_TOLD: u64 = 1000;
@@ -329,20 +329,24 @@ impl Cluster {
         let core = &self.0.core;
         let (state, last) = core.state_machine().read(|applied| (applied.state.clone(), applied.last));
         let applied = last.map_or(0, |last| last.index);
-        let internal = |source: std::io::Error| ClusterError::Internal {
+        let internal = |source: Box<dyn std::error::Error + Send + Sync>| ClusterError::Internal {
             attempted: "reading the cluster's log",
-            source: Box::new(source),
+            source,
         };
         let first = applied.saturating_sub(LOGS_TOLD - 1);
-        let entries = core.entries(first..=applied).await.map_err(internal)?;
-        let compacted = entries.first().is_none_or(|entry| entry.log_id.index > 0);
+        let entries = core.entries(first..=applied).map_err(|error| internal(error.into()))?;
+        let compacted = entries.first().is_none_or(|entry| entry.position.index > 0);
         let term = core.raft_status().term;
         let logs = if compacted {
             let payload = serde_json::to_value(&state).map_err(|error| internal(error.into()))?;
-            let term = last.map_or(Term(0), |last| Term(last.committed_leader_id().term));
+            let term = last.map_or(Term(0), |last| last.term);
             vec![ClusterLog { index: LogIndex(applied), term, payload: [("snapshot".into(), payload)].into() }]
         } else {
-            entries.into_iter().map(as_told).collect::<Result<_, _>>().map_err(|error| internal(error.into()))?
+            entries
+                .into_iter()
+                .map(LogEntry::into_api)
+                .collect::<Result<_, _>>()
+                .map_err(|error| internal(error.into()))?
         };
         let cluster_id = self.0.identity.cluster;
         Ok(ClusterInfo { cluster_id, term, applied_index: LogIndex(applied), config: state.config, logs })

@@ -10,14 +10,14 @@ use crate::model::{Event, EventKind, LogIndex, Node, NodeId, NodeRole, NodeState
 use crate::protocol::state::State;
 use crate::raft::state_machine::Applied;
 use crate::raft::store::{Identity, Repair, Store, StoreError};
-use crate::raft::types::LogId;
+use crate::raft::wire::LogPosition;
 
 /// A node that could go on alone, and what that would cost.
 pub struct Survivor {
     store: Store,
     applied: Applied,
     /// The end of its log.
-    last: LogId,
+    last: LogPosition,
     identity: Identity,
     node: Node,
 }
@@ -106,17 +106,17 @@ impl Survivor {
         let Self { store, applied, last, identity, node } = self;
         let now = Identity { cluster: Random::from_os().uuid(), node: identity.node };
         // An entry's place of its own for what happens here, so that whoever waits for something newer sees it.
-        let at = LogId { index: last.index + 1, ..last };
+        let at = LogPosition { index: last.index + 1, ..last };
         let state = alone(applied.state, identity, now, node, at);
         // It is elected in a later term than any that it has voted in or promised for.
         let promise = store.database_record()?.promise;
-        store.begin_anew(&now, &state, at, promise)?;
+        store.go_on_alone(&now, &state, at, promise)?;
         Ok(now)
     }
 }
 
 /// The state of a cluster of which `node` alone is left: what was agreed on stays.
-fn alone(mut state: State, before: Identity, now: Identity, node: Node, at: LogId) -> State {
+fn alone(mut state: State, before: Identity, now: Identity, node: Node, at: LogPosition) -> State {
     let given_up: Vec<_> = state.nodes.keys().filter(|&&id| id != node.id).map(ToString::to_string).collect();
     let cause = format!(
         "an operator has given up the nodes {} of the cluster {}: acknowledged commits may be lost by this; node {} goes \
@@ -129,7 +129,7 @@ fn alone(mut state: State, before: Identity, now: Identity, node: Node, at: LogI
     let event = Event {
         index: LogIndex(at.index),
         time: Clock::boottime().time_of_day(),
-        term: Term(at.committed_leader_id().term),
+        term: at.term,
         kind: EventKind::Recovered,
         node: Some(node.id),
         cause,
@@ -150,7 +150,7 @@ mod tests {
     use crate::protocol::command::Change;
     use crate::protocol::version::{Version, Versions};
     use crate::raft::store::DatabaseRecord;
-    use crate::raft::store::test_log::{append, ends, log_id, store_with};
+    use crate::raft::store::test_log::{append, ends, position, store_with};
 
     const CLUSTER: Uuid = Uuid::from_u128(7);
 
@@ -210,9 +210,9 @@ mod tests {
             let store = Store::open(&dir.path().join("store")).unwrap();
             assert_eq!(store.identity().unwrap(), Some(now));
             assert_eq!(store.database_record().unwrap(), record);
-            assert_eq!(ends(&store), (term, Some(log_id(11)), Some(log_id(11))));
+            assert_eq!(ends(&store), (term, Some(position(11)), Some(position(11))));
             let applied = Applied::whole(&store).unwrap();
-            let voters: Vec<_> = applied.membership.membership().voter_ids().collect();
+            let voters: Vec<_> = applied.membership.membership.voters.into_iter().flatten().collect();
             assert_eq!(voters, [NodeId(node)]);
             let state = applied.state;
             let node = &state.nodes[&NodeId(node)];

@@ -18,7 +18,7 @@ use std::time::Duration;
 use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
-use openraft::{RaftLogReader, ServerState, SnapshotPolicy};
+use openraft::{ServerState, SnapshotPolicy};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -32,9 +32,10 @@ use crate::raft::context::Context;
 use crate::raft::lease::{Contact, EarlierGrant};
 use crate::raft::network::Network;
 use crate::raft::state_machine::StateMachine;
-use crate::raft::store::Store;
+use crate::raft::store::{Store, StoreError};
 use crate::raft::transport::Transport;
-use crate::raft::types::{Entry, Raft, TypeConfig};
+use crate::raft::types::{Raft, TypeConfig};
+use crate::raft::wire::{LogEntry, VoteRecord};
 
 #[cfg(feature = "simulation")]
 pub use self::inside::Inside;
@@ -134,12 +135,12 @@ impl Core {
     pub(crate) async fn start(store: Store, state_machine: StateMachine, context: Context) -> Result<Self, RaftError> {
         let context = Arc::new(context);
         let config = state_machine.read(|applied| applied.state.config.clone());
-        let vote = store.clone().read_vote().await.map_err(|error| RaftError::Failed {
+        let vote = store.vote().map_err(|error| RaftError::Failed {
             node: context.id,
             attempted: "reading its vote",
             source: error.into(),
         })?;
-        let led_before = vote.is_some_and(|vote| vote.is_committed() && vote.leader_id().voted_for == context.id);
+        let led_before = vote.is_some_and(|vote| vote.committed && vote.voted_for == context.id);
         let longest_grant = store.longest_grant().map_err(|error| RaftError::Failed {
             node: context.id,
             attempted: "reading the longest lease that it has granted",
@@ -274,7 +275,12 @@ impl Core {
 
     /// Whether the newest vote of this node is for itself.
     pub(crate) fn votes_for_itself(&self) -> bool {
-        self.raft().server_metrics().borrow_watched().vote.leader_id().voted_for == self.id()
+        self.own_vote().voted_for == self.id()
+    }
+
+    /// The newest vote of this node.
+    fn own_vote(&self) -> VoteRecord {
+        self.raft().server_metrics().borrow_watched().vote.into()
     }
 
     pub(crate) fn transport(&self) -> &Arc<dyn Transport> {
@@ -331,8 +337,8 @@ impl Core {
     }
 
     /// The entries of the log in this range that were not removed after a snapshot.
-    pub(crate) async fn entries(&self, range: RangeInclusive<u64>) -> Result<Vec<Entry>, std::io::Error> {
-        self.store().clone().try_get_log_entries(range).await
+    pub(crate) fn entries(&self, range: RangeInclusive<u64>) -> Result<Vec<LogEntry>, StoreError> {
+        self.store().entries(*range.start()..range.end().saturating_add(1), usize::MAX)
     }
 
     /// Waits until `needed` voters, this leader among them, hold the log up to `index`.
@@ -391,7 +397,7 @@ async fn build(
         attempted: "starting",
         source,
     };
-    let vote = store.clone().read_vote().await.map_err(|error| failed(error.into()))?;
+    let vote = store.vote().map_err(|error| failed(error.into()))?;
     let network = Network::new(context.clone(), config.replication_retry_interval.get());
     let raft =
         Raft::new(context.id, Arc::new(settings(config, keep_leading)?), network, store.clone(), state_machine.clone())
@@ -399,12 +405,12 @@ async fn build(
             .map_err(|error| failed(error.into()))?;
     // A core that has just started shows an empty status for an instant. A primary that believed it would be demoted.
     if let Some(vote) = vote {
-        let leads = vote.is_committed() && vote.leader_id().voted_for == context.id && keep_leading;
+        let leads = vote.committed && vote.voted_for == context.id && keep_leading;
         let mut metrics = raft.server_metrics();
         let told = async {
             loop {
                 let told = metrics.borrow_and_update().clone();
-                if told.vote.leader_id().term >= vote.leader_id().term && (!leads || told.state == ServerState::Leader)
+                if told.vote.leader_id().term >= vote.term.0 && (!leads || told.state == ServerState::Leader)
                     || metrics.changed().await.is_err()
                 {
                     return;

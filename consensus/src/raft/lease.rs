@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::env::clock::Instant;
 use crate::model::{Config, NodeId, Term};
 use crate::protocol::quorum::lease_end;
-use crate::raft::types::Vote;
+use crate::raft::wire::VoteRecord;
 
 /// The last time that this node heard from a leader that it follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,23 +20,22 @@ pub(crate) struct Contact {
 
 /// The lease that this node may have granted before it was started, to the leader that its stored vote names.
 pub(super) struct EarlierGrant {
-    vote: Vote,
+    vote: VoteRecord,
     until: Instant,
 }
 
 impl EarlierGrant {
     /// None if this node, `me`, has voted for itself: since that vote it has granted nobody else a lease.
-    pub(super) fn new(vote: Vote, me: NodeId, until: Instant) -> Option<Self> {
-        (vote.leader_id().voted_for != me).then_some(Self { vote, until })
+    pub(super) fn new(vote: VoteRecord, me: NodeId, until: Instant) -> Option<Self> {
+        (vote.voted_for != me).then_some(Self { vote, until })
     }
 
     /// Until when the grant holds, if it does by `own`, the present vote of this node. It ends when this node votes for
     /// another: then the leader released it, or its time was over. It ends, too, when somebody leads a later term: one
     /// of those who elected that leader had granted the same lease.
-    pub(super) fn until(&self, own: &Vote) -> Option<Instant> {
-        let (then, now) = (self.vote.leader_id(), own.leader_id());
-        let over = own.is_committed() && now.term > then.term;
-        (now.voted_for == then.voted_for && !over).then_some(self.until)
+    pub(super) fn until(&self, own: &VoteRecord) -> Option<Instant> {
+        let over = own.committed && own.term > self.vote.term;
+        (own.voted_for == self.vote.voted_for && !over).then_some(self.until)
     }
 }
 
@@ -122,8 +121,7 @@ mod tests {
     #[test]
     fn an_earlier_grant_holds_until_its_leader_releases_it_or_another_leads() {
         let [one, two, three] = [1, 2, 3].map(NodeId);
-        let vote =
-            |term, node, committed| if committed { Vote::new_committed(term, node) } else { Vote::new(term, node) };
+        let vote = |term, voted_for, committed| VoteRecord { term: Term(term), voted_for, committed };
         assert!(EarlierGrant::new(vote(4, one, true), one, at(9)).is_none());
         for committed in [true, false] {
             let earlier = EarlierGrant::new(vote(4, two, committed), one, at(9)).unwrap();
@@ -136,7 +134,7 @@ mod tests {
                 (vote(5, three, false), false),
                 (vote(5, three, true), false),
             ] {
-                assert_eq!(earlier.until(&own).is_some(), holds, "{own}");
+                assert_eq!(earlier.until(&own).is_some(), holds, "{own:?}");
             }
         }
     }

@@ -13,3 +13,4 @@ pub mod store;
 pub mod transport;
 pub mod types;
 pub(crate) mod views;
+pub mod wire;

@@ -22,6 +22,7 @@ use crate::protocol::peer::Peer;
 use crate::raft::context::Context;
 use crate::raft::transport::{PeerRequest, PeerResponse, SnapshotChunk, TransportError};
 use crate::raft::types::{TypeConfig, Vote};
+use crate::raft::wire::AppendResponse;
 
 /// So many appends to one node may be under way.
 const PIPELINE: usize = 64;
@@ -93,17 +94,17 @@ impl Line {
     ) -> BoxFuture<'static, Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>>> {
         let term = request.vote.leader_id().term;
         let sent = self.context.clock.now();
-        let answer = self.call(PeerRequest::Append(request), timeout);
+        let answer = self.call(PeerRequest::Append(request.into()), timeout);
         let (context, to) = (self.context.clone(), self.to);
         Box::pin(async move {
             match answer.await? {
                 PeerResponse::Append { response, node_timeout } => {
-                    if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+                    if !matches!(response, AppendResponse::HigherVote(_)) {
                         // Counted from when it was sent: the receiver heard it after that.
                         let sent = if sabotage::is(Sabotage::LeaseFromReceipt) { context.clock.now() } else { sent };
                         lock(&context.grants).note(term, to, sent, node_timeout.get());
                     }
-                    Ok(response)
+                    Ok(response.into())
                 }
                 other => Err(unexpected(to, &other)),
             }
@@ -116,7 +117,7 @@ impl Line {
         timeout: Duration,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.call(request, timeout).await? {
-            PeerResponse::Vote(response) => Ok(response),
+            PeerResponse::Vote(response) => Ok(response.into()),
             other => Err(unexpected(self.to, &other)),
         }
     }
@@ -133,15 +134,15 @@ impl Line {
             let end = data.len().min(offset + SNAPSHOT_PIECE);
             let chunk = SnapshotChunk {
                 transfer,
-                vote,
-                meta: snapshot.meta.clone(),
+                vote: vote.into(),
+                meta: (&snapshot.meta).into(),
                 offset: offset as u64,
                 data: data[offset..end].to_vec(),
                 last: end == data.len(),
             };
             match self.call(PeerRequest::Snapshot(chunk), SNAPSHOT_TIMEOUT).await? {
                 PeerResponse::SnapshotPart => offset = end,
-                PeerResponse::Snapshot(response) => return Ok(response),
+                PeerResponse::Snapshot(response) => return Ok(response.into()),
                 other => return Err(unexpected(self.to, &other)),
             }
         }
@@ -185,6 +186,9 @@ impl RaftNetworkV2<TypeConfig> for Line {
             let mut answers = answers?;
             let (answer, previous, last) = answers.next().await?;
             Some(match answer {
+                Ok(AppendEntriesResponse::Conflict) if previous.is_none() => {
+                    (Err(unreachable("a peer lacks the entry before the first one".into())), None)
+                }
                 Ok(response) => {
                     let partial = matches!(&response, AppendEntriesResponse::PartialSuccess(up_to) if *up_to != last);
                     let result = response.into_stream_result(previous, last);
@@ -202,7 +206,7 @@ impl RaftNetworkV2<TypeConfig> for Line {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.vote_of(PeerRequest::Vote(rpc), option.hard_ttl()).await
+        self.vote_of(PeerRequest::Vote(rpc.into()), option.hard_ttl()).await
     }
 
     async fn pre_vote(
@@ -211,7 +215,7 @@ impl RaftNetworkV2<TypeConfig> for Line {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let position = *lock(&self.context.candidate);
-        self.vote_of(PeerRequest::PreVote { request: rpc, position }, option.hard_ttl()).await
+        self.vote_of(PeerRequest::PreVote { request: rpc.into(), position }, option.hard_ttl()).await
     }
 
     async fn full_snapshot(
@@ -236,8 +240,8 @@ impl RaftNetworkV2<TypeConfig> for Line {
         req: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.call(PeerRequest::Transfer(req), option.hard_ttl()).await? {
-            PeerResponse::Transfer(response) => Ok(response),
+        match self.call(PeerRequest::Transfer(req.into()), option.hard_ttl()).await? {
+            PeerResponse::Transfer(response) => Ok(response.map_err(Into::into)),
             other => Err(unexpected(self.to, &other)),
         }
     }

@@ -4,8 +4,8 @@ use std::io;
 use std::sync::{Arc, RwLock};
 
 use futures::{Stream, StreamExt};
+use openraft::RaftSnapshotBuilder;
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
-use openraft::{EntryPayload, RaftSnapshotBuilder};
 use tokio::sync::watch;
 
 use crate::model::{LogIndex, Term};
@@ -13,7 +13,8 @@ use crate::protocol::command::{Change, Command, Outcome};
 use crate::protocol::state::State;
 use crate::protocol::version::{Spoken, UnknownVersion, Version, Versions};
 use crate::raft::store::{Store, StoreError};
-use crate::raft::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::raft::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::raft::wire::{LogEntry, LogPayload, LogPosition, PlacedMembership, SnapshotMetadata};
 
 /// The state machine of a node. Clones share the state.
 #[derive(Clone)]
@@ -31,8 +32,8 @@ struct Shared {
 #[derive(Clone, Default)]
 pub(crate) struct Applied {
     pub(crate) state: State,
-    pub(crate) last: Option<LogId>,
-    pub(crate) membership: StoredMembership,
+    pub(crate) last: Option<LogPosition>,
+    pub(crate) membership: PlacedMembership,
 }
 
 /// How far the log was applied.
@@ -66,9 +67,8 @@ impl StateMachine {
         let Applied { mut state, last, .. } = Applied::stored(store, versions)?;
         for entry in store.committed_entries(last.map_or(0, |last| last.index.saturating_add(1)))? {
             follow(versions, &entry)?;
-            if let EntryPayload::Normal(command) = entry.payload {
-                let term = Term(entry.log_id.committed_leader_id().term);
-                state.apply(LogIndex(entry.log_id.index), term, command);
+            if let LogPayload::Command(command) = entry.payload {
+                state.apply(LogIndex(entry.position.index), entry.position.term, command);
             }
         }
         Ok(state)
@@ -123,41 +123,37 @@ impl Applied {
     }
 
     /// Applies the entry that is next, or does nothing where it was applied before.
-    pub(crate) fn apply(&mut self, entry: Entry) -> Outcome {
+    pub(crate) fn apply(&mut self, entry: LogEntry) -> Outcome {
         // After a rebuild of the Raft core in place, its predecessor may have been ahead.
-        if self.last.is_some_and(|last| last.index >= entry.log_id.index) {
+        let LogEntry { position, payload } = entry;
+        if self.last.is_some_and(|last| last.index >= position.index) {
             return Outcome::Done;
         }
-        self.last = Some(entry.log_id);
-        let index = LogIndex(entry.log_id.index);
-        let term = Term(entry.log_id.committed_leader_id().term);
-        match entry.payload {
-            EntryPayload::Blank => Outcome::Done,
-            EntryPayload::Normal(command) => self.state.apply(index, term, command),
-            EntryPayload::Membership(membership) => {
-                self.membership = StoredMembership::new(Some(entry.log_id), membership);
+        self.last = Some(position);
+        match payload {
+            LogPayload::Blank => Outcome::Done,
+            LogPayload::Command(command) => self.state.apply(LogIndex(position.index), position.term, command),
+            LogPayload::Membership(membership) => {
+                self.membership = PlacedMembership { position: Some(position), membership };
                 Outcome::Done
             }
         }
     }
 
-    pub(crate) fn from_snapshot(meta: SnapshotMeta, data: &[u8]) -> Result<Self, postcard::Error> {
-        Ok(Self { state: postcard::from_bytes(data)?, last: meta.last_log_id, membership: meta.last_membership })
+    pub(crate) fn from_snapshot(meta: SnapshotMetadata, data: &[u8]) -> Result<Self, postcard::Error> {
+        Ok(Self { state: postcard::from_bytes(data)?, last: meta.last, membership: meta.membership })
     }
 
     fn progress(&self) -> Progress {
-        self.last.map_or(Progress::default(), |last| Progress {
-            index: LogIndex(last.index),
-            term: Term(last.committed_leader_id().term),
-        })
+        self.last.map_or(Progress::default(), |last| Progress { index: LogIndex(last.index), term: last.term })
     }
 }
 
 /// Fails where the log goes on in a version that this program does not know: it could not apply what follows as the
 /// others do.
-pub(crate) fn follow(versions: &Spoken, entry: &Entry) -> Result<(), UnknownVersion> {
+pub(crate) fn follow(versions: &Spoken, entry: &LogEntry) -> Result<(), UnknownVersion> {
     match &entry.payload {
-        EntryPayload::Normal(Command { change: Change::RaiseVersion { version }, .. }) => versions.follow(*version),
+        LogPayload::Command(Command { change: Change::RaiseVersion { version }, .. }) => versions.follow(*version),
         _ => Ok(()),
     }
 }
@@ -172,7 +168,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotBuilder = Self;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        Ok(self.read(|applied| (applied.last, applied.membership.clone())))
+        let (last, membership) = self.read(|applied| (applied.last, applied.membership.clone()));
+        Ok((last.map(Into::into), membership.try_into().map_err(io::Error::other)?))
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
@@ -181,6 +178,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     {
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
+            let entry = LogEntry::from(entry);
             follow(&self.0.versions, &entry).map_err(io::Error::other)?;
             let outcome = self.write(|applied| applied.apply(entry));
             if let Some(responder) = responder {
@@ -196,8 +194,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Vec<u8>) -> Result<(), io::Error> {
         self.0.versions.follow(version_of(&data).map_err(io::Error::other)?).map_err(io::Error::other)?;
+        let meta = SnapshotMetadata::from(meta);
         let installed = Applied::from_snapshot(meta.clone(), &data).map_err(io::Error::other)?;
-        self.0.store.set_snapshot(meta, &data).map_err(io::Error::other)?;
+        self.0.store.set_snapshot(&meta, &data).map_err(io::Error::other)?;
         self.write(|applied| *applied = installed);
         Ok(())
     }
@@ -206,7 +205,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         &mut self,
     ) -> Result<Option<openraft::alias::SnapshotOf<TypeConfig, Vec<u8>>>, io::Error> {
         let snapshot = self.0.store.snapshot().map_err(io::Error::other)?;
-        Ok(snapshot.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
+        let Some((meta, snapshot)) = snapshot else { return Ok(None) };
+        Ok(Some(Snapshot { meta: meta.try_into().map_err(io::Error::other)?, snapshot }))
     }
 }
 
@@ -215,12 +215,13 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
 
     async fn build_snapshot(&mut self) -> Result<openraft::alias::SnapshotOf<TypeConfig, Vec<u8>>, io::Error> {
         let (meta, state) = self.read(|applied| {
-            let meta = SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership.clone() };
+            let membership = applied.membership.clone();
+            let meta = SnapshotMetadata { last: applied.last, membership, ..Default::default() };
             (meta, postcard::to_stdvec(&applied.state))
         });
         let snapshot = state.map_err(io::Error::other)?;
         self.0.store.set_snapshot(&meta, &snapshot).map_err(io::Error::other)?;
-        Ok(Snapshot { meta, snapshot })
+        Ok(Snapshot { meta: meta.try_into().map_err(io::Error::other)?, snapshot })
     }
 }
 
@@ -276,7 +277,7 @@ mod tests {
             changes.into_iter().for_each(|(place, change)| *place.get_mut(&mut data) = change);
             data.truncate(cut.index(data.len()) + 1);
             for data in [data, odd] {
-                if let Ok(applied) = Applied::from_snapshot(SnapshotMeta::default(), &data) {
+                if let Ok(applied) = Applied::from_snapshot(SnapshotMetadata::default(), &data) {
                     let again = postcard::to_stdvec(&applied.state).unwrap();
                     prop_assert_eq!(postcard::from_bytes::<State>(&again).unwrap(), applied.state);
                 }

@@ -35,7 +35,7 @@
 //! 8. A write or fsync that fails closes the store for good: what the file holds then is unknown, and fsync reports lost
 //!    pages only once. Every later operation fails with the first cause; only a restart reads the file anew.
 
-mod anew;
+mod alone;
 mod disk;
 mod error;
 #[cfg(test)]
@@ -56,17 +56,16 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::storage::IOFlushed;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use self::disk::{Change, Disk, Fact};
 pub use self::error::StoreError;
-use self::writer::{By, Done, Writer};
+use self::writer::{By, Done, Flushed, Writer};
 use crate::env::lock::lock;
 use crate::env::sabotage::{self, Sabotage};
 use crate::model::{NodeId, Term, WalHistory};
-use crate::raft::types::{Entry, LogId, SnapshotMeta, TypeConfig, Vote};
+use crate::raft::wire::{LogEntry, LogPosition, SnapshotMetadata, VoteRecord};
 
 /// The durable store of a node. Clones share it; the last one to be dropped waits for what is being written, and
 /// releases the file.
@@ -122,11 +121,11 @@ struct Log {
     /// Index of the first entry, where there is one.
     first: u64,
     /// The last entry, where there is one.
-    last: Option<LogId>,
-    purged: Option<LogId>,
-    committed: Option<LogId>,
+    last: Option<LogPosition>,
+    purged: Option<LogPosition>,
+    committed: Option<LogPosition>,
     /// The newest vote that is durable.
-    vote: Option<Vote>,
+    vote: Option<VoteRecord>,
     /// Set at the first request, before it is durable, so that two requests cannot both be the first.
     identity: Option<Identity>,
     /// Encoded entries of appends that are not yet in the file, with the number of their write: always the log's end.
@@ -166,7 +165,7 @@ impl Store {
 
     fn new(disk: Disk, by: By) -> Result<Self, StoreError> {
         let (first, last) = disk.bounds()?;
-        let purged: Option<LogId> = disk.fact(Fact::Purged)?;
+        let purged: Option<LogPosition> = disk.fact(Fact::Purged)?;
         let log = Log {
             first,
             last,
@@ -243,18 +242,24 @@ impl Store {
         Ok(())
     }
 
+    /// The newest vote that is durable.
+    pub(crate) fn vote(&self) -> Result<Option<VoteRecord>, StoreError> {
+        self.writer.check()?;
+        Ok(lock(&self.writer.shared.log).vote)
+    }
+
     /// The newest snapshot.
-    pub fn snapshot(&self) -> Result<Option<(SnapshotMeta, Vec<u8>)>, StoreError> {
+    pub fn snapshot(&self) -> Result<Option<(SnapshotMetadata, Vec<u8>)>, StoreError> {
         self.writer.disk()?.snapshot()
     }
 
     /// Replaces the snapshot, durably and at once.
-    pub fn set_snapshot(&self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), StoreError> {
+    pub fn set_snapshot(&self, meta: &SnapshotMetadata, data: &[u8]) -> Result<(), StoreError> {
         self.set(Change::snapshot(meta, data)?)
     }
 
     /// The entries from `first` on that are known to be committed.
-    pub(crate) fn committed_entries(&self, first: u64) -> Result<Vec<Entry>, StoreError> {
+    pub(crate) fn committed_entries(&self, first: u64) -> Result<Vec<LogEntry>, StoreError> {
         let committed = lock(&self.writer.shared.log).committed;
         self.entries(first..committed.map_or(0, |committed| committed.index.saturating_add(1)), usize::MAX)
     }
@@ -294,7 +299,7 @@ impl Store {
 
     /// The entries of `range` that the log contains, without holes; fewer, but at least one, where they are more than
     /// `limit` bytes.
-    pub(crate) fn entries(&self, range: Range<u64>, limit: usize) -> Result<Vec<Entry>, StoreError> {
+    pub(crate) fn entries(&self, range: Range<u64>, limit: usize) -> Result<Vec<LogEntry>, StoreError> {
         let disk = self.writer.disk()?;
         // The state of the log and that of the file are taken at one instant.
         let (range, reading, tail) = {
@@ -343,10 +348,10 @@ impl Store {
     }
 
     /// Appends `entries`: readable at the return, durable when `flushed` is called.
-    fn append_entries(&self, entries: Vec<Entry>, flushed: IOFlushed<TypeConfig>) -> Result<(), StoreError> {
-        let encoded: Vec<(LogId, Bytes)> = entries
+    fn append_entries(&self, entries: &[LogEntry], flushed: Flushed) -> Result<(), StoreError> {
+        let encoded: Vec<(LogPosition, Bytes)> = entries
             .iter()
-            .map(|entry| Ok((entry.log_id, disk::encode("an entry of the log", entry)?)))
+            .map(|entry| Ok((entry.position, disk::encode("an entry of the log", entry)?)))
             .collect::<Result<_, StoreError>>()?;
         {
             let mut log = lock(&self.writer.shared.log);
@@ -358,7 +363,7 @@ impl Store {
             }
             let change = Change::Append(encoded.iter().map(|(id, entry)| (id.index, entry.clone())).collect());
             let done = if sabotage::is(Sabotage::AcknowledgeBeforeFsync) {
-                flushed.io_completed(Ok(()));
+                flushed(Ok(()));
                 Done::Nobody
             } else {
                 Done::Flushed(flushed)
@@ -377,7 +382,7 @@ impl Store {
     }
 
     /// Removes the entries after `keep`; all of them where it is none.
-    fn truncate(&self, keep: Option<LogId>) -> Result<(), StoreError> {
+    fn truncate(&self, keep: Option<LogPosition>) -> Result<(), StoreError> {
         {
             let mut log = lock(&self.writer.shared.log);
             let end = keep.map_or(0, |keep| keep.index.saturating_add(1));
@@ -394,7 +399,7 @@ impl Store {
     }
 
     /// Removes the entries up to `upto`, inclusive.
-    fn purge_entries(&self, upto: LogId) -> Result<(), StoreError> {
+    fn purge_entries(&self, upto: LogPosition) -> Result<(), StoreError> {
         {
             let mut log = lock(&self.writer.shared.log);
             if log.purged.is_some_and(|purged| upto.index <= purged.index) {

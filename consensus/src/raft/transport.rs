@@ -5,10 +5,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
-};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -16,7 +12,10 @@ use crate::model::{Duration as Interval, LogIndex, Node, NodeId, Term, WalPositi
 use crate::protocol::choice::Promise;
 use crate::protocol::database::DatabaseStatus;
 use crate::protocol::version::Version;
-use crate::raft::types::{SnapshotMeta, TypeConfig, Vote};
+use crate::raft::wire::{
+    AppendRequest, AppendResponse, SnapshotMetadata, SnapshotResponse, TransferRequest, TransferResponse, VoteRecord,
+    VoteRequest, VoteResponse,
+};
 
 /// Carries requests to other nodes.
 pub trait Transport: Send + Sync + 'static {
@@ -67,19 +66,19 @@ pub enum TransportError {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum PeerRequest {
     /// Raft's AppendEntries; without entries, a heartbeat.
-    Append(AppendEntriesRequest<TypeConfig>),
+    Append(AppendRequest),
     /// Raft's RequestVote.
-    Vote(VoteRequest<TypeConfig>),
+    Vote(VoteRequest),
     /// Raft's pre-vote: would you vote for me?
     PreVote {
         /// The vote that would be asked for.
-        request: VoteRequest<TypeConfig>,
+        request: VoteRequest,
         /// How far the candidate's database is, in the first round: later ones do not ask for the best database, so
         /// that a cluster whose newest log and newest WAL are on two nodes elects one of them.
         position: Option<WalPosition>,
     },
     /// A leader hands its leadership to the receiver, or tells it that it hands it to another.
-    Transfer(TransferLeaderRequest<TypeConfig>),
+    Transfer(TransferRequest),
     /// A piece of a snapshot.
     Snapshot(SnapshotChunk),
     /// The leader-to-be of a term asks a voter to take WAL of no earlier primary, and for its position.
@@ -121,19 +120,19 @@ pub enum PeerResponse {
     /// To an append.
     Append {
         /// Raft's answer.
-        response: AppendEntriesResponse<TypeConfig>,
+        response: AppendResponse,
         /// For so long after it heard from a leader the receiver votes for no other: its own `node-timeout`, which may
         /// differ from the leader's while a change of it is on its way.
         node_timeout: Interval,
     },
     /// To a vote or pre-vote.
-    Vote(VoteResponse<TypeConfig>),
+    Vote(VoteResponse),
     /// To a transfer of leadership.
-    Transfer(TransferLeaderResponse<TypeConfig>),
+    Transfer(TransferResponse),
     /// To a piece of a snapshot that is not the last.
     SnapshotPart,
     /// To the last piece of a snapshot.
-    Snapshot(SnapshotResponse<TypeConfig>),
+    Snapshot(SnapshotResponse),
     /// To a recruiter.
     Promise(Promise),
     /// The receiver does, or has done, what it was asked for.
@@ -156,9 +155,9 @@ pub struct SnapshotChunk {
     /// Identifies the transfer that it belongs to.
     pub transfer: Uuid,
     /// The vote of the leader that sends it.
-    pub vote: Vote,
+    pub vote: VoteRecord,
     /// What the snapshot is of.
-    pub meta: SnapshotMeta,
+    pub meta: SnapshotMetadata,
     /// Where the piece belongs, in bytes.
     pub offset: u64,
     /// The bytes.

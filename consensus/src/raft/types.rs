@@ -1,9 +1,7 @@
 //! openraft's types, as this crate uses them.
 
+use crate::model::NodeId;
 use crate::protocol::command::{Command, Outcome};
-use openraft::EntryPayload;
-
-use crate::model::{ClusterLog, LogIndex, NodeId, Term};
 use crate::protocol::peer::Peer;
 
 #[cfg(feature = "simulation")]
@@ -31,17 +29,3 @@ pub(crate) type LogId = openraft::alias::LogIdOf<TypeConfig>;
 pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
-
-/// An entry of the log, as the API tells it.
-pub(crate) fn as_told(entry: Entry) -> Result<ClusterLog, serde_json::Error> {
-    let (kind, payload) = match entry.payload {
-        EntryPayload::Blank => ("blank", serde_json::Value::Null),
-        EntryPayload::Normal(command) => ("command", serde_json::to_value(command)?),
-        EntryPayload::Membership(membership) => ("membership", serde_json::to_value(membership)?),
-    };
-    Ok(ClusterLog {
-        index: LogIndex(entry.log_id.index),
-        term: Term(entry.log_id.committed_leader_id().term),
-        payload: [(kind.to_owned(), payload)].into(),
-    })
-}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::executor::block_on;
-use openraft::alias::{EntryOf, LogIdOf, SnapshotMetaOf, VoteOf};
+use openraft::alias::{EntryOf, LogIdOf, VoteOf};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use openraft::type_config::TypeConfigExt;
@@ -17,6 +17,7 @@ use openraft::vote::RaftLeaderId;
 use qluster_consensus::model::{Lsn, NodeId, Term, WalHistory, WalStart};
 use qluster_consensus::raft::store::{DatabaseRecord, Identity, Repair, Store, StoreError};
 use qluster_consensus::raft::types::TypeConfig;
+use qluster_consensus::raft::wire::SnapshotMetadata;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use redb::{Database, TableDefinition};
@@ -26,7 +27,6 @@ use self::disk::{Fails, FakeDisk, Handle};
 
 type Entry = EntryOf<TypeConfig>;
 type LogId = LogIdOf<TypeConfig>;
-type SnapshotMeta = SnapshotMetaOf<TypeConfig>;
 type Vote = VoteOf<TypeConfig>;
 
 fn log_id(term: u64, index: u64) -> LogId {
@@ -60,7 +60,7 @@ fn place() -> (tempfile::TempDir, PathBuf) {
 #[tokio::test]
 async fn what_was_written_is_there_when_the_store_is_opened_again() {
     let (_directory, path) = place();
-    let meta = SnapshotMeta { last_log_id: Some(log_id(1, 3)), ..Default::default() };
+    let meta = SnapshotMetadata { last: Some(log_id(1, 3).into()), ..Default::default() };
     let mut store = Store::create(&path).unwrap();
     assert_eq!(store.identity().unwrap(), None);
     assert_eq!(store.database_record().unwrap(), DatabaseRecord::default());
@@ -312,7 +312,7 @@ struct Expected {
     purged: Option<LogId>,
     vote: Option<Vote>,
     record: DatabaseRecord,
-    snapshot: Option<(SnapshotMeta, Vec<u8>)>,
+    snapshot: Option<(SnapshotMetadata, Vec<u8>)>,
 }
 
 fn found(store: &Store) -> Expected {
@@ -389,7 +389,7 @@ async fn survive_power_cuts(seed: u64, open: impl Fn(Handle) -> Result<Store, St
                 }
                 _ => {
                     let data = vec![u8::try_from(step).unwrap(); random.random_range(0..20_000)];
-                    let meta = SnapshotMeta { last_log_id: now.purged, ..Default::default() };
+                    let meta = SnapshotMetadata { last: now.purged.map(Into::into), ..Default::default() };
                     now.snapshot = Some((meta.clone(), data.clone()));
                     store.set_snapshot(&meta, &data).unwrap();
                     acknowledged.fetch_max(step, Ordering::SeqCst);

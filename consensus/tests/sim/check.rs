@@ -5,15 +5,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use futures::FutureExt;
-use openraft::EntryPayload;
-use openraft::raft::AppendEntriesRequest;
 use openraft::storage::RaftLogReader;
 use qluster_consensus::model::{NodeId, NodeRole, Term};
 use qluster_consensus::node::cluster::Cluster;
 use qluster_consensus::node::inside::Inside;
 use qluster_consensus::protocol::command::Change;
 use qluster_consensus::raft::store::Store;
-use qluster_consensus::raft::types::TypeConfig;
+use qluster_consensus::raft::wire::{AppendRequest, LogEntry, LogPayload};
 
 use crate::database::Db;
 
@@ -90,9 +88,9 @@ pub struct Oracle {
 
 impl Oracle {
     /// A node sends an append.
-    pub fn append(&mut self, from: NodeId, append: &AppendEntriesRequest<TypeConfig>) {
-        let term = append.vote.leader_id.term;
-        let leader = append.vote.leader_id.voted_for;
+    pub fn append(&mut self, from: NodeId, append: &AppendRequest) {
+        let term = append.vote.term.0;
+        let leader = append.vote.voted_for;
         let known = *self.leaders.entry(term).or_insert(leader);
         if known != leader || from != leader {
             self.find(
@@ -144,7 +142,7 @@ impl Oracle {
 
     /// A look at a node.
     pub fn look(&mut self, id: NodeId, now: Duration, cluster: &Cluster, store: &Store, inside: &Inside) -> Checked {
-        let term = inside.vote.leader_id.term;
+        let term = inside.vote.term.0;
         let leads = inside.leads;
         self.voters.extend(inside.voters.iter().flatten());
         let before = self.terms.insert(id, (term, leads));
@@ -214,7 +212,7 @@ impl Oracle {
         let from = before.map_or(0, |before| before + 1).min(last.index);
         for entry in read(store, from, last.index + 1) {
             let (index, (term, what)) = entry_of(&entry);
-            if let EntryPayload::Normal(command) = &entry.payload
+            if let LogPayload::Command(command) = &entry.payload
                 && let Change::Lead { node, term, .. } = &command.change
             {
                 self.leads.insert(term.0, *node);
@@ -305,16 +303,15 @@ impl Oracle {
     }
 }
 
-type Entry = openraft::alias::EntryOf<TypeConfig>;
-
-fn read(store: &Store, from: u64, to: u64) -> Vec<Entry> {
-    store.clone().try_get_log_entries(from..to).now_or_never().and_then(Result::ok).unwrap_or_default()
+fn read(store: &Store, from: u64, to: u64) -> Vec<LogEntry> {
+    let entries = store.clone().try_get_log_entries(from..to).now_or_never().and_then(Result::ok);
+    entries.unwrap_or_default().into_iter().map(LogEntry::from).collect()
 }
 
 /// Its index, its term and what it is.
-fn entry_of(entry: &Entry) -> (u64, (u64, u64)) {
-    let term = entry.log_id.leader_id.term;
-    (entry.log_id.index, (term, hash(&postcard::to_stdvec(&entry.payload).unwrap())))
+fn entry_of(entry: &LogEntry) -> (u64, (u64, u64)) {
+    let term = entry.position.term.0;
+    (entry.position.index, (term, hash(&postcard::to_stdvec(&entry.payload).unwrap())))
 }
 
 fn hash(bytes: &[u8]) -> u64 {

@@ -399,7 +399,7 @@ fn without_enough_databases(sim: &Simulation) -> bool {
         looked.iter().filter(|(id, (_, whole))| (*whole && !absent(*id)) || witness(*id)).map(|(id, _)| *id).collect();
     // Whoever was elected knows the voters; one that was removed may have others in its log.
     let elected = looked.iter().filter(|(_, (inside, _))| inside.leads);
-    let elected = elected.max_by_key(|(_, (inside, _))| inside.vote.leader_id.term);
+    let elected = elected.max_by_key(|(_, (inside, _))| inside.vote.term.0);
     elected.is_some_and(|(_, (inside, _))| {
         inside.voters.iter().any(|set| set.iter().filter(|id| whole.contains(id)).count() <= set.len() / 2)
     })

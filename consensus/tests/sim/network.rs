@@ -162,7 +162,7 @@ impl Transport for Line {
         world.net.number += 1;
         let ticket = world.net.number;
         let vote = match &request {
-            PeerRequest::Vote(request) => Some((request.vote.leader_id.term, request.vote.leader_id.voted_for)),
+            PeerRequest::Vote(request) => Some((request.vote.term.0, request.vote.voted_for)),
             _ => None,
         };
         if let PeerRequest::Append(append) = &request {

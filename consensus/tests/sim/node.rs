@@ -164,7 +164,7 @@ impl SimNode {
                     let mut world = lock(&shared);
                     let world = &mut *world;
                     if let qluster_consensus::raft::transport::PeerResponse::Vote(vote) = &answer
-                        && vote.vote_granted
+                        && vote.granted
                     {
                         if knows {
                             world.oracle.removed_votes(id, from);

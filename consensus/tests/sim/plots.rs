@@ -188,7 +188,7 @@ impl Stage {
 
     fn begin(&mut self, sim: &Simulation) {
         let Some((leader, cluster)) = sim.leader() else { return };
-        (self.leader, self.term) = (leader, cluster.inside().vote.leader_id.term);
+        (self.leader, self.term) = (leader, cluster.inside().vote.term.0);
         self.others = sim.nodes.keys().copied().filter(|&id| id != leader).collect();
         let mut world = lock(&sim.world);
         for at in (1..self.others.len()).rev() {
@@ -227,7 +227,7 @@ impl Stage {
     }
 
     fn another_leads(&self, sim: &Simulation) -> bool {
-        sim.leader().is_some_and(|(_, cluster)| cluster.inside().vote.leader_id.term > self.term)
+        sim.leader().is_some_and(|(_, cluster)| cluster.inside().vote.term.0 > self.term)
     }
 
     /// Whether all databases have what the leader's has.
@@ -253,7 +253,7 @@ struct View {
 fn view(sim: &Simulation, id: NodeId) -> Option<View> {
     sim.nodes[&id].with(|cluster, _| {
         let inside = cluster.inside();
-        View { term: inside.vote.leader_id.term, leads: inside.leads }
+        View { term: inside.vote.term.0, leads: inside.leads }
     })
 }
 

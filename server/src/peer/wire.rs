@@ -219,6 +219,7 @@ mod tests {
     use qluster_consensus::protocol::database::{DatabaseRole, DatabaseStatus};
     use qluster_consensus::protocol::version::Version;
     use qluster_consensus::raft::transport::{NodeReport, SnapshotChunk};
+    use qluster_consensus::raft::wire::{AppendRequest, AppendResponse, VoteRecord, VoteRequest};
 
     use super::*;
 
@@ -233,15 +234,10 @@ mod tests {
             note: Some("it waits".into()),
             version: Version::FIRST,
         };
-        // openraft's types are not named here, so they are made of bytes: a vote of term 1 for node 1, committed, with
-        // nothing in what follows it.
-        fn from_bytes<T: DeserializeOwned>(bytes: [u8; 16]) -> T {
-            postcard::take_from_bytes(&bytes).unwrap().0
-        }
-        let vote = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let vote = VoteRecord { term: Term(1), voted_for: NodeId(1), committed: true };
         let chunk = SnapshotChunk {
             transfer: Uuid::from_u128(5),
-            vote: from_bytes(vote),
+            vote,
             meta: Default::default(),
             offset: 1 << 40,
             data: vec![7; 1000],
@@ -254,14 +250,14 @@ mod tests {
             PeerRequest::Up,
             PeerRequest::Look,
             PeerRequest::Force { actor: "operator".into() },
-            PeerRequest::Append(from_bytes(vote)),
-            PeerRequest::Vote(from_bytes(vote)),
+            PeerRequest::Append(AppendRequest { vote, previous: None, entries: Vec::new(), committed: None }),
+            PeerRequest::Vote(VoteRequest { vote, last: None, leadership_transfer: false }),
             PeerRequest::Snapshot(chunk),
             PeerRequest::Report(Box::new(report.clone())),
         ];
         let responses = [
             PeerResponse::SnapshotPart,
-            PeerResponse::Append { response: from_bytes([0; 16]), node_timeout: Duration::from_millis(1000) },
+            PeerResponse::Append { response: AppendResponse::Success, node_timeout: Duration::from_millis(1000) },
             PeerResponse::Promise(Promise { position: None, unfit: Some("full".into()) }),
             PeerResponse::Done,
             PeerResponse::Report(Box::new(report)),

@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::watch;
 
 use super::Core;
@@ -61,7 +60,7 @@ impl Core {
 
     /// Until when a lease holds that this node granted before it was started.
     fn earlier_grant_until(&self) -> Option<Instant> {
-        let own = self.raft().server_metrics().borrow_watched().vote;
+        let own = self.own_vote();
         self.0.earlier_grant.as_ref().and_then(|grant| grant.until(&own))
     }
 

@@ -7,17 +7,17 @@ use openraft::async_runtime::watch::WatchReceiver;
 use super::Core;
 use crate::env::clock::Instant;
 use crate::model::NodeId;
-use crate::raft::types::{LogId, Vote};
+use crate::raft::wire::{LogPosition, VoteRecord};
 
 /// How a node is inside.
 #[derive(Clone, Debug)]
 pub struct Inside {
     /// Its vote.
-    pub vote: Vote,
+    pub vote: VoteRecord,
     /// Whether Raft says that it leads.
     pub leads: bool,
     /// The newest entry that it has applied.
-    pub applied: Option<LogId>,
+    pub applied: Option<LogPosition>,
     /// The newest entry of its log.
     pub last: Option<u64>,
     /// The voters in its log: one set, or two in a joint membership.
@@ -31,12 +31,11 @@ pub struct Inside {
 impl Core {
     /// How this node is inside.
     pub(crate) fn inside(&self) -> Inside {
-        let metrics = self.raft().server_metrics();
         let status = self.raft_status();
         let last = self.raft().data_metrics();
         let leads = status.leader == Some(self.id());
         Inside {
-            vote: metrics.borrow_watched().vote,
+            vote: self.own_vote(),
             leads,
             applied: self.state_machine().read(|applied| applied.last),
             last: last.borrow_watched().last_log.map(|last| last.index),

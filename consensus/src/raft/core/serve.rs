@@ -6,15 +6,15 @@ use std::sync::atomic::Ordering;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use openraft::Snapshot;
-use openraft::async_runtime::watch::WatchReceiver;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
+use openraft::raft::AppendEntriesRequest;
 use openraft::storage::RaftLogStorage;
 
 use super::Core;
 use crate::env::lock::lock;
 use crate::env::sabotage::{self, Sabotage};
 use crate::raft::transport::{PeerResponse, SnapshotChunk};
-use crate::raft::types::{Raft, TypeConfig};
+use crate::raft::types::{Raft, SnapshotMeta, TypeConfig, Vote};
+use crate::raft::wire::{AppendRequest, AppendResponse, LogPosition, TransferRequest, VoteRequest, VoteResponse};
 
 /// A snapshot that a leader sends may be so large, in bytes.
 const LARGEST_SNAPSHOT: usize = 64 * 1024 * 1024;
@@ -22,14 +22,19 @@ const LARGEST_SNAPSHOT: usize = 64 * 1024 * 1024;
 impl Core {
     /// Serves an append of a peer. While the core is rebuilt it fails, and the peer tries again: appends that waited
     /// might overtake each other, and openraft takes a conflict behind an acknowledged entry for a lost log.
-    pub(crate) async fn append(&self, request: AppendEntriesRequest<TypeConfig>) -> PeerResponse {
+    pub(crate) async fn append(&self, request: AppendRequest) -> PeerResponse {
         if *self.0.rebuilding.borrow() {
             return PeerResponse::Failed("its Raft core is being rebuilt".into());
         }
+        let request: AppendEntriesRequest<TypeConfig> = match request.try_into() {
+            Ok(request) => request,
+            Err(nonsense) => return failed(nonsense),
+        };
         match self.raft().append_entries(request).await {
             Ok(response) => {
+                let response = AppendResponse::from(response);
                 let node_timeout = self.config().node_timeout;
-                if !matches!(response, AppendEntriesResponse::HigherVote(_))
+                if !matches!(response, AppendResponse::HigherVote(_))
                     && let Err(error) = self.grant_lease(node_timeout.get()).await
                 {
                     return failed(error);
@@ -42,30 +47,32 @@ impl Core {
 
     /// Serves a peer's request for a vote. If the leader that this node has granted a lease to hands its lead over, the
     /// lease does not count. That leader itself may be voted for, too: it has just restarted.
-    pub(crate) async fn vote(&self, mut request: VoteRequest<TypeConfig>) -> PeerResponse {
+    pub(crate) async fn vote(&self, mut request: VoteRequest) -> PeerResponse {
         let raft = self.ready().await;
         request.leadership_transfer |= self.voted_for_the_same(&request);
         if self.must_wait() && !request.leadership_transfer {
             return self.reject();
         }
-        raft.vote(request).await.map_or_else(failed, PeerResponse::Vote)
+        raft.vote(request.into()).await.map_or_else(failed, |response| PeerResponse::Vote(response.into()))
     }
 
     /// Serves a pre-vote of a peer.
-    pub(crate) async fn pre_vote(&self, request: VoteRequest<TypeConfig>) -> PeerResponse {
+    pub(crate) async fn pre_vote(&self, request: VoteRequest) -> PeerResponse {
         let raft = self.ready().await;
         if !self.must_wait() {
-            return raft.pre_vote(request).await.map_or_else(failed, PeerResponse::Vote);
+            let response = raft.pre_vote(request.into()).await;
+            return response.map_or_else(failed, |response| PeerResponse::Vote(response.into()));
         }
         if !self.voted_for_the_same(&request) {
             return self.reject();
         }
         // As openraft answers, but for its own lease, from which it exempts nobody.
-        let own = raft.server_metrics().borrow_watched().vote;
+        let own = self.own_vote();
         match self.0.store.clone().get_log_state().await {
             Ok(log) => {
-                let granted = request.last_log_id >= log.last_log_id && request.vote >= own;
-                PeerResponse::Vote(VoteResponse::new(own, log.last_log_id, granted))
+                let last = log.last_log_id.map(LogPosition::from);
+                let granted = request.last >= last && Vote::from(request.vote) >= Vote::from(own);
+                PeerResponse::Vote(VoteResponse { vote: own, granted, last })
             }
             Err(error) => failed(error),
         }
@@ -77,33 +84,31 @@ impl Core {
     }
 
     /// Whether it is the candidate that this node voted for, or follows.
-    fn voted_for_the_same(&self, request: &VoteRequest<TypeConfig>) -> bool {
-        let own = self.raft().server_metrics().borrow_watched().vote;
-        own.leader_id().voted_for == request.vote.leader_id().voted_for
+    fn voted_for_the_same(&self, request: &VoteRequest) -> bool {
+        self.own_vote().voted_for == request.vote.voted_for
     }
 
     /// A vote for nobody. It carries this node's own vote: given the candidate's back, the candidate would adopt the
     /// hypothetical term of a pre-vote, and unseat the leader.
     pub(crate) fn reject(&self) -> PeerResponse {
-        let vote = self.raft().server_metrics().borrow_watched().vote;
-        PeerResponse::Vote(VoteResponse::new(vote, None, false))
+        PeerResponse::Vote(VoteResponse { vote: self.own_vote(), granted: false, last: None })
     }
 
-    pub(crate) async fn transfer(&self, request: openraft::raft::TransferLeaderRequest<TypeConfig>) -> PeerResponse {
+    pub(crate) async fn transfer(&self, request: TransferRequest) -> PeerResponse {
         // Whoever is to lead now may be voted for although the leader was heard lately; that is for this leader to say,
         // and for none before it.
-        let own = self.raft().server_metrics().borrow_watched().vote;
-        if *request.from_leader() == own {
+        let own = self.own_vote();
+        if request.from == own {
             self.note_contact(None);
-            self.0.handed_over.fetch_max(own.leader_id().term, Ordering::Relaxed);
+            self.0.handed_over.fetch_max(own.term.0, Ordering::Relaxed);
         }
         let taken = self
             .on_core(|raft| {
-                let request = request.clone();
+                let request = request.clone().into();
                 async move { raft.handle_transfer_leader(request).await }.boxed()
             })
             .await;
-        taken.map_or_else(identity, PeerResponse::Transfer)
+        taken.map_or_else(identity, |taken| PeerResponse::Transfer(taken.map_err(Into::into)))
     }
 
     /// Serves a piece of a snapshot, and installs it when it is whole.
@@ -126,21 +131,26 @@ impl Core {
             }
             receiving.take().map(|(_, data)| data).unwrap_or_default()
         };
+        let meta: SnapshotMeta = match chunk.meta.try_into() {
+            Ok(meta) => meta,
+            Err(nonsense) => return failed(nonsense),
+        };
         // openraft stops for good when a snapshot cannot be installed, as it does when a disk fails.
         if let Err(error) = self.state_machine().check(&data) {
             tracing::warn!(%error, "a snapshot that a peer sent is refused");
             return PeerResponse::Failed(format!("the snapshot cannot be read: {error}"));
         }
+        let vote = chunk.vote.into();
         let installed = self
             .on_core(|raft| {
-                let snapshot = Snapshot { meta: chunk.meta.clone(), snapshot: data.clone() };
-                async move { raft.install_full_snapshot(chunk.vote, snapshot).await }.boxed()
+                let snapshot = Snapshot { meta: meta.clone(), snapshot: data.clone() };
+                async move { raft.install_full_snapshot(vote, snapshot).await }.boxed()
             })
             .await;
         if installed.is_ok() {
             self.note_contact(Some(self.config().node_timeout.get()));
         }
-        installed.map_or_else(identity, PeerResponse::Snapshot)
+        installed.map_or_else(identity, |response| PeerResponse::Snapshot(response.into()))
     }
 
     /// Has the core serve a request, again where it was rebuilt meanwhile.

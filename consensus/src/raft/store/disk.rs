@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::StoreError;
-use crate::raft::types::{Entry, LogId, SnapshotMeta, Vote};
+use crate::raft::wire::{LogEntry, LogPosition, SnapshotMetadata, VoteRecord};
 
 /// Version of the layout of the file.
 pub(super) const FORMAT: u32 = 1;
@@ -63,7 +63,7 @@ pub(super) enum Change {
     /// None: it stands for all that was asked for before it.
     Nothing,
     Fact(Fact, Bytes),
-    Vote(Vote, Bytes),
+    Vote(VoteRecord, Bytes),
     Append(Vec<(u64, Bytes)>),
     Truncate {
         from: u64,
@@ -83,15 +83,15 @@ impl Change {
         Ok(Self::Fact(fact, encode(fact.key(), value)?))
     }
 
-    pub(super) fn vote(vote: &Vote) -> Result<Self, StoreError> {
+    pub(super) fn vote(vote: &VoteRecord) -> Result<Self, StoreError> {
         Ok(Self::Vote(*vote, encode(Fact::Vote.key(), vote)?))
     }
 
-    pub(super) fn purge(upto: &LogId) -> Result<Self, StoreError> {
+    pub(super) fn purge(upto: &LogPosition) -> Result<Self, StoreError> {
         Ok(Self::Purge { upto: upto.index, purged: encode(Fact::Purged.key(), upto)? })
     }
 
-    pub(super) fn snapshot(meta: &SnapshotMeta, data: &[u8]) -> Result<Self, StoreError> {
+    pub(super) fn snapshot(meta: &SnapshotMetadata, data: &[u8]) -> Result<Self, StoreError> {
         Ok(Self::Snapshot { meta: encode("the snapshot's metadata", meta)?, data: Bytes::copy_from_slice(data) })
     }
 
@@ -221,7 +221,7 @@ impl Disk {
         value.map(|value| decode(fact.key(), value.value())).transpose()
     }
 
-    pub(super) fn snapshot(&self) -> Result<Option<(SnapshotMeta, Vec<u8>)>, StoreError> {
+    pub(super) fn snapshot(&self) -> Result<Option<(SnapshotMetadata, Vec<u8>)>, StoreError> {
         let snapshot = self.begin_read()?.open_table(SNAPSHOT).map_err(StoreError::database("read"))?;
         let meta = snapshot.get(SNAPSHOT_META).map_err(StoreError::database("read"))?;
         let data = snapshot.get(SNAPSHOT_DATA).map_err(StoreError::database("read"))?;
@@ -230,15 +230,15 @@ impl Disk {
     }
 
     /// The index of the first entry of the log and the id of the last.
-    pub(super) fn bounds(&self) -> Result<(u64, Option<LogId>), StoreError> {
+    pub(super) fn bounds(&self) -> Result<(u64, Option<LogPosition>), StoreError> {
         let log = self.begin_read()?.open_table(LOG).map_err(StoreError::database("read"))?;
         let first = log.first().map_err(StoreError::database("read"))?.map_or(0, |(index, _)| index.value());
         let Some((index, entry)) = log.last().map_err(StoreError::database("read"))? else { return Ok((first, None)) };
-        let entry: Entry = decode("an entry of the log", entry.value())?;
-        if entry.log_id.index != index.value() {
+        let entry: LogEntry = decode("an entry of the log", entry.value())?;
+        if entry.position.index != index.value() {
             return Err(StoreError::Hole { index: index.value() });
         }
-        Ok((first, Some(entry.log_id)))
+        Ok((first, Some(entry.position)))
     }
 
     /// Makes `changes`, in order, in one transaction that is on disk at the return.

@@ -89,13 +89,10 @@ pub enum StoreError {
         source: postcard::Error,
     },
     /// A node is to be the only voter of a cluster that does not have it.
-    #[error("node {node} cannot be made the only voter of its cluster")]
+    #[error("node {node} cannot be made the only voter of its cluster: it is no member")]
     Alone {
         /// Which node.
         node: NodeId,
-        /// Why it failed.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// An entry that should be there is not.
     #[error("the log in the store has a hole: entry {index} is not there")]

@@ -20,7 +20,8 @@ use crate::protocol::readonly::{ReadonlyChange, ReadonlyUpdate};
 use crate::protocol::state::State;
 use crate::protocol::version::{Spoken, Version, Versions};
 use crate::raft::state_machine::StateMachine;
-use crate::raft::types::{Entry, LogId, SnapshotMeta, StoredMembership, Vote};
+use crate::raft::types::{Entry, LogId, Vote};
+use crate::raft::wire::{PlacedMembership, SnapshotMetadata};
 
 /// Set to `1`, the file is written anew. Never once a release has written such files: then what was changed becomes a
 /// new variant of its own, or a new version, and the next file is added beside this one.
@@ -130,9 +131,10 @@ fn state() -> State {
     state
 }
 
-fn meta() -> SnapshotMeta {
-    let last_membership = StoredMembership::new(Some(log_id(2)), membership());
-    SnapshotMeta { last_log_id: entries().last().map(|entry| entry.log_id), last_membership }
+fn meta() -> SnapshotMetadata {
+    let membership = PlacedMembership { position: Some(log_id(2).into()), membership: (&membership()).into() };
+    let last = entries().last().map(|entry| entry.log_id.into());
+    SnapshotMetadata { last, membership, ..Default::default() }
 }
 
 fn identity() -> Identity {
@@ -174,12 +176,12 @@ async fn a_store_of_the_first_version_is_read_as_it_was_written() {
     assert_eq!(store.read_vote().await.unwrap(), Some(vote()));
     assert_eq!(store.read_committed().await.unwrap(), Some(log_id(5)));
     let log = store.get_log_state().await.unwrap();
-    assert_eq!((log.last_purged_log_id, log.last_log_id), (Some(log_id(PURGED)), meta().last_log_id));
+    assert_eq!((log.last_purged_log_id, log.last_log_id), (Some(log_id(PURGED)), meta().last.map(Into::into)));
     let stored = store.try_get_log_entries(..).await.unwrap();
     assert_eq!(stored, entries()[PURGED as usize..]);
     let state_machine = StateMachine::new(store, Spoken::new(Versions::KNOWN)).unwrap();
     state_machine.read(|applied| {
         assert_eq!(applied.state, state());
-        assert_eq!((applied.last, &applied.membership), (meta().last_log_id, &meta().last_membership));
+        assert_eq!((applied.last, &applied.membership), (meta().last, &meta().membership));
     });
 }

@@ -7,11 +7,12 @@ use std::ops::{Bound, Range, RangeBounds};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{OptionalSend, RaftTypeConfig};
 
-use super::Store;
 use super::disk::{Change, Fact};
 use super::writer::Done;
+use super::{Store, StoreError};
 use crate::env::lock::lock;
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
+use crate::raft::wire::{LogEntry, LogPosition};
 
 /// Entries for a peer are read in pieces of about this size: they are in memory until they are acknowledged.
 const PIECE_BYTES: usize = 1 << 20;
@@ -21,16 +22,15 @@ impl RaftLogReader<TypeConfig> for Store {
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry>, io::Error> {
-        Ok(self.entries(half_open(&range), usize::MAX)?)
+        to_raft(self.entries(half_open(&range), usize::MAX)?)
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        Ok(self.entries(start..end, PIECE_BYTES)?)
+        to_raft(self.entries(start..end, PIECE_BYTES)?)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
-        self.writer.check()?;
-        Ok(lock(&self.writer.shared.log).vote)
+        Ok(self.vote()?.map(Into::into))
     }
 }
 
@@ -40,7 +40,8 @@ impl RaftLogStorage<TypeConfig> for Store {
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
         self.write(Change::Nothing).await?;
         let log = lock(&self.writer.shared.log);
-        Ok(LogState { last_purged_log_id: log.purged, last_log_id: log.last.or(log.purged) })
+        let (purged, last) = (log.purged, log.last.or(log.purged));
+        Ok(LogState { last_purged_log_id: purged.map(Into::into), last_log_id: last.map(Into::into) })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -48,11 +49,11 @@ impl RaftLogStorage<TypeConfig> for Store {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        Ok(self.write(Change::vote(vote)?).await?)
+        Ok(self.write(Change::vote(&(*vote).into())?).await?)
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
-        let Some(committed) = committed else { return Ok(self.writer.check()?) };
+        let Some(committed) = committed.map(LogPosition::from) else { return Ok(self.writer.check()?) };
         let mut log = lock(&self.writer.shared.log);
         self.writer.enqueue(Change::fact(Fact::Committed, &committed)?, Done::Nobody)?;
         log.committed = Some(committed);
@@ -61,7 +62,7 @@ impl RaftLogStorage<TypeConfig> for Store {
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
         self.writer.check()?;
-        Ok(lock(&self.writer.shared.log).committed)
+        Ok(lock(&self.writer.shared.log).committed.map(Into::into))
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
@@ -69,16 +70,22 @@ impl RaftLogStorage<TypeConfig> for Store {
         I: IntoIterator<Item = <TypeConfig as RaftTypeConfig>::Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        Ok(self.append_entries(entries.into_iter().collect(), callback)?)
+        let entries: Vec<LogEntry> = entries.into_iter().map(Into::into).collect();
+        let flushed = |result: Result<(), StoreError>| callback.io_completed(result.map_err(Into::into));
+        Ok(self.append_entries(&entries, Box::new(flushed))?)
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
-        Ok(self.truncate(last_log_id)?)
+        Ok(self.truncate(last_log_id.map(Into::into))?)
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
-        Ok(self.purge_entries(log_id)?)
+        Ok(self.purge_entries(log_id.into())?)
     }
+}
+
+fn to_raft(entries: Vec<LogEntry>) -> Result<Vec<Entry>, io::Error> {
+    entries.into_iter().map(|entry| entry.into_raft().map_err(io::Error::other)).collect()
 }
 
 fn half_open(range: &impl RangeBounds<u64>) -> Range<u64> {

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use openraft::storage::IOFlushed;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
@@ -18,7 +17,6 @@ use super::disk::{Change, Disk};
 use super::{Log, StoreError};
 use crate::env::lock::lock;
 use crate::env::observers::TimeObserver;
-use crate::raft::types::TypeConfig;
 
 /// Writes that share a transaction at most: what the newest waits for is bounded.
 const BATCH: usize = 256;
@@ -28,10 +26,13 @@ const SLOW: Duration = Duration::from_secs(1);
 /// Who is told that a write is durable, or failed.
 pub(super) enum Done {
     Nobody,
-    Flushed(IOFlushed<TypeConfig>),
+    Flushed(Flushed),
     Waiting(Reply),
     Blocked(mpsc::Sender<Result<(), StoreError>>),
 }
+
+/// Is called once with the outcome of a write.
+pub(super) type Flushed = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 type Reply = oneshot::Sender<Result<(), StoreError>>;
 
@@ -274,7 +275,7 @@ impl Shared {
             let result = if result.is_ok() { Ok(()) } else { self.check() };
             match done {
                 Done::Nobody => {}
-                Done::Flushed(callback) => callback.io_completed(result.map_err(Into::into)),
+                Done::Flushed(flushed) => flushed(result),
                 // Who waited may have gone.
                 Done::Waiting(reply) => drop(reply.send(result)),
                 Done::Blocked(reply) => drop(reply.send(result)),

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use harness::{Harness, Kind};
 use qluster_consensus::env::clock::Clock;
-use qluster_consensus::model::{ConfigUpdate, EventKind, LogIndex, NodeId, NodeRole, NodeState};
+use qluster_consensus::model::{ConfigUpdate, EventKind, LogIndex, NodeId, NodeRole, NodeState, Term};
 use qluster_consensus::node::cluster::ClusterError;
 use qluster_consensus::raft::transport::{PeerRequest, PeerResponse, SnapshotChunk};
-use qluster_consensus::raft::types::TypeConfig;
+use qluster_consensus::raft::wire::VoteRecord;
 use uuid::Uuid;
 
 const ONE: NodeId = NodeId(1);
@@ -398,7 +398,7 @@ async fn a_snapshot_that_is_none_is_refused_and_the_node_goes_on() {
     let two = NodeId(2);
     // Of a leader of the far future, so that nothing but its bytes speaks against it.
     let piece = |transfer, offset, data: Vec<u8>, last| {
-        let vote = openraft::alias::VoteOf::<TypeConfig>::new_committed(1000, two);
+        let vote = VoteRecord { term: Term(1000), voted_for: two, committed: true };
         let meta = Default::default();
         PeerRequest::Snapshot(SnapshotChunk { transfer: Uuid::from_u128(transfer), vote, meta, offset, data, last })
     };

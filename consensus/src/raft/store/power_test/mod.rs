@@ -18,6 +18,7 @@ use self::workload::{Course, Kept, Step, go_through, workload};
 use super::{Store, StoreError};
 use crate::protocol::version::{Spoken, Versions};
 use crate::raft::state_machine::StateMachine;
+use crate::raft::wire::LogPosition;
 
 /// How the store writes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -77,8 +78,12 @@ fn reopened(
     });
     // The log goes on where the snapshot ends, and the state is made of both.
     let applied = StateMachine::new(store.clone(), Spoken::new(Versions::KNOWN)).unwrap().read(|applied| applied.last);
-    assert_eq!(applied, kept.snapshot.as_ref().and_then(|(meta, _)| meta.last_log_id), "{what}");
-    assert!(kept.purged <= applied, "{what}: purged up to {:?}, applied {applied:?}", kept.purged);
+    assert_eq!(applied, kept.snapshot.as_ref().and_then(|(meta, _)| meta.last), "{what}");
+    assert!(
+        kept.purged.map(LogPosition::from) <= applied,
+        "{what}: purged up to {:?}, applied {applied:?}",
+        kept.purged
+    );
     (found, ops, store)
 }
 

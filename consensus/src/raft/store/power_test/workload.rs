@@ -18,7 +18,8 @@ use crate::protocol::peer::Peer;
 use crate::protocol::version::{Spoken, Versions};
 use crate::raft::state_machine::StateMachine;
 use crate::raft::store::{DatabaseRecord, Identity, Repair, Store, StoreError};
-use crate::raft::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, Vote};
+use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
+use crate::raft::wire::SnapshotMetadata;
 
 type Payload = EntryPayload<Command, NodeId, Peer>;
 
@@ -32,7 +33,7 @@ pub struct Kept {
     pub committed: Option<LogId>,
     pub purged: Option<LogId>,
     pub log: BTreeMap<u64, Entry>,
-    pub snapshot: Option<(SnapshotMeta, Vec<u8>)>,
+    pub snapshot: Option<(SnapshotMetadata, Vec<u8>)>,
 }
 
 /// Something that a store is asked for.
@@ -49,7 +50,7 @@ pub enum Step {
     /// What is in the log up to this index is applied, and a snapshot is built of it.
     Build(u64),
     /// A snapshot comes from the leader.
-    Install(SnapshotMeta, Vec<u8>),
+    Install(SnapshotMetadata, Vec<u8>),
 }
 
 pub fn log_id(term: u64, index: u64) -> LogId {
@@ -89,7 +90,7 @@ fn record(term: u64, repair: Option<Repair>) -> DatabaseRecord {
 /// A workload with each kind of step, in an order in which they come in a node's life.
 pub fn workload() -> Vec<Step> {
     let setting = Change::SetConfig(ConfigUpdate { autoremove_minimum: Some(5), ..Default::default() });
-    let installed = SnapshotMeta { last_log_id: Some(log_id(4, 40)), last_membership: StoredMembership::default() };
+    let installed = SnapshotMetadata { last: Some(log_id(4, 40).into()), ..Default::default() };
     vec![
         Step::Identity(Identity { cluster: Uuid::from_u128(7), node: NodeId(1) }),
         Step::Vote(Vote::new(1, NodeId(1))),
@@ -127,7 +128,7 @@ pub fn workload() -> Vec<Step> {
 
 impl Kept {
     /// What a store holds that held this and was asked for `step`.
-    fn after(&self, step: &Step, built: Option<(SnapshotMeta, Vec<u8>)>) -> Self {
+    fn after(&self, step: &Step, built: Option<(SnapshotMetadata, Vec<u8>)>) -> Self {
         let mut kept = self.clone();
         match step {
             Step::Identity(identity) => kept.identity = Some(*identity),
@@ -246,13 +247,14 @@ pub async fn go_through(store: &Store, disk: &Disk, steps: &[Step], held: bool) 
 }
 
 /// Applies the log up to `upto`, and tells the snapshot that comes of it.
-async fn applied(state_machine: &mut StateMachine, kept: &Kept, upto: u64) -> (SnapshotMeta, Vec<u8>) {
+async fn applied(state_machine: &mut StateMachine, kept: &Kept, upto: u64) -> (SnapshotMetadata, Vec<u8>) {
     let last = state_machine.read(|applied| applied.last);
     let next = last.map_or(0, |last| last.index + 1);
     let entries: Vec<_> = kept.log.range(next..=upto).map(|(_, entry)| Ok((entry.clone(), None))).collect();
     state_machine.apply(stream::iter(entries)).await.unwrap();
     state_machine.read(|applied| {
-        let meta = SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership.clone() };
+        let membership = applied.membership.clone();
+        let meta = SnapshotMetadata { last: applied.last, membership, ..Default::default() };
         (meta, postcard::to_stdvec(&applied.state).unwrap())
     })
 }
@@ -281,7 +283,9 @@ async fn ask(store: &mut Store, state_machine: &mut StateMachine, step: &Step) -
         Step::DatabaseRecord(record) => store.set_database_record(record)?,
         Step::Removed => store.set_removed(true)?,
         Step::Build(_) => drop(state_machine.build_snapshot().await?),
-        Step::Install(meta, data) => state_machine.install_snapshot(meta, data.clone()).await?,
+        Step::Install(meta, data) => {
+            state_machine.install_snapshot(&meta.clone().try_into().unwrap(), data.clone()).await?
+        }
     }
     Ok(Answer::Now)
 }

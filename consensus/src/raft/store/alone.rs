@@ -2,15 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use openraft::Membership;
-
 use super::disk::{Change, Fact};
 use super::{Identity, Store, StoreError};
 use crate::env::lock::lock;
 use crate::model::{NodeId, Term};
 use crate::protocol::peer::Peer;
 use crate::protocol::state::State;
-use crate::raft::types::{LogId, SnapshotMeta, StoredMembership, Vote};
+use crate::raft::wire::{LogPosition, Membership, PlacedMembership, SnapshotMetadata, VoteRecord};
 
 impl Store {
     /// Replaces the identity, the vote and the log in one transaction. Of the log nothing is left but a snapshot of
@@ -18,22 +16,26 @@ impl Store {
     /// The vote is for a term that is not below `term`, nor below any that the node has voted in.
     ///
     /// For a store that nobody else uses: what others have read of it is not true any more, so it is closed.
-    pub(crate) fn begin_anew(
+    pub(crate) fn go_on_alone(
         self,
         identity: &Identity,
         state: &State,
-        last: LogId,
+        last: LogPosition,
         term: Term,
     ) -> Result<(), StoreError> {
         let voted = lock(&self.writer.shared.log).vote;
-        let vote = voted
-            .filter(|vote| vote.leader_id.term >= term.0)
-            .unwrap_or_else(|| Vote::new(term.0.max(last.committed_leader_id().term), identity.node));
-        let peers: BTreeMap<NodeId, Peer> = state.nodes.values().map(|node| (node.id, Peer::from(node))).collect();
-        let membership = Membership::new(vec![BTreeSet::from([identity.node])], peers)
-            .map_err(|source| StoreError::Alone { node: identity.node, source: Box::new(source) })?;
-        let meta =
-            SnapshotMeta { last_log_id: Some(last), last_membership: StoredMembership::new(Some(last), membership) };
+        let vote = voted.filter(|vote| vote.term >= term).unwrap_or(VoteRecord {
+            term: term.max(last.term),
+            voted_for: identity.node,
+            committed: false,
+        });
+        let members: BTreeMap<NodeId, Peer> = state.nodes.values().map(|node| (node.id, Peer::from(node))).collect();
+        if !members.contains_key(&identity.node) {
+            return Err(StoreError::Alone { node: identity.node });
+        }
+        let membership = Membership { voters: vec![BTreeSet::from([identity.node])], members };
+        let membership = PlacedMembership { position: Some(last), membership };
+        let meta = SnapshotMetadata { last: Some(last), membership, ..Default::default() };
         let data = postcard::to_stdvec(state)
             .map_err(|source| StoreError::Value { what: "write the state in the snapshot".into(), source })?;
         self.writer.disk()?.write(&[
