@@ -8,6 +8,7 @@
 //! - [`peer`]: the channel on which the nodes talk to each other.
 //! - [`database`]: PostgreSQL, as consensus directs it. [`guard`]: the process that ends it if the agent cannot.
 //! - `statements`: the statements that do not write.
+//! - [`inspect`]: what the store of a node that does not run holds.
 //! - [`metrics`], [`page`], [`site`], [`report`]: what is told to Prometheus and to people: the status page, served at
 //!   `/`; the documentation, served at `/docs`; errors and events as text.
 //! - [`start`]: how a node starts: its settings, becoming a member, going on alone, systemd.
@@ -20,6 +21,7 @@ pub mod database;
 #[cfg(feature = "faults")]
 mod faults;
 pub mod guard;
+pub mod inspect;
 pub mod metrics;
 pub mod page;
 pub mod peer;

@@ -11,7 +11,7 @@ use qluster_server::daemon::{self, Start};
 use qluster_server::site::Site;
 use qluster_server::start::recover;
 use qluster_server::start::settings::{Overrides, Settings};
-use qluster_server::{guard, report};
+use qluster_server::{guard, inspect, report};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -59,6 +59,17 @@ enum Command {
         #[arg(long)]
         others_are_gone_for_good: bool,
     },
+    /// Print what the store of a node holds: its log, vote, snapshot and what it keeps about its database. Changes nothing.
+    ///
+    /// The node must not be running. A store that is damaged, or of a newer qluster, is printed as far as it can be read:
+    /// then the command fails.
+    Inspect {
+        /// The node's data directory (--raft-dir if it has one), such as /var/lib/qluster
+        dir: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the description of the REST API (OpenAPI)
     Openapi,
     /// Write the documentation, as a site that needs no server; a running node serves it at /docs
@@ -86,6 +97,7 @@ enum Command {
 pub(crate) fn main() -> ExitCode {
     let Arguments { overrides, command } = Arguments::parse();
     let start = match command {
+        Command::Inspect { dir, json } => return print_store(&dir, json),
         Command::Openapi => return print_openapi(),
         Command::Docs { dir } => return write_docs(&dir),
         Command::Completion { shell } => {
@@ -148,6 +160,15 @@ fn recover(overrides: &Overrides, confirmed: bool) -> ExitCode {
     };
     match recover::run(&settings, confirmed, |text| print!("{text}")) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn print_store(dir: &Path, json: bool) -> ExitCode {
+    let format = if json { inspect::Format::Json } else { inspect::Format::Text };
+    match inspect::run(dir, format, |text| print!("{text}")) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => fail(&error),
     }
 }

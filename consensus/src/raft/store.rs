@@ -40,6 +40,7 @@ mod disk;
 mod error;
 #[cfg(test)]
 mod fixture_test;
+pub mod inspect;
 #[cfg(test)]
 mod power_test;
 mod raft_log;

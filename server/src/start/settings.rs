@@ -15,6 +15,8 @@ use crate::security::{SecurityFile, SecurityOverrides, SecuritySettings};
 const API: Port = Port::constant(8080);
 /// The database's port where none is given.
 const POSTGRESQL: Port = Port::constant(5432);
+/// The name of the node's store in its directory.
+pub(crate) const STORE_FILE: &str = "raft.redb";
 /// The file that is read where none is named.
 pub const DEFAULT_FILE: &str = "/etc/qluster/config.yaml";
 
@@ -219,7 +221,7 @@ impl Settings {
 
     /// The node's store.
     pub fn store(&self) -> PathBuf {
-        self.raft_dir.join("raft.redb")
+        self.raft_dir.join(STORE_FILE)
     }
 }
 

@@ -23,11 +23,11 @@ pub(super) const FORMAT: u32 = 1;
 /// redb's cache. The store is small, its log is short, and the newest entries are read from memory.
 const CACHE_BYTES: usize = 4 << 20;
 
-const FACTS: TableDefinition<&str, &[u8]> = TableDefinition::new("facts");
-const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
-const SNAPSHOT: TableDefinition<&str, &[u8]> = TableDefinition::new("snapshot");
-const SNAPSHOT_META: &str = "meta";
-const SNAPSHOT_DATA: &str = "data";
+pub(super) const FACTS: TableDefinition<&str, &[u8]> = TableDefinition::new("facts");
+pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
+pub(super) const SNAPSHOT: TableDefinition<&str, &[u8]> = TableDefinition::new("snapshot");
+pub(super) const SNAPSHOT_META: &str = "meta";
+pub(super) const SNAPSHOT_DATA: &str = "data";
 
 /// A key of the table of facts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(super) enum Fact {
 }
 
 impl Fact {
-    fn key(self) -> &'static str {
+    pub(super) fn key(self) -> &'static str {
         match self {
             Fact::Format => "format",
             Fact::Identity => "identity",
