@@ -17,13 +17,13 @@ pub(crate) struct Context {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) clock: Clock,
     pub(crate) random: Random,
-    /// What this node speaks.
+    /// The versions of the protocol that this node speaks.
     pub(crate) versions: Spoken,
     pub(crate) grants: Mutex<LeaseGrants>,
-    /// The position of the local database, which goes along with pre-votes; none after the first round.
+    /// The position of the local database, which is sent with pre-votes. None after the first round of an election.
     pub(crate) candidate: Mutex<Option<WalPosition>>,
-    /// Told when a peer says that this node was removed from the cluster.
+    /// Becomes true when a peer says that this node was removed from the cluster.
     pub(crate) removed: watch::Sender<bool>,
-    /// Makes this node stand for election at once, where it may.
+    /// Makes this node stand for election at once, if it may.
     pub(crate) stand: Arc<Notify>,
 }

@@ -1,7 +1,8 @@
-//! openraft, wired: its configuration from ours, and a core that can be rebuilt in place.
+//! The Raft core: openraft with its settings made from ours, which can be rebuilt while the node runs.
 //!
-//! openraft's settings are fixed when it starts, and ours are live; so when a replicated timing changes, each node
-//! stops its core and starts another over the same store. A leader restores itself in its own term, then, and only then.
+//! openraft's settings are fixed when it starts, and ours can change at any time. So when a timing in the settings
+//! changes, each node stops its core and starts another over the same store. Then, and only then, a leader continues in
+//! its own term.
 
 mod grants;
 #[cfg(feature = "simulation")]
@@ -41,10 +42,10 @@ use crate::raft::wire::{LogEntry, VoteRecord};
 pub use self::inside::Inside;
 pub(crate) use self::members::MembersChanged;
 
-/// A snapshot is made after so many entries, and as many are kept behind it for nodes that lag a little.
-const LOGS_PER_SNAPSHOT: u64 = 1000;
+/// A snapshot is made after this many entries. As many entries before it are kept, for nodes that lag a little.
+const ENTRIES_PER_SNAPSHOT: u64 = 1000;
 
-/// A core that has started shows its status within this time.
+/// How long a core may take until it shows its status after its start.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A node's Raft core, and what belongs to it. Clones share it.
@@ -58,7 +59,7 @@ struct Shared {
     raft: watch::Sender<Raft>,
     /// The settings that the core was built with. A node that restarts builds it before it has applied its log.
     built_with: Mutex<Config>,
-    /// Whether the core is being rebuilt at this moment.
+    /// Whether the core is being rebuilt now.
     rebuilding: watch::Sender<bool>,
     rebuilds: tokio::sync::Mutex<()>,
     started: Instant,
@@ -68,29 +69,30 @@ struct Shared {
     longest_grant: tokio::sync::Mutex<Duration>,
     heard: watch::Sender<Option<Contact>>,
     observers: Observers,
-    /// The newest term whose leader told this node that it hands over; 0 before the first.
+    /// The newest term whose leader told this node that it hands over. 0 before the first.
     handed_over: AtomicU64,
-    /// The snapshot that is being received.
+    /// The snapshot that a leader is sending, with the id of its transfer.
     snapshot: Mutex<Option<(Uuid, Vec<u8>)>>,
 }
 
-/// Raft's own view of who leads, which is no proof of authority: an isolated leader keeps it.
+/// What Raft says of who leads. It is no proof of authority: a leader that is cut off still sees itself as the leader.
+/// Only a lease proves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RaftStatus {
     /// The newest term that this node knows.
     pub(crate) term: Term,
-    /// Who leads it, as far as this node knows.
+    /// Who leads that term. None if this node does not know.
     pub(crate) leader: Option<NodeId>,
-    /// Whether this node stands for election in it.
+    /// Whether this node stands for election in that term.
     pub(crate) candidate: bool,
-    /// Whether this node's consensus runs, or why not.
+    /// Why this node's consensus has stopped. None while it runs.
     pub(crate) stopped: Option<String>,
 }
 
-/// Why a Raft core did not do what it was told.
+/// Why a Raft core did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum RaftError {
-    /// The settings do not make a configuration of openraft.
+    /// openraft does not accept the settings.
     #[error("the settings are no valid configuration of the Raft core")]
     Config(#[from] openraft::ConfigError),
     /// The core failed.
@@ -98,7 +100,7 @@ pub enum RaftError {
     Failed {
         /// On which node.
         node: NodeId,
-        /// What it was told to do.
+        /// What it was asked to do.
         attempted: &'static str,
         /// The cause.
         #[source]
@@ -122,7 +124,7 @@ impl RaftStatusChanges {
                     self.metrics.borrow_and_update();
                     return;
                 }
-                // The core has ended; the next one tells more.
+                // The core has ended. The next one will show more.
                 let _ = self.rebuilt.changed().await;
             }
         }
@@ -148,8 +150,8 @@ impl Core {
         })?;
         let usual = Config::default().node_timeout.get();
         let length = longest_grant.unwrap_or(config.node_timeout.get().max(usual));
-        // It does not restore itself as the leader that it was: what it had sent to others may not have been on its own
-        // disk, and would be written a second time, otherwise, in the same term.
+        // A node that restarts does not continue as the leader that it was. It may have sent entries that were not on its
+        // own disk yet, and would write other entries of the same term in their place.
         let raft = build(&context, &store, &state_machine, &config, false).await?;
         let (started, me) = (context.clock.now(), context.id);
         Ok(Self(Arc::new(Shared {
@@ -171,8 +173,7 @@ impl Core {
         })))
     }
 
-    /// Stops the core and starts another with the present settings. Without `keep_leading`, a leader does not restore
-    /// itself: it gives its term up.
+    /// Stops the core and starts another with the present settings. Without `keep_leading`, a leader gives its term up.
     pub(crate) async fn rebuild(&self, keep_leading: bool) -> Result<(), RaftError> {
         // A task of its own: a caller that is cancelled half-way must not leave this node without a core.
         let core = self.clone();
@@ -184,9 +185,8 @@ impl Core {
         let shared = &self.0;
         let _one_at_a_time = shared.rebuilds.lock().await;
         shared.rebuilding.send_replace(true);
-        // A rebuild for other settings may follow the one by which the term was given up: resumed, it would be led
-        // without a lease, and its heartbeats would keep everybody from standing. It may also follow a restart, after
-        // which the term that is in the store is not led any more.
+        // If this node has given its term up, it must not resume it: it would lead without a lease, and its heartbeats
+        // would keep the others from standing. Nor does it resume a term that it led before it restarted.
         let status = self.raft_status();
         let keep_leading = keep_leading && status.leader == Some(self.id()) && !self.is_given_up(status.term);
         let rebuilt = async {
@@ -209,16 +209,16 @@ impl Core {
         lock(&self.0.built_with).clone()
     }
 
-    /// Whether this node leads `term` on a core that runs, once that is not being rebuilt.
+    /// Waits until the core is not being rebuilt. Returns whether it runs and this node leads `term`.
     pub(crate) async fn resumes(&self, term: Term) -> bool {
         self.ready().await;
         let status = self.raft_status();
         status.stopped.is_none() && status.term == term && status.leader == Some(self.id())
     }
 
-    /// The core, once it is not being rebuilt.
+    /// Waits until the core is not being rebuilt, and returns it.
     pub(crate) async fn ready(&self) -> Raft {
-        // The sender lives as long as this.
+        // It does not fail: the sender lives as long as `self`.
         let _ = self.0.rebuilding.subscribe().wait_for(|rebuilding| !rebuilding).await;
         self.raft()
     }
@@ -251,7 +251,7 @@ impl Core {
         &self.0.store
     }
 
-    /// The newest version that this program knows.
+    /// The newest version of the protocol that this program knows.
     pub(crate) fn newest_version(&self) -> Version {
         self.0.context.versions.now().newest
     }
@@ -268,7 +268,7 @@ impl Core {
         self.0.started
     }
 
-    /// Whether this node led when it was stopped last, as far as it knew.
+    /// Whether this node led, as far as it knew, when it was stopped last.
     pub(crate) fn led_before(&self) -> bool {
         self.0.led_before
     }
@@ -291,7 +291,7 @@ impl Core {
         self.0.state_machine.read(|applied| applied.state.config.clone())
     }
 
-    /// Sets the position that goes along with the next pre-votes.
+    /// Sets the WAL position that is sent with the next pre-votes.
     pub(crate) fn stand_with(&self, position: Option<WalPosition>) {
         *lock(&self.0.context.candidate) = position;
     }
@@ -328,7 +328,7 @@ impl Core {
         metrics.membership_config.membership().get_joint_config().clone()
     }
 
-    /// The members, and the voters among them: one set, or two in a joint membership. Only what is committed counts.
+    /// The members, and the voters among them: one set, or two in a joint membership. Only the committed membership counts.
     pub(crate) fn membership(&self) -> (BTreeSet<NodeId>, Vec<BTreeSet<NodeId>>) {
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
@@ -336,7 +336,7 @@ impl Core {
         (membership.nodes().map(|(id, _)| *id).collect(), membership.get_joint_config().clone())
     }
 
-    /// The entries of the log in this range that were not removed after a snapshot.
+    /// The entries of the log in this range, without those that were removed after a snapshot.
     pub(crate) fn entries(&self, range: RangeInclusive<u64>) -> Result<Vec<LogEntry>, StoreError> {
         self.store().entries(*range.start()..range.end().saturating_add(1), usize::MAX)
     }
@@ -366,7 +366,7 @@ impl Core {
         }
     }
 
-    /// Makes this node stand for election at once, where it may.
+    /// Makes this node stand for election at once, if it may.
     pub(crate) fn stand_at_once(&self) {
         self.0.context.stand.notify_one();
     }
@@ -422,20 +422,20 @@ async fn build(
     Ok(raft)
 }
 
-/// openraft's settings from ours. Its election timer stays off: `election.rs` stands for election.
+/// openraft's settings, made from ours. Its election timer stays off: `election.rs` decides when this node stands.
 fn settings(config: &Config, keep_leading: bool) -> Result<openraft::Config, openraft::ConfigError> {
     let node_timeout = config.node_timeout.as_millis();
     openraft::Config {
         cluster_name: "qluster".into(),
         heartbeat_interval: config.heartbeat_interval.as_millis(),
-        // The maximum is openraft's lease, on both sides.
+        // openraft's own lease is the maximum, for leaders and for followers.
         election_timeout_min: node_timeout - 1,
         election_timeout_max: node_timeout,
         enable_elect: false,
         enable_leader_restore: Some(keep_leading),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(LOGS_PER_SNAPSHOT),
-        max_in_snapshot_log_to_keep: LOGS_PER_SNAPSHOT,
-        replication_lag_threshold: 2 * LOGS_PER_SNAPSHOT,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(ENTRIES_PER_SNAPSHOT),
+        max_in_snapshot_log_to_keep: ENTRIES_PER_SNAPSHOT,
+        replication_lag_threshold: 2 * ENTRIES_PER_SNAPSHOT,
         install_snapshot_timeout: Duration::from_secs(60).as_millis() as u64,
         ..openraft::Config::default()
     }

@@ -1,4 +1,5 @@
-//! openraft, wired. No other room names it.
+//! Raft, by openraft: the core, leases, elections, the transport, the state machine and the store. No other room names
+//! openraft.
 
 pub(crate) mod context;
 pub(crate) mod core;

@@ -24,11 +24,11 @@ use crate::raft::transport::{PeerRequest, PeerResponse, SnapshotChunk, Transport
 use crate::raft::types::{TypeConfig, Vote};
 use crate::raft::wire::AppendResponse;
 
-/// So many appends to one node may be under way.
-const PIPELINE: usize = 64;
-/// Snapshots travel in pieces of so many bytes, well below the limit of a frame.
-const SNAPSHOT_PIECE: usize = 256 * 1024;
-/// A piece of a snapshot is answered within this time; the last one when it is on disk.
+/// How many appends to one node may be under way at once.
+const PIPELINED_APPENDS: usize = 64;
+/// The size of the pieces in which a snapshot is sent, in bytes. It is well below the limit of a frame.
+const SNAPSHOT_PIECE_BYTES: usize = 256 * 1024;
+/// How long a peer may take to answer a piece of a snapshot. It answers the last one when the snapshot is on disk.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
 
 type SnapshotData = Vec<u8>;
@@ -38,11 +38,11 @@ type CallResult = Result<PeerResponse, RPCError<TypeConfig>>;
 /// Makes connections to the other members.
 pub(crate) struct Network {
     context: Arc<Context>,
-    /// Replication that is not answered within this time is sent again (`replication-retry-interval`).
+    /// An append that is not answered within this time is sent again (`replication-retry-interval`).
     retry: Duration,
 }
 
-/// What a core says to one other member.
+/// The connection of a core to one other member.
 pub(crate) struct Line {
     context: Arc<Context>,
     retry: Duration,
@@ -65,7 +65,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 }
 
 impl Line {
-    /// Sends a request; it is in line when this returns.
+    /// Sends a request. It is queued when this returns.
     fn call(&self, request: PeerRequest, timeout: Duration) -> BoxFuture<'static, CallResult> {
         let answer = self.context.transport.call(self.to, self.address, request, timeout);
         let (context, to) = (self.context.clone(), self.to);
@@ -80,13 +80,13 @@ impl Line {
                 }
                 Ok(response) => Ok(response),
                 Err(error @ TransportError::Unreachable { .. }) => Err(Unreachable::new(&error).into()),
-                // Sent again at once: the time that was waited is the interval between two tries.
+                // openraft sends it again at once: the timeout is the interval between two attempts.
                 Err(error @ TransportError::Timeout { .. }) => Err(NetworkError::new(&error).into()),
             }
         })
     }
 
-    /// Sends an append, and notes for the lease until when its receiver votes for no other.
+    /// Sends an append, and notes the lease that its receiver grants.
     fn append(
         &self,
         request: AppendEntriesRequest<TypeConfig>,
@@ -100,7 +100,7 @@ impl Line {
             match answer.await? {
                 PeerResponse::Append { response, node_timeout } => {
                     if !matches!(response, AppendResponse::HigherVote(_)) {
-                        // Counted from when it was sent: the receiver heard it after that.
+                        // The lease counts from when the append was sent: the receiver heard it later than that.
                         let sent = if sabotage::is(Sabotage::LeaseFromReceipt) { context.clock.now() } else { sent };
                         lock(&context.grants).note(term, to, sent, node_timeout.get());
                     }
@@ -131,7 +131,7 @@ impl Line {
         let data = snapshot.snapshot;
         let mut offset = 0;
         loop {
-            let end = data.len().min(offset + SNAPSHOT_PIECE);
+            let end = data.len().min(offset + SNAPSHOT_PIECE_BYTES);
             let chunk = SnapshotChunk {
                 transfer,
                 vote: vote.into(),
@@ -160,8 +160,8 @@ impl RaftNetworkV2<TypeConfig> for Line {
         self.append(rpc, self.retry).await
     }
 
-    /// Appends are sent as they come, and their answers yielded in order; the first one that is no whole success ends
-    /// the stream.
+    /// Sends appends as they come, and yields their answers in order. The first answer that is no full success ends the
+    /// stream.
     fn stream_append<'s, S>(
         &'s mut self,
         input: S,
@@ -181,7 +181,7 @@ impl RaftNetworkV2<TypeConfig> for Line {
                 let answer = line.append(request, line.retry);
                 async move { (answer.await, previous, last) }
             })
-            .buffered(PIPELINE);
+            .buffered(PIPELINED_APPENDS);
         let results = stream::unfold(Some(answers.boxed()), |answers| async move {
             let mut answers = answers?;
             let (answer, previous, last) = answers.next().await?;

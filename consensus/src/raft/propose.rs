@@ -11,8 +11,8 @@ use crate::protocol::command::{Change, Command, Outcome};
 use crate::raft::core::Core;
 use crate::raft::types::Raft;
 
-/// A write that the leader could not take yet is tried again after this time.
-const AGAIN: Duration = Duration::from_millis(5);
+/// After this time, a write is tried again that the leader could not take yet.
+const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Who wants a change, and why.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ impl Reason {
     }
 }
 
-/// Why a command's outcome is not known, or known to be none.
+/// Why a command has no outcome, or no known one.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProposeError {
     #[error("this node does not lead")]
@@ -43,10 +43,15 @@ pub(crate) enum ProposeError {
     Unconfirmed(Duration),
 }
 
-/// Writes a change to the log and waits until it is applied here, for `patience` at most.
+/// Writes a change to the log and waits until it is applied here, for at most `patience`.
 ///
-/// Where the write fails, its fate is looked up in the state: the logs of Raft agree up to any entry that they share,
-/// so once an entry of a later term is applied, a command of this term has been applied before it or never will be.
+/// If the write fails, its fate is looked up in the state. Two logs of Raft agree up to any entry that they share. So once
+/// an entry of a later term is applied, a command of this term was applied before it, or never will be.
+///
+/// # Errors
+///
+/// If this node does not lead, if another took over before the change was committed, or if the change was not confirmed
+/// in time. Only in the last case may it still take effect.
 pub(crate) async fn propose(
     core: &Core,
     change: Change,
@@ -60,7 +65,7 @@ pub(crate) async fn propose(
     let Reason { actor, cause } = reason;
     let command = Command { id: core.random().uuid(), time: core.clock().time_of_day(), actor, cause, change };
     let id = command.id;
-    // Whether a try may have reached the log.
+    // Whether an attempt may have reached the log.
     let written = AtomicBool::new(false);
     let tries = async {
         loop {
@@ -68,14 +73,14 @@ pub(crate) async fn propose(
             match write(&core.ready().await, status.term, command.clone()).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(lost) if core.resumes(status.term).await => {
-                    // Either the core was rebuilt under the write, or it leads again and waits for a majority to
-                    // confirm it. The same command is written again; it is applied once, however often it is logged.
-                    tracing::debug!(?lost, "a write is tried again");
+                    // Either the core was rebuilt during the write, or it leads again and waits for a majority to
+                    // confirm that. The same command is written again. It is applied once, however often it is logged.
+                    tracing::debug!(?lost, "a write failed and is tried again");
                     written.store(before || lost == Lost::Somewhere, Ordering::Relaxed);
-                    tokio::time::sleep(AGAIN).await;
+                    tokio::time::sleep(RETRY_INTERVAL).await;
                 }
                 Err(lost) => {
-                    tracing::debug!(?lost, "a write failed, its fate is looked up");
+                    tracing::debug!(?lost, "a write failed, and its fate is looked up in the state");
                     return fate(core, id, status.term).await;
                 }
             }
@@ -97,13 +102,13 @@ pub(crate) async fn propose(
 /// What is known of a write that was not applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lost {
-    /// The leader did not take it, or it was there and is gone with the leader's term.
+    /// The leader did not take it; or it was in the log, and is gone with the leader's term.
     Rejected,
-    /// The core ended under it.
+    /// The core ended during the write. It may be in the log.
     Somewhere,
 }
 
-/// Writes a command as the leader of `term`, and of no other: only then its fate can be told.
+/// Writes a command as the leader of `term`, and of no other term: only then can its fate be found out.
 async fn write(raft: &Raft, term: Term, command: Command) -> Result<Outcome, Lost> {
     let leader = raft.as_leader().map_err(|_| Lost::Rejected)?;
     let id = leader.to_committed_leader_id();

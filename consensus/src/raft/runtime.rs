@@ -1,10 +1,10 @@
-//! Tokio as openraft's runtime, with openraft's own chance from a seed: for simulations.
+//! Tokio as openraft's runtime, for simulations: openraft's random numbers come from a seed.
 
 use std::cell::RefCell;
 use std::future::Future;
 use std::time::Duration;
 
-#[allow(deprecated)] // Where it is said to be instead is a crate that this one does without.
+#[allow(deprecated)] // It has moved to a crate that this one does not need otherwise.
 use openraft::impls::TokioRuntime;
 use openraft::{AsyncRuntime, OptionalSend};
 use rand_of_openraft::SeedableRng;
@@ -14,16 +14,16 @@ thread_local! {
     static CHANCE: RefCell<StdRng> = RefCell::new(StdRng::seed_from_u64(0));
 }
 
-/// Sets the seed of openraft's chance on this thread.
+/// Sets the seed of openraft's random numbers on this thread.
 pub fn seed(seed: u64) {
     CHANCE.set(StdRng::seed_from_u64(seed));
 }
 
-/// Tokio, with chance from the seed.
+/// Tokio, with random numbers from the seed.
 #[derive(Debug)]
 pub struct Runtime(#[allow(deprecated)] TokioRuntime);
 
-/// A source of random numbers that all on this thread share.
+/// The source of random numbers that everything on this thread shares.
 pub struct Chance;
 
 impl rand_of_openraft::TryRng for Chance {

@@ -1,4 +1,4 @@
-//! openraft's state machine: the replicated state in memory, rebuilt at start from the snapshot and the log.
+//! The state machine: the replicated state in memory. When a node starts, it is built from the snapshot and the log.
 
 use std::io;
 use std::sync::{Arc, RwLock};
@@ -24,11 +24,11 @@ struct Shared {
     store: Store,
     versions: Spoken,
     applied: RwLock<Applied>,
-    /// Follows what was applied, for those who wait.
+    /// Shows how far the log was applied, for tasks that wait for an entry.
     progress: watch::Sender<Progress>,
 }
 
-/// The state and what it consists of.
+/// The state, and which entries are in it.
 #[derive(Clone, Default)]
 pub(crate) struct Applied {
     pub(crate) state: State,
@@ -43,26 +43,30 @@ pub(crate) struct Progress {
     pub(crate) term: Term,
 }
 
-/// What a peer sent is no snapshot that can be read.
+/// Why a snapshot that a peer sent cannot be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unreadable {
-    /// What follows its version cannot be known.
+    /// It is of a version that this program does not know.
     #[error(transparent)]
     Version(#[from] UnknownVersion),
-    /// It is none.
+    /// Its bytes are no snapshot.
     #[error(transparent)]
     Bytes(#[from] postcard::Error),
 }
 
 impl StateMachine {
-    /// The state machine over `store`, with the state of its snapshot. It follows what the log says of `versions`.
+    /// The state machine over `store`, with the state of its snapshot. It raises `versions` as the log does.
+    ///
+    /// # Errors
+    ///
+    /// If the snapshot cannot be read, or is of a version that this program does not know.
     pub fn new(store: Store, versions: Spoken) -> Result<Self, StoreError> {
         let applied = Applied::stored(&store, &versions)?;
         let progress = watch::Sender::new(applied.progress());
         Ok(Self(Arc::new(Shared { store, versions, applied: RwLock::new(applied), progress })))
     }
 
-    /// The state that is committed in `store`. It follows what the log says of `versions`.
+    /// The state that is committed in `store`. It raises `versions` as the log does.
     pub(crate) fn committed(store: &Store, versions: &Spoken) -> Result<State, StoreError> {
         let Applied { mut state, last, .. } = Applied::stored(store, versions)?;
         for entry in store.committed_entries(last.map_or(0, |last| last.index.saturating_add(1)))? {
@@ -81,9 +85,9 @@ impl StateMachine {
         Ok(())
     }
 
-    /// Looks at the state as it is now. Not to be held across an await.
+    /// Calls `look` with the present state, which is locked meanwhile.
     pub(crate) fn read<T>(&self, look: impl FnOnce(&Applied) -> T) -> T {
-        // A poisoned lock means that applying panicked half-way: going on could tell a half-applied state.
+        // A poisoned lock means that applying an entry panicked. The state may be half changed then, so nobody may see it.
         look(&self.0.applied.read().expect("applying a command panicked"))
     }
 
@@ -102,7 +106,8 @@ impl StateMachine {
 }
 
 impl Applied {
-    /// What is in the snapshot of `store`, or nothing. It follows what that says of `versions`.
+    /// The state in the snapshot of `store`, or the first state if there is no snapshot. It raises `versions` as the
+    /// snapshot says.
     pub(crate) fn stored(store: &Store, versions: &Spoken) -> Result<Self, StoreError> {
         let Some((meta, data)) = store.snapshot()? else { return Ok(Self::default()) };
         let failed = |source| StoreError::Value { what: "read the state in the snapshot".into(), source };
@@ -110,7 +115,7 @@ impl Applied {
         Self::from_snapshot(meta, &data).map_err(failed)
     }
 
-    /// What the whole log in `store` makes, to its end, committed or not. Fails if the log goes on in a version that this
+    /// The state after the whole log in `store`, to its end, committed or not. Fails if an entry is of a version that this
     /// program does not know.
     pub(crate) fn whole(store: &Store) -> Result<Self, StoreError> {
         let versions = Spoken::new(Versions::KNOWN);
@@ -122,9 +127,9 @@ impl Applied {
         Ok(applied)
     }
 
-    /// Applies the entry that is next, or does nothing where it was applied before.
+    /// Applies the next entry. Does nothing if it was applied before.
     pub(crate) fn apply(&mut self, entry: LogEntry) -> Outcome {
-        // After a rebuild of the Raft core in place, its predecessor may have been ahead.
+        // After the Raft core was rebuilt, its predecessor may have applied more than the new one knows.
         let LogEntry { position, payload } = entry;
         if self.last.is_some_and(|last| last.index >= position.index) {
             return Outcome::Done;
@@ -149,8 +154,8 @@ impl Applied {
     }
 }
 
-/// Fails where the log goes on in a version that this program does not know: it could not apply what follows as the
-/// others do.
+/// Raises `versions` if `entry` does. Fails if this program does not know the new version: it could not apply later entries
+/// as the other nodes do.
 pub(crate) fn follow(versions: &Spoken, entry: &LogEntry) -> Result<(), UnknownVersion> {
     match &entry.payload {
         LogPayload::Command(Command { change: Change::RaiseVersion { version }, .. }) => versions.follow(*version),
@@ -158,7 +163,7 @@ pub(crate) fn follow(versions: &Spoken, entry: &LogEntry) -> Result<(), UnknownV
     }
 }
 
-/// The version of a snapshot. Of one that is not known no more can be read.
+/// The version of a snapshot. If the version is not known, nothing else of the snapshot can be read.
 fn version_of(data: &[u8]) -> Result<Version, postcard::Error> {
     Ok(postcard::take_from_bytes(data)?.0)
 }
@@ -254,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_is_one() {
+    fn a_snapshot_is_told_from_other_bytes() {
         let state_machine = StateMachine::new(store(), Spoken::new(Versions::KNOWN)).unwrap();
         let data = postcard::to_stdvec(&state()).unwrap();
         assert_eq!(state_machine.check(&data), Ok(()));
@@ -266,7 +271,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever sends it: it is read, or refused, and what was read can be read again.
+        /// Any bytes are read or refused, and what was read can be written and read again.
         #[test]
         fn a_changed_snapshot_is_read_or_refused(
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),

@@ -1,39 +1,39 @@
-//! The durable store of a node: one redb file with Raft's log and vote, the newest snapshot, and our own small facts.
+//! The durable store of a node: one redb file with Raft's log and vote, the newest snapshot, and a few facts of our own.
 //!
 //! # What is in the file
 //!
-//! All values are postcard.
+//! All values are postcard. The types of Raft's values are those of [`wire`](crate::raft::wire).
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `facts` | `format` | `u32`: version of this layout, 1; a newer one is refused |
-//! | | `identity` | [`Identity`]: which node of which cluster this is; set once, replaced by `recover` only |
-//! | | `duty` | [`DatabaseRecord`]: the promise to recruiters, the history of the database's WAL, and a repair under way |
-//! | | `removed` | `bool`: this node noticed that it was removed from its cluster |
+//! | `facts` | `format` | `u32`: the version of this layout, 1; a store with a newer one is refused |
+//! | | `identity` | [`Identity`]: which node of which cluster this is; set once, only `recover` replaces it |
+//! | | `duty` | [`DatabaseRecord`]: the promise to recruiters, the history of the database's WAL, and a repair that is needed |
+//! | | `removed` | `bool`: whether this node noticed that it was removed from its cluster |
 //! | | `promised` | `Duration`: the longest lease that this node may have granted to a leader; see [`Store::longest_grant`] |
-//! | | `vote` | openraft's vote |
-//! | | `committed` | the newest log id known to be committed; may lag |
-//! | | `purged` | the log id up to which the log was removed, inclusive |
-//! | `log` | index, `u64` | openraft's entry; consecutive indices, no holes |
-//! | `snapshot` | `meta` | openraft's snapshot metadata |
-//! | | `data` | the snapshot's bytes, as they are; a table of its own since redb rewrites neighbours of what changes |
+//! | | `vote` | `VoteRecord`: the newest vote |
+//! | | `committed` | `LogPosition`: the newest entry that is known to be committed; may lag |
+//! | | `purged` | `LogPosition`: the entry up to which the log was removed, inclusive |
+//! | `log` | index, `u64` | `LogEntry`; the indices are consecutive, without holes |
+//! | `snapshot` | `meta` | `SnapshotMetadata` |
+//! | | `data` | the bytes of the state; in a table of its own, since redb rewrites the neighbours of a value that changes |
 //!
 //! # The order of writes
 //!
-//! 1. All writes pass one queue, in the order in which they were asked for, to one writer, which puts what is waiting
-//!    into one transaction: one fsync. A later write is never on disk without the earlier ones.
-//! 2. Appended entries, truncations and purges show to readers at once, from `Log`, which is the truth about where the
-//!    log begins and ends; appended entries are kept there until the file has them. The callback of an append fires,
-//!    and [`Store::set_database_record`] and its like return, after the fsync.
-//! 3. A vote and the facts show to readers only when they are durable. `save_vote` returns then.
-//! 4. `purged` is written in the transaction that removes the entries, as is a snapshot's metadata with its data.
-//! 5. `committed` waits for the next write that needs an fsync anyway, and for the orderly end. To lose the newest is
-//!    harmless: a quorum confirms it again.
-//! 6. openraft takes the log that it finds at its start for durable, so `get_log_state` waits for all earlier writes:
-//!    another Raft core may just have been shut down over this very store.
+//! 1. All writes go through one queue, in the order of the calls, to one writer. It puts all waiting writes into one
+//!    transaction, with one fsync. A later write is never on disk without the earlier ones.
+//! 2. Readers see appended entries, truncations and purges at once, in `Log`. It knows where the log begins and ends, and
+//!    keeps appended entries until the file has them. The callback of an append is called after the fsync. So do
+//!    [`Store::set_database_record`] and the other methods `set_…` return after it.
+//! 3. Readers see a vote and the facts only when they are durable. `save_vote` returns then.
+//! 4. `purged` is written in the transaction that removes the entries. A snapshot's metadata and data share one, too.
+//! 5. `committed` is written with the next write that needs an fsync anyway, or when the store is closed. To lose the
+//!    newest value is harmless: a quorum confirms it again.
+//! 6. openraft assumes that the log that it finds when it starts is durable. So `get_log_state` waits for all earlier
+//!    writes: another Raft core may just have been shut down over this store.
 //! 7. [`recover`](crate::node::recover) replaces identity, vote, log and snapshot in one transaction, while no node runs.
-//! 8. A write or fsync that fails closes the store for good: what the file holds then is unknown, and fsync reports lost
-//!    pages only once. Every later operation fails with the first cause; only a restart reads the file anew.
+//! 8. If a write or fsync fails, the store is closed for good. What the file holds then is unknown, and fsync reports lost
+//!    pages only once. Every later operation fails with the first cause. Only a restart reads the file again.
 
 mod alone;
 mod disk;
@@ -68,11 +68,14 @@ use crate::env::sabotage::{self, Sabotage};
 use crate::model::{NodeId, Term, WalHistory};
 use crate::raft::wire::{LogEntry, LogPosition, SnapshotMetadata, VoteRecord};
 
-/// The durable store of a node. Clones share it; the last one to be dropped waits for what is being written, and
-/// releases the file.
+/// The durable store of a node. Clones share it. When the last clone is dropped, it waits until everything is written,
+/// and releases the file.
 ///
-/// The methods `set_…` return when the disk has it, and block until then; on a worker of a runtime with several, its
-/// other tasks move on meanwhile.
+/// The methods `set_…` block until the value is on disk. On a runtime with several workers, other tasks continue meanwhile.
+///
+/// # Errors
+///
+/// Every method fails once a write has failed: see [`StoreError::Failed`].
 #[derive(Clone, Debug)]
 pub struct Store {
     writer: Arc<Writer>,
@@ -87,23 +90,23 @@ pub struct Identity {
     pub node: NodeId,
 }
 
-/// What a node owes its cluster on account of its database.
+/// What a node has to remember about its database.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatabaseRecord {
-    /// The node takes WAL of no primary of an earlier term.
+    /// The promise to recruiters: the node takes WAL of no primary of an earlier term than this.
     pub promise: Term,
     /// Which terms wrote the database's WAL.
     pub history: WalHistory,
-    /// What the database needs before it can be counted on.
+    /// What the database needs before it can be used. None if it needs nothing.
     pub repair: Option<Repair>,
 }
 
-/// How a database that has diverged is mended.
+/// How a database that has diverged from the primary's is repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Repair {
-    /// Rewind it to where it left the primary's history.
+    /// Rewind it to the position where it left the primary's history.
     Rewind,
-    /// Clone it anew.
+    /// Clone it from the primary.
     Clone,
 }
 
@@ -119,44 +122,52 @@ impl std::fmt::Display for Repair {
 /// The log as readers see it: its bounds, and the entries that are not yet in the file.
 #[derive(Debug, Default)]
 struct Log {
-    /// Index of the first entry, where there is one.
+    /// The index of the first entry. It means nothing if there is no entry.
     first: u64,
-    /// The last entry, where there is one.
+    /// The last entry. None if there is none.
     last: Option<LogPosition>,
     purged: Option<LogPosition>,
     committed: Option<LogPosition>,
     /// The newest vote that is durable.
     vote: Option<VoteRecord>,
-    /// Set at the first request, before it is durable, so that two requests cannot both be the first.
+    /// It is set by the first request, before it is durable, so that two requests cannot both be the first.
     identity: Option<Identity>,
-    /// Encoded entries of appends that are not yet in the file, with the number of their write: always the log's end.
+    /// The encoded entries that are not in the file yet, each with the number of its write. They are the log's end.
     tail: BTreeMap<u64, (u64, Bytes)>,
 }
 
 impl Store {
-    /// Opens the store at `path`. One that is not there is an error: whether a new one may be created is for the
-    /// caller to say.
+    /// Opens the store at `path`.
+    ///
+    /// # Errors
+    ///
+    /// If there is none ([`Store::create`] makes one), if another process uses it, or if it is damaged, of a newer program,
+    /// or no store at all.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         Self::new(Disk::open(path)?, By::Thread)
     }
 
-    /// Creates a store at `path`, where nothing may be. The file appears under its name only when it is complete.
+    /// Creates a store at `path`. The file appears under its name only when it is complete.
+    ///
+    /// # Errors
+    ///
+    /// If something is at `path` already, or if the file cannot be written.
     pub fn create(path: &Path) -> Result<Self, StoreError> {
         Self::new(Disk::create(path)?, By::Thread)
     }
 
-    /// Opens the store on `backend`, or creates it there, where that is empty.
+    /// Opens the store on `backend`, or creates it there if that is empty.
     pub fn with_backend(backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
         Self::new(Disk::with_backend(backend)?, By::Thread)
     }
 
-    /// As [`Store::with_backend`], but writes on the caller's thread, so that a simulation on one thread is repeatable.
+    /// Like [`Store::with_backend`], but writes on the caller's thread, so that a simulation on one thread is repeatable.
     pub fn with_backend_in_line(backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
         Self::new(Disk::with_backend(backend)?, By::Caller(None))
     }
 
-    /// As [`Store::with_backend_in_line`], but a write waits first for as long as `delay` tells, as it would for a disk, in
-    /// a task of the runtime. The methods `set_…` do not wait.
+    /// Like [`Store::with_backend_in_line`], but each write first waits for the time that `delay` returns, as it would wait
+    /// for a disk, in a task of the runtime. The methods `set_…` do not wait.
     pub fn with_backend_delayed(
         backend: impl redb::StorageBackend,
         delay: impl Fn() -> Duration + Send + Sync + 'static,
@@ -179,12 +190,16 @@ impl Store {
         Ok(Self { writer: Arc::new(Writer::new(disk, log, by)?) })
     }
 
-    /// Which node of which cluster this is; none before that was set.
+    /// Which node of which cluster this is. None before that was set.
     pub fn identity(&self) -> Result<Option<Identity>, StoreError> {
         self.writer.disk()?.fact(Fact::Identity)
     }
 
-    /// Sets which node of which cluster this is, durably. It may be set again to the same, but to nothing else.
+    /// Sets which node of which cluster this is, durably.
+    ///
+    /// # Errors
+    ///
+    /// If the store belongs to another node: the identity may be set again to the same value only.
     pub fn set_identity(&self, identity: &Identity) -> Result<(), StoreError> {
         let (reply, receiver) = mpsc::channel();
         {
@@ -200,7 +215,7 @@ impl Store {
         self.writer.block(&receiver)
     }
 
-    /// What this node owes its cluster on account of its database; the default before it was set.
+    /// What this node has to remember about its database. The default before that was set.
     pub fn database_record(&self) -> Result<DatabaseRecord, StoreError> {
         Ok(self.writer.disk()?.fact(Fact::DatabaseRecord)?.unwrap_or_default())
     }
@@ -265,18 +280,18 @@ impl Store {
         self.entries(first..committed.map_or(0, |committed| committed.index.saturating_add(1)), usize::MAX)
     }
 
-    /// How long the newest write to the disk took, its fsync included; zero before the first.
+    /// How long the newest write to the disk took, with its fsync. Zero before the first.
     pub fn last_commit(&self) -> Duration {
         self.writer.shared.timing.last()
     }
 
-    /// How long the slowest write to the disk took since the store was opened.
+    /// How long the slowest write to the disk took, with its fsync, since the store was opened.
     pub fn slowest_commit(&self) -> Duration {
         self.writer.shared.timing.slowest()
     }
 
-    /// Has `hook` told how long each write to the disk takes. It is called by the writer and must not block. Only the
-    /// first hook counts.
+    /// Sets a hook that is called with the time that each write to the disk takes. The writer calls it, so it must not
+    /// block. A second hook is ignored.
     pub fn observe(&self, hook: impl Fn(Duration) + Send + Sync + 'static) {
         self.writer.shared.timing.observe(hook);
     }
@@ -298,11 +313,11 @@ impl Store {
         self.writer.written(reply).await
     }
 
-    /// The entries of `range` that the log contains, without holes; fewer, but at least one, where they are more than
-    /// `limit` bytes.
+    /// The entries of `range` that are in the log, without holes. If they have more than `limit` bytes, only the first of
+    /// them, but at least one.
     pub(crate) fn entries(&self, range: Range<u64>, limit: usize) -> Result<Vec<LogEntry>, StoreError> {
         let disk = self.writer.disk()?;
-        // The state of the log and that of the file are taken at one instant.
+        // The state of the log and the view of the file are of the same instant.
         let (range, reading, tail) = {
             let log = lock(&self.writer.shared.log);
             let Some(last) = log.last else { return Ok(Vec::new()) };
@@ -348,7 +363,7 @@ impl Store {
         Ok(entries)
     }
 
-    /// Appends `entries`: readable at the return, durable when `flushed` is called.
+    /// Appends `entries`. They can be read when this returns, and are durable when `flushed` is called.
     fn append_entries(&self, entries: &[LogEntry], flushed: Flushed) -> Result<(), StoreError> {
         let encoded: Vec<(LogPosition, Bytes)> = entries
             .iter()
@@ -382,7 +397,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the entries after `keep`; all of them where it is none.
+    /// Removes the entries after `keep`, or all of them if it is none.
     fn truncate(&self, keep: Option<LogPosition>) -> Result<(), StoreError> {
         {
             let mut log = lock(&self.writer.shared.log);

@@ -19,11 +19,15 @@ use crate::raft::wire::{
 
 /// Carries requests to other nodes.
 pub trait Transport: Send + Sync + 'static {
-    /// Sends `request` to node `to` at `address` and returns its answer, within `timeout`.
+    /// Sends `request` to node `to` at `address`, and waits for its answer for at most `timeout`.
     ///
-    /// Requests to one node arrive in the order of the calls, although their answers may overtake each other; so the
-    /// request is in line when the call returns, before its future is polled first. An implementation makes sure that
-    /// it speaks to the node `to` of its own cluster and to no other.
+    /// Requests to one node arrive in the order of the calls. So the request is queued when the call returns, before its
+    /// future is polled for the first time. Answers may overtake each other. An implementation makes sure that it speaks
+    /// to the node `to` of its own cluster, and to no other.
+    ///
+    /// # Errors
+    ///
+    /// If there is no connection, or no answer in time. Then the request may have arrived all the same.
     fn call(
         &self,
         to: NodeId,
@@ -32,7 +36,7 @@ pub trait Transport: Send + Sync + 'static {
         timeout: Duration,
     ) -> BoxFuture<'static, Result<PeerResponse, TransportError>>;
 
-    /// Forgets the node `id`, which was removed from the cluster: connections to it are closed.
+    /// Closes the connections to the node `id`, which was removed from the cluster.
     fn forget(&self, id: NodeId);
 }
 
@@ -42,7 +46,7 @@ pub enum TransportError {
     /// There is no connection to the node. The request did not arrive.
     #[error("node {node} at {address} is not reachable: {reason}")]
     Unreachable {
-        /// Whom it was for.
+        /// The node that the request was for.
         node: NodeId,
         /// Where the node should be.
         address: SocketAddr,
@@ -52,20 +56,20 @@ pub enum TransportError {
     /// No answer came in time. The request may have arrived.
     #[error("node {node} at {address} did not answer within {timeout:?}")]
     Timeout {
-        /// Whom it was for.
+        /// The node that the request was for.
         node: NodeId,
         /// Where the node should be.
         address: SocketAddr,
-        /// For how long it was waited.
+        /// How long the caller waited.
         timeout: Duration,
     },
 }
 
-/// What a node asks of another. As for [`Change`](crate::protocol::command::Change), new ones go to the end, and none changes once
-/// it is part of a release; the same is true of the answers, and of all that they consist of.
+/// What a node asks of another. As for [`Change`](crate::protocol::command::Change), a new request goes to the end of the
+/// list, and none changes once it is part of a release. The same is true for the answers, and for every type in them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum PeerRequest {
-    /// Raft's AppendEntries; without entries, a heartbeat.
+    /// Raft's AppendEntries. Without entries it is a heartbeat.
     Append(AppendRequest),
     /// Raft's RequestVote.
     Vote(VoteRequest),
@@ -73,17 +77,17 @@ pub enum PeerRequest {
     PreVote {
         /// The vote that would be asked for.
         request: VoteRequest,
-        /// How far the candidate's database is, in the first round: later ones do not ask for the best database, so
-        /// that a cluster whose newest log and newest WAL are on two nodes elects one of them.
+        /// How far the candidate's database is. None after the first round: later rounds do not prefer the best
+        /// database, so that a cluster whose newest log and newest WAL are on two nodes elects one of them.
         position: Option<WalPosition>,
     },
-    /// A leader hands its leadership to the receiver, or tells it that it hands it to another.
+    /// A leader hands its lead to the receiver, or tells the receiver that it hands it to another node.
     Transfer(TransferRequest),
     /// A piece of a snapshot.
     Snapshot(SnapshotChunk),
-    /// The leader-to-be of a term asks a voter to take WAL of no earlier primary, and for its position.
+    /// The elected node of a term asks a voter to promise that it takes no WAL of an earlier primary, and for its position.
     Recruit {
-        /// The term that the asking node was elected in.
+        /// The term in which the asking node was elected.
         term: Term,
     },
     /// The asking node, which led until now, is to be removed.
@@ -98,19 +102,19 @@ pub enum PeerRequest {
         /// Who wants that.
         actor: String,
     },
-    /// The asking node is fit again and wants to be upgraded again.
+    /// The asking node, which was down, is fit again and wants to be brought back.
     Up,
-    /// An operator has accepted that commits may be lost where the receiver leads.
+    /// An operator accepts that commits may be lost if the receiver leads.
     Force {
         /// Who.
         actor: String,
     },
-    /// The asking node is to lead by an operator's word: the receiver, which was elected and cannot lead, transfers its
-    /// Raft leadership to it.
+    /// An operator wants the asking node to lead. The receiver, which was elected and cannot lead, transfers its Raft
+    /// leadership to it.
     Yield,
-    /// How the asking node is, and a request for the same.
+    /// How the asking node is. The receiver answers with the same about itself.
     Report(Box<NodeReport>),
-    /// A request for a report that is fresh at this very moment.
+    /// Asks for a report that is made for this request.
     Look,
 }
 
@@ -121,8 +125,8 @@ pub enum PeerResponse {
     Append {
         /// Raft's answer.
         response: AppendResponse,
-        /// For so long after it heard from a leader the receiver votes for no other: its own `node-timeout`, which may
-        /// differ from the leader's while a change of it is on its way.
+        /// The length of the lease that the receiver grants: for that long it votes for nobody else. It is the
+        /// receiver's own `node-timeout`, which may differ from the leader's while a change of the setting spreads.
         node_timeout: Interval,
     },
     /// To a vote or pre-vote.
@@ -135,52 +139,52 @@ pub enum PeerResponse {
     Snapshot(SnapshotResponse),
     /// To a recruiter.
     Promise(Promise),
-    /// The receiver does, or has done, what it was asked for.
+    /// The receiver does what it was asked for, or has done it.
     Done,
     /// The asking node as it is now, or as it was before it was removed.
     Changed(Box<Node>),
-    /// What the asking node wanted is in the log, and was not confirmed in time; the reason, in a sentence.
+    /// What the asking node wanted is in the log, and was not confirmed in time. The reason, in a sentence.
     Unconfirmed(String),
     /// How the receiver is.
     Report(Box<NodeReport>),
     /// The asking node was removed from the cluster.
     Removed,
-    /// The receiver cannot serve the request; the reason, in a sentence.
+    /// The receiver cannot serve the request. The reason, in a sentence.
     Failed(String),
 }
 
 /// A piece of a snapshot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SnapshotChunk {
-    /// Identifies the transfer that it belongs to.
+    /// Identifies the snapshot's transfer, of which this is a piece.
     pub transfer: Uuid,
     /// The vote of the leader that sends it.
     pub vote: VoteRecord,
-    /// What the snapshot is of.
+    /// The metadata of the whole snapshot.
     pub meta: SnapshotMetadata,
-    /// Where the piece belongs, in bytes.
+    /// Where the piece begins in the snapshot, in bytes.
     pub offset: u64,
     /// The bytes.
     pub data: Vec<u8>,
-    /// Whether it is the last.
+    /// Whether it is the last piece.
     pub last: bool,
 }
 
-/// How a node is, as it tells itself.
+/// How a node is, as it reports itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeReport {
     /// Which node.
     pub node: NodeId,
     /// How far it has applied the cluster's log.
     pub applied: LogIndex,
-    /// Which nodes answered it lately.
+    /// The nodes that it heard from lately.
     pub sees: BTreeSet<NodeId>,
-    /// Its database, where it has one.
+    /// Its database. None if it has none.
     pub database: Option<DatabaseStatus>,
-    /// How far its database is, where that can be told.
+    /// How far its database is. None if that is not known.
     pub position: Option<WalPosition>,
-    /// What hinders it in doing what it has to, in a sentence.
+    /// What keeps it from its work, in a sentence. None if nothing does.
     pub note: Option<String>,
-    /// The newest version that it knows.
+    /// The newest version of the protocol that it knows.
     pub version: Version,
 }

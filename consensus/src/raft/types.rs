@@ -1,4 +1,4 @@
-//! openraft's types, as this crate uses them.
+//! openraft's types, with the parameters that this crate gives them.
 
 use crate::model::NodeId;
 use crate::protocol::command::{Command, Outcome};
@@ -7,18 +7,18 @@ use crate::protocol::peer::Peer;
 #[cfg(feature = "simulation")]
 use crate::raft::runtime::Runtime;
 #[cfg(not(feature = "simulation"))]
-#[allow(deprecated)] // openraft's default, which goes by this name.
+#[allow(deprecated)] // openraft's default runtime has no other name yet.
 type Runtime = openraft::impls::TokioRuntime;
 
 openraft::declare_raft_types!(
-    /// The types that openraft is used with.
+    /// The types that this crate gives openraft.
     pub TypeConfig:
         D = Command,
         R = Outcome,
         NodeId = NodeId,
         Node = Peer,
         Term = u64,
-        // At most one leader a term, as in the paper; openraft's default allows several.
+        // A term has at most one leader, as in the paper. openraft's default allows several.
         LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
         AsyncRuntime = Runtime,
 );

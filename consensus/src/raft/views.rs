@@ -1,5 +1,5 @@
-//! What the nodes see of each other: each asks each other how it is, half as often as the leader sends heartbeats. Elections
-//! do not depend on it.
+//! What the nodes see of each other. Each node asks every other node for a report, half as often as the leader sends
+//! heartbeats. Elections do not depend on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -11,9 +11,9 @@ use crate::model::{Node, NodeId, NodeRole};
 use crate::raft::core::Core;
 use crate::raft::transport::{NodeReport, PeerRequest, PeerResponse};
 
-/// Requests that a node sends in one round; in larger clusters the rounds are further apart, so that the traffic grows
-/// with the number of nodes and not with its square.
-const PER_ROUND: u32 = 16;
+/// How many requests a node sends in the time of one round. In larger clusters the rounds are further apart, so that the
+/// traffic grows with the number of nodes and not with its square.
+const REQUESTS_PER_ROUND: u32 = 16;
 
 /// The newest report of each other node.
 #[derive(Clone, Default)]
@@ -24,7 +24,7 @@ impl Views {
         lock(&self.0).insert(report.node, (report, now));
     }
 
-    /// The newest report of `node`, where it is not older than `age`.
+    /// The newest report of `node`. None if it is older than `age`.
     pub(crate) fn fresh(&self, node: NodeId, now: Instant, age: Duration) -> Option<NodeReport> {
         let views = lock(&self.0);
         views.get(&node).filter(|(_, at)| now < *at + age).map(|(report, _)| report.clone())
@@ -42,7 +42,7 @@ impl Views {
         fresh.map(|(&node, (report, _))| (node, report.sees.clone())).collect()
     }
 
-    /// Forgets those that are no members any more, and tells which.
+    /// Forgets the nodes that are no members any more, and returns them.
     fn keep(&self, nodes: &BTreeMap<NodeId, Node>) -> Vec<NodeId> {
         let mut views = lock(&self.0);
         let gone: Vec<_> = views.keys().copied().filter(|node| !nodes.contains_key(node)).collect();
@@ -51,7 +51,7 @@ impl Views {
     }
 }
 
-/// For how long a report counts: two rounds and a half, and not less than the node time-out.
+/// How long a report counts: two and a half rounds, and at least `node-timeout`.
 pub(crate) fn validity(core: &Core) -> Duration {
     let config = core.config();
     let nodes = core.state_machine().read(|applied| applied.state.nodes.len());
@@ -59,10 +59,10 @@ pub(crate) fn validity(core: &Core) -> Duration {
 }
 
 fn period(heartbeat: Duration, nodes: usize) -> Duration {
-    2 * heartbeat * u32::try_from(nodes).unwrap_or(u32::MAX).div_ceil(PER_ROUND).max(1)
+    2 * heartbeat * u32::try_from(nodes).unwrap_or(u32::MAX).div_ceil(REQUESTS_PER_ROUND).max(1)
 }
 
-/// Asks the other nodes for reports, round after round; ends never. `report` tells the own one.
+/// Asks the other nodes for reports, round after round, and never ends. `report` makes the report of this node.
 pub(crate) async fn run(core: Core, views: Views, report: impl Fn() -> NodeReport) {
     loop {
         let config = core.config();
@@ -70,7 +70,7 @@ pub(crate) async fn run(core: Core, views: Views, report: impl Fn() -> NodeRepor
         for gone in views.keep(&nodes) {
             core.transport().forget(gone);
         }
-        // A listener is seen, and tells nothing of others: what it is for is to be many.
+        // A listener asks nobody, so that a cluster can have many.
         let role = nodes.get(&core.id()).map_or(NodeRole::Listener, |node| node.role);
         if role != NodeRole::Listener {
             let own = report();
@@ -82,7 +82,7 @@ pub(crate) async fn run(core: Core, views: Views, report: impl Fn() -> NodeRepor
                     match answer.await {
                         Ok(PeerResponse::Report(report)) => views.note(*report, core.clock().now()),
                         Ok(PeerResponse::Removed) => core.note_removal(),
-                        // Silence is what is looked for: who does not answer is not seen.
+                        // A node that does not answer is not seen: that is what the round finds out.
                         Ok(_) | Err(_) => {}
                     }
                 });

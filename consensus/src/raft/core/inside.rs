@@ -1,4 +1,4 @@
-//! A look inside a node: for simulations.
+//! The inner state of a node, for simulations.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::env::clock::Instant;
 use crate::model::NodeId;
 use crate::raft::wire::{LogPosition, VoteRecord};
 
-/// How a node is inside.
+/// The inner state of a node.
 #[derive(Clone, Debug)]
 pub struct Inside {
     /// Its vote.
@@ -18,18 +18,18 @@ pub struct Inside {
     pub leads: bool,
     /// The newest entry that it has applied.
     pub applied: Option<LogPosition>,
-    /// The newest entry of its log.
+    /// The index of the newest entry of its log.
     pub last: Option<u64>,
     /// The voters in its log: one set, or two in a joint membership.
     pub voters: Vec<BTreeSet<NodeId>>,
-    /// The end of the lease that it has as the leader of its term.
+    /// The end of the lease that it has as the leader of its term. None if it does not lead, or has no lease.
     pub lease_end: Option<Instant>,
-    /// Why its consensus has stopped.
+    /// Why its consensus has stopped. None while it runs.
     pub stopped: Option<String>,
 }
 
 impl Core {
-    /// How this node is inside.
+    /// The inner state of this node.
     pub(crate) fn inside(&self) -> Inside {
         let status = self.raft_status();
         let last = self.raft().data_metrics();

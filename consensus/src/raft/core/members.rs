@@ -13,18 +13,18 @@ use crate::raft::types::Raft;
 
 /// What became of a change of the membership.
 pub(crate) enum MembersChanged {
-    /// It is committed, or it was refused.
+    /// It is committed, or it was refused: the outcome is known.
     Settled(Result<(), RaftError>),
-    /// It was not confirmed in time: it may still be on its way.
+    /// It was not confirmed in time. It may still take effect.
     Unknown(RaftError),
 }
 
 impl Core {
-    /// Takes `step` on `raft`, the core that leads, and waits for its outcome for `patience`. A hand-over changes no
-    /// membership.
+    /// Takes `step` by `raft`, the core that leads, and waits for the outcome for at most `patience`. A hand-over changes
+    /// no membership.
     pub(crate) async fn change_members(&self, raft: &Raft, step: Step, patience: Duration) -> MembersChanged {
         const ATTEMPTED: &str = "changing the membership";
-        // Who loses its vote stays a learner until the next step.
+        // A member that loses its vote stays a learner until the next step.
         let Some(change) = change_of(step) else { return MembersChanged::Settled(Ok(())) };
         match tokio::time::timeout(patience, raft.change_membership(change, true)).await {
             Ok(changed) => MembersChanged::Settled(changed.map(drop).map_err(|error| self.failed(ATTEMPTED, error))),
@@ -33,7 +33,7 @@ impl Core {
     }
 }
 
-/// The change of the membership that a step is, in openraft's words.
+/// The change of the membership that a step makes, for openraft. None if it makes none.
 fn change_of(step: Step) -> Option<ChangeMembers<NodeId, Peer>> {
     Some(match step {
         Step::AddLearner(id, peer) => ChangeMembers::AddNodes(BTreeMap::from([(id, peer)])),

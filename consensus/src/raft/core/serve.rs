@@ -16,12 +16,12 @@ use crate::raft::transport::{PeerResponse, SnapshotChunk};
 use crate::raft::types::{Raft, SnapshotMeta, TypeConfig, Vote};
 use crate::raft::wire::{AppendRequest, AppendResponse, LogPosition, TransferRequest, VoteRequest, VoteResponse};
 
-/// A snapshot that a leader sends may be so large, in bytes.
-const LARGEST_SNAPSHOT: usize = 64 * 1024 * 1024;
+/// The largest snapshot that is accepted from a leader, in bytes.
+const LARGEST_SNAPSHOT_BYTES: usize = 64 * 1024 * 1024;
 
 impl Core {
-    /// Serves an append of a peer. While the core is rebuilt it fails, and the peer tries again: appends that waited
-    /// might overtake each other, and openraft takes a conflict behind an acknowledged entry for a lost log.
+    /// Serves a peer's append. While the core is being rebuilt it fails, and the peer tries again: appends that wait could
+    /// overtake each other, and if an append conflicts after an acknowledged entry, openraft thinks that a log was lost.
     pub(crate) async fn append(&self, request: AppendRequest) -> PeerResponse {
         if *self.0.rebuilding.borrow() {
             return PeerResponse::Failed("its Raft core is being rebuilt".into());
@@ -56,7 +56,7 @@ impl Core {
         raft.vote(request.into()).await.map_or_else(failed, |response| PeerResponse::Vote(response.into()))
     }
 
-    /// Serves a pre-vote of a peer.
+    /// Serves a peer's request for a pre-vote.
     pub(crate) async fn pre_vote(&self, request: VoteRequest) -> PeerResponse {
         let raft = self.ready().await;
         if !self.must_wait() {
@@ -66,7 +66,7 @@ impl Core {
         if !self.voted_for_the_same(&request) {
             return self.reject();
         }
-        // As openraft answers, but for its own lease, from which it exempts nobody.
+        // This is openraft's answer without openraft's own lease, which makes no exceptions.
         let own = self.own_vote();
         match self.0.store.clone().get_log_state().await {
             Ok(log) => {
@@ -83,20 +83,20 @@ impl Core {
         self.has_granted_lease() && !sabotage::is(Sabotage::VoteInSpiteOfPromise)
     }
 
-    /// Whether it is the candidate that this node voted for, or follows.
+    /// Whether the candidate is the node that this node voted for, or follows.
     fn voted_for_the_same(&self, request: &VoteRequest) -> bool {
         self.own_vote().voted_for == request.vote.voted_for
     }
 
-    /// A vote for nobody. It carries this node's own vote: given the candidate's back, the candidate would adopt the
+    /// The refusal of a vote. It has this node's own vote in it. If it had the candidate's, the candidate would adopt the
     /// hypothetical term of a pre-vote, and unseat the leader.
     pub(crate) fn reject(&self) -> PeerResponse {
         PeerResponse::Vote(VoteResponse { vote: self.own_vote(), granted: false, last: None })
     }
 
+    /// Serves a leader's hand-over, to this node or to another.
     pub(crate) async fn transfer(&self, request: TransferRequest) -> PeerResponse {
-        // Whoever is to lead now may be voted for although the leader was heard lately; that is for this leader to say,
-        // and for none before it.
+        // The lease that was granted to this leader does not count for its successor. An earlier leader cannot say that.
         let own = self.own_vote();
         if request.from == own {
             self.note_contact(None);
@@ -111,7 +111,7 @@ impl Core {
         taken.map_or_else(identity, |taken| PeerResponse::Transfer(taken.map_err(Into::into)))
     }
 
-    /// Serves a piece of a snapshot, and installs it when it is whole.
+    /// Serves a piece of a snapshot, and installs the snapshot when it is complete.
     pub(crate) async fn snapshot(&self, chunk: SnapshotChunk) -> PeerResponse {
         let data = {
             let mut receiving = lock(&self.0.snapshot);
@@ -119,7 +119,7 @@ impl Core {
             if *transfer != chunk.transfer {
                 (*transfer, *data) = (chunk.transfer, Vec::new());
             }
-            if data.len() as u64 != chunk.offset || data.len() + chunk.data.len() > LARGEST_SNAPSHOT {
+            if data.len() as u64 != chunk.offset || data.len() + chunk.data.len() > LARGEST_SNAPSHOT_BYTES {
                 let reason =
                     format!("a piece of a snapshot for offset {} does not follow {} bytes", chunk.offset, data.len());
                 *receiving = None;
@@ -135,7 +135,7 @@ impl Core {
             Ok(meta) => meta,
             Err(nonsense) => return failed(nonsense),
         };
-        // openraft stops for good when a snapshot cannot be installed, as it does when a disk fails.
+        // openraft stops for good if a snapshot cannot be installed, as it does if a disk fails.
         if let Err(error) = self.state_machine().check(&data) {
             tracing::warn!(%error, "a snapshot that a peer sent is refused");
             return PeerResponse::Failed(format!("the snapshot cannot be read: {error}"));
@@ -153,7 +153,7 @@ impl Core {
         installed.map_or_else(identity, |response| PeerResponse::Snapshot(response.into()))
     }
 
-    /// Has the core serve a request, again where it was rebuilt meanwhile.
+    /// Lets the core serve a request, and serves it again if the core was rebuilt meanwhile.
     async fn on_core<T, E: std::fmt::Display>(
         &self,
         serve: impl Fn(Raft) -> BoxFuture<'static, Result<T, E>> + Send,

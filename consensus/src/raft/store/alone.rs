@@ -1,4 +1,4 @@
-//! The store of a node that goes on alone, in another cluster.
+//! The store of a node that goes on alone, as a new cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,11 +11,15 @@ use crate::protocol::state::State;
 use crate::raft::wire::{LogPosition, Membership, PlacedMembership, SnapshotMetadata, VoteRecord};
 
 impl Store {
-    /// Replaces the identity, the vote and the log in one transaction. Of the log nothing is left but a snapshot of
-    /// `state` that ends at `last`, in which this node is the only voter. What it owes on account of its database stays.
-    /// The vote is for a term that is not below `term`, nor below any that the node has voted in.
+    /// Replaces the identity, the vote and the log in one transaction. The log is replaced by a snapshot of `state` that
+    /// ends at `last`, in which this node is the only voter. The record of the database stays. The term of the vote is not
+    /// below `term`, nor below any term that the node has voted in.
     ///
-    /// For a store that nobody else uses: what others have read of it is not true any more, so it is closed.
+    /// Nobody else may use the store: what they have read is not true any more. So this closes it.
+    ///
+    /// # Errors
+    ///
+    /// If `state` does not have the node as a member, or if the store cannot be written.
     pub(crate) fn go_on_alone(
         self,
         identity: &Identity,

@@ -1,4 +1,4 @@
-//! The redb file: opening and checking it, and what is read from and written to it.
+//! The redb file: how it is opened and checked, and what is read from it and written to it.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,10 +17,10 @@ use serde::de::DeserializeOwned;
 use super::StoreError;
 use crate::raft::wire::{LogEntry, LogPosition, SnapshotMetadata, VoteRecord};
 
-/// Version of the layout of the file.
+/// The version of the file's layout.
 pub(super) const FORMAT: u32 = 1;
 
-/// redb's cache. The store is small, its log is short, and the newest entries are read from memory.
+/// The size of redb's cache, in bytes. The store is small, its log is short, and the newest entries are in memory.
 const CACHE_BYTES: usize = 4 << 20;
 
 pub(super) const FACTS: TableDefinition<&str, &[u8]> = TableDefinition::new("facts");
@@ -60,7 +60,7 @@ impl Fact {
 /// A change of the file, encoded.
 #[derive(Debug)]
 pub(super) enum Change {
-    /// None: it stands for all that was asked for before it.
+    /// No change: whoever waits for it waits for all earlier writes.
     Nothing,
     Fact(Fact, Bytes),
     Vote(VoteRecord, Bytes),
@@ -95,7 +95,7 @@ impl Change {
         Ok(Self::Snapshot { meta: encode("the snapshot's metadata", meta)?, data: Bytes::copy_from_slice(data) })
     }
 
-    /// Whether it can wait for the next one that cannot.
+    /// Whether it can wait until another change has to be written.
     pub(super) fn can_wait(&self) -> bool {
         matches!(self, Change::Fact(Fact::Committed, _))
     }
@@ -129,7 +129,7 @@ impl Disk {
                 let foreign =
                     |reason: &str| StoreError::Foreign { store: path.display().to_string(), reason: reason.into() };
                 if !file.is_file() {
-                    return Err(foreign("it is no file"));
+                    return Err(foreign("it is not a file"));
                 }
                 if file.len() == 0 {
                     return Err(foreign("it is empty"));
@@ -141,7 +141,7 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Creates the store beside its place, then gives it its name: a crash leaves a whole store or none.
+    /// Creates the store beside its place, and then gives it its name. So a crash leaves a complete store or none.
     pub(super) fn create(path: &Path) -> Result<Self, StoreError> {
         let failed = |what| move |source| StoreError::File { what, path: path.to_owned(), source };
         match fs::symlink_metadata(path) {
@@ -159,7 +159,7 @@ impl Disk {
         }
         let disk = open_database(&path.display().to_string(), |builder| builder.create(&unfinished))?;
         disk.initialize()?;
-        // A link, since a rename would replace what has appeared at the place meanwhile.
+        // A link, since a rename would replace a file that has appeared at the place meanwhile.
         fs::hard_link(&unfinished, path).map_err(failed("create the store"))?;
         fs::remove_file(&unfinished).map_err(failed("name the new store"))?;
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -229,7 +229,7 @@ impl Disk {
         Ok(Some((decode("the snapshot's metadata", meta.value())?, data.value().to_vec())))
     }
 
-    /// The index of the first entry of the log and the id of the last.
+    /// The index of the first entry of the log, and the position of the last.
     pub(super) fn bounds(&self) -> Result<(u64, Option<LogPosition>), StoreError> {
         let log = self.begin_read()?.open_table(LOG).map_err(StoreError::database("read"))?;
         let first = log.first().map_err(StoreError::database("read"))?.map_or(0, |(index, _)| index.value());
@@ -241,26 +241,26 @@ impl Disk {
         Ok((first, Some(entry.position)))
     }
 
-    /// Makes `changes`, in order, in one transaction that is on disk at the return.
+    /// Makes `changes`, in order, in one transaction. It is on disk when this returns.
     pub(super) fn write(&self, changes: &[Change]) -> Result<(), StoreError> {
         let writing = self.database.begin_write().map_err(StoreError::database("write to"))?;
         apply(&writing, changes).map_err(StoreError::database("write to"))?;
-        // Durability is immediate by default: this is where the fsync is.
+        // The fsync happens here: by default, a commit is durable at once.
         writing.commit().map_err(StoreError::database("commit to"))
     }
 }
 
-/// Opens a database, with what is wrong with it said in our words.
+/// Opens a database. An error is one of our own, which says what is wrong with the file.
 fn open_database(
     store: &str,
     open: impl FnOnce(&mut Builder) -> Result<Database, DatabaseError>,
 ) -> Result<Disk, StoreError> {
     let mut builder = Builder::new();
-    // The check reads the whole of the file, which is small. Without it redb trusts a file that was closed in order.
+    // The check reads the whole file, which is small. Without it, redb trusts a file that was closed in order.
     builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
     let store = store.to_owned();
     let damaged = |reason: String| StoreError::Damaged { store: store.clone(), reason };
-    // redb may still panic at a damaged file.
+    // redb may still panic if the file is damaged.
     let opened = catch_unwind(AssertUnwindSafe(|| open(&mut builder)));
     let error = match opened {
         Ok(Ok(database)) => return Ok(Disk { database }),
@@ -314,7 +314,7 @@ fn apply(writing: &WriteTransaction, changes: &[Change]) -> Result<(), redb::Err
     Ok(())
 }
 
-/// Calls `take` with each stored entry of `range`, until it returns false; returns whether it never did.
+/// Calls `take` with each stored entry of `range` until it returns false. Returns whether it never did.
 pub(super) fn for_each_entry(
     reading: &ReadTransaction,
     range: Range<u64>,

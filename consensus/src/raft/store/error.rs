@@ -18,7 +18,7 @@ pub enum StoreError {
         /// Where it should be.
         path: PathBuf,
     },
-    /// One is to be created where something is.
+    /// A store cannot be created, since something is at its place.
     #[error("a new store cannot be created at {}: a file is there already", path.display())]
     Exists {
         /// Where it should be created.
@@ -27,34 +27,34 @@ pub enum StoreError {
     /// Another process has it open.
     #[error("the store {store} is in use by another process")]
     InUse {
-        /// Which.
+        /// Which store.
         store: String,
     },
     /// The file is something else.
     #[error("{store} is not a store of qluster: {reason}")]
     Foreign {
-        /// Which.
+        /// Which store.
         store: String,
-        /// How one can tell.
+        /// What shows that.
         reason: String,
     },
     /// A newer qluster wrote it.
     #[error("the store {store} has the format {found}, of a newer qluster; this one knows formats up to {known}")]
     Newer {
-        /// Which.
+        /// Which store.
         store: String,
         /// Its format.
         found: u32,
         /// The newest format that is known.
         known: u32,
     },
-    /// What is in it is of a version that is not known.
+    /// Its contents are of a version that this program does not know.
     #[error("the store is of a newer qluster, or of one that is too old")]
     Version(#[from] UnknownVersion),
     /// The file is damaged.
     #[error("the store {store} is damaged: {reason}")]
     Damaged {
-        /// Which.
+        /// Which store.
         store: String,
         /// What is wrong with it.
         reason: String,
@@ -64,13 +64,13 @@ pub enum StoreError {
     File {
         /// What was attempted.
         what: &'static str,
-        /// With which file.
+        /// On which file.
         path: PathBuf,
         /// Why it failed.
         #[source]
         source: std::io::Error,
     },
-    /// The database beneath failed.
+    /// redb failed.
     #[error("cannot {what} the store")]
     Database {
         /// What was attempted.
@@ -79,7 +79,7 @@ pub enum StoreError {
         #[source]
         source: Box<redb::Error>,
     },
-    /// A value cannot be encoded, or what is stored cannot be decoded.
+    /// A value cannot be encoded, or a stored value cannot be decoded.
     #[error("cannot {what} in the store")]
     Value {
         /// What was attempted.
@@ -88,14 +88,14 @@ pub enum StoreError {
         #[source]
         source: postcard::Error,
     },
-    /// A node is to be the only voter of a cluster that does not have it.
+    /// A node cannot be the only voter of a cluster, since it is no member of it.
     #[error("node {node} cannot be made the only voter of its cluster: it is no member")]
     Alone {
         /// Which node.
         node: NodeId,
     },
-    /// An entry that should be there is not.
-    #[error("the log in the store has a hole: entry {index} is not there")]
+    /// An entry of the log is missing.
+    #[error("the log in the store has a hole: entry {index} is missing")]
     Hole {
         /// The index of the entry.
         index: u64,
@@ -114,12 +114,12 @@ pub enum StoreError {
         stored.node, stored.cluster, given.node, given.cluster
     )]
     OtherIdentity {
-        /// Whose it is.
+        /// The node that it belongs to.
         stored: Identity,
-        /// Whose it was to be.
+        /// The node that was to use it.
         given: Identity,
     },
-    /// A write failed, and the store is closed since.
+    /// A write failed, and the store has been closed since then.
     #[error("the store failed and is closed until the node is restarted: {cause}")]
     Failed {
         /// The first failure, with its causes.

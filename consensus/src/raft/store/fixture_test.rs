@@ -1,4 +1,4 @@
-//! A store as the first version writes it, with everything in it that can be: later programs must read it.
+//! A store as the first version writes it, with one value of each kind in it. Later programs must read it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -23,8 +23,8 @@ use crate::raft::state_machine::StateMachine;
 use crate::raft::types::{Entry, LogId, Vote};
 use crate::raft::wire::{PlacedMembership, SnapshotMetadata};
 
-/// Set to `1`, the file is written anew. Never once a release has written such files: then what was changed becomes a
-/// new variant of its own, or a new version, and the next file is added beside this one.
+/// If this variable is `1`, the file is written again. Never do that once a release has written such files: then a change
+/// becomes a variant of its own, or a new version, and gets another file beside this one.
 const UPDATE: &str = "QLUSTER_UPDATE_FIXTURES";
 
 const PURGED: u64 = 2;

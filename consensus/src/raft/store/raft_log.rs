@@ -1,4 +1,4 @@
-//! The store as openraft's log.
+//! The store as openraft sees it: the log and the vote.
 
 use std::fmt::Debug;
 use std::io;
@@ -14,7 +14,7 @@ use crate::env::lock::lock;
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
 use crate::raft::wire::{LogEntry, LogPosition};
 
-/// Entries for a peer are read in pieces of about this size: they are in memory until they are acknowledged.
+/// How much of the log is read at once for a peer, in bytes. It stays in memory until the peer has acknowledged it.
 const PIECE_BYTES: usize = 1 << 20;
 
 impl RaftLogReader<TypeConfig> for Store {

@@ -1,8 +1,8 @@
-//! The one writer: it takes what is to be written in order and puts what is waiting into one transaction.
+//! The only writer. It takes the writes in order, and puts all that are waiting into one transaction.
 //!
-//! It runs on a thread of its own, since an fsync would hold up a worker of the runtime; or, for simulations, on the
-//! caller's, at once or after a delay. A thread ends when the last [`Store`](super::Store) is dropped, having written
-//! what it had.
+//! It runs on a thread of its own, since an fsync would block a worker of the runtime. For simulations, it runs on the
+//! caller's thread, at once or after a delay. The thread ends when the last [`Store`](super::Store) is dropped and everything
+//! is written.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,12 +18,12 @@ use super::{Log, StoreError};
 use crate::env::lock::lock;
 use crate::env::observers::TimeObserver;
 
-/// Writes that share a transaction at most: what the newest waits for is bounded.
-const BATCH: usize = 256;
-/// A write that takes longer is worth a warning.
-const SLOW: Duration = Duration::from_secs(1);
+/// How many writes share a transaction at most, so that the newest does not wait for too many.
+const WRITES_PER_TRANSACTION: usize = 256;
+/// A write that takes longer than this causes a warning.
+const SLOW_WRITE: Duration = Duration::from_secs(1);
 
-/// Who is told that a write is durable, or failed.
+/// Who is notified when a write is durable, or has failed.
 pub(super) enum Done {
     Nobody,
     Flushed(Flushed),
@@ -47,14 +47,14 @@ struct Write {
 #[derive(Debug)]
 pub(super) struct Shared {
     disk: Disk,
-    /// Held, too, while something is queued, so that what readers see changes in the order of the queue.
+    /// It is locked while a write is queued, too, so that what readers see changes in the order of the queue.
     pub(super) log: Mutex<Log>,
     pub(super) timing: Timing,
-    /// The first failure: since then nothing is read or written.
+    /// The first failure. After it, nothing is read or written.
     failed: OnceLock<String>,
 }
 
-/// How long commits take: in nanoseconds, and to whoever measures.
+/// How long commits take, in nanoseconds; and the hook that is called with it.
 #[derive(Debug, Default)]
 pub(super) struct Timing {
     last: AtomicU64,
@@ -62,7 +62,7 @@ pub(super) struct Timing {
     observer: TimeObserver,
 }
 
-/// The writer's end of the store's users.
+/// What the users of the store have of the writer.
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
@@ -75,7 +75,7 @@ enum Queue {
     InLine(Arc<Line>),
 }
 
-/// What waits to be written without a thread.
+/// The writes that wait, if there is no thread.
 struct Line {
     shared: Arc<Shared>,
     waiting: Mutex<Vec<Write>>,
@@ -83,7 +83,7 @@ struct Line {
     delay: Option<Delay>,
 }
 
-/// Tells how long the next write takes.
+/// Returns how long the next write takes.
 pub(super) type Delay = Box<dyn Fn() -> Duration + Send + Sync>;
 
 /// Who writes.
@@ -114,7 +114,7 @@ impl Writer {
         Ok(Self { shared, queue, number: AtomicU64::new(0) })
     }
 
-    /// The file, for reading; an error once a write has failed.
+    /// The file, for reading. Fails once a write has failed.
     pub(super) fn disk(&self) -> Result<&Disk, StoreError> {
         self.check()?;
         Ok(&self.shared.disk)
@@ -124,8 +124,8 @@ impl Writer {
         self.shared.check()
     }
 
-    /// Queues a change and returns its number. To be called with the log locked; and [`Writer::in_line`] afterwards,
-    /// with the log free.
+    /// Queues a change and returns its number. The caller holds the lock of the log, releases it, and then calls
+    /// [`Writer::in_line`].
     pub(super) fn enqueue(&self, change: Change, done: Done) -> Result<u64, StoreError> {
         self.check()?;
         let number = self.number.fetch_add(1, Ordering::Relaxed);
@@ -142,7 +142,7 @@ impl Writer {
         Ok(number)
     }
 
-    /// As [`Writer::enqueue`], for one who waits with [`Writer::written`].
+    /// Like [`Writer::enqueue`], for a caller who waits with [`Writer::written`].
     pub(super) fn send(&self, change: Change) -> Result<oneshot::Receiver<Result<(), StoreError>>, StoreError> {
         let (reply, receiver) = oneshot::channel();
         self.enqueue(change, Done::Waiting(reply))?;
@@ -158,8 +158,8 @@ impl Writer {
         }
     }
 
-    /// As [`Writer::written`], for one who queued with [`Done::Blocked`] and blocks the thread. Where that is a worker
-    /// of a runtime, its other tasks move on first.
+    /// Like [`Writer::written`], for a caller who queued with [`Done::Blocked`]. It blocks the thread. If that is a worker of
+    /// a runtime, its other tasks move to another worker first.
     pub(super) fn block(&self, reply: &mpsc::Receiver<Result<(), StoreError>>) -> Result<(), StoreError> {
         if let Queue::InLine(line) = &self.queue {
             line.write();
@@ -172,7 +172,7 @@ impl Writer {
         result.unwrap_or_else(|_| Err(self.shared.fail("its writer has ended".into())))
     }
 
-    /// Without a thread: writes what is waiting, at once or, in a task, after the delay.
+    /// If there is no thread: writes what is waiting, at once, or after the delay in a task.
     pub(super) fn in_line(&self) {
         let Queue::InLine(line) = &self.queue else { return };
         match &line.delay {
@@ -193,7 +193,7 @@ impl Drop for Writer {
         match &mut self.queue {
             Queue::Thread { sender, thread } => {
                 sender.take();
-                // The file is free for another when this returns. A panic of the thread was logged by it.
+                // When this returns, another process may open the file. The thread has logged a panic itself.
                 if let Some(thread) = thread.take() {
                     let _ = thread.join();
                 }
@@ -224,12 +224,12 @@ fn run(shared: &Shared, queue: &mpsc::Receiver<Write>) {
     let mut batch = Vec::new();
     while let Ok(write) = queue.recv() {
         batch.push(write);
-        while batch.len() < BATCH
+        while batch.len() < WRITES_PER_TRANSACTION
             && let Ok(write) = queue.try_recv()
         {
             batch.push(write);
         }
-        if batch.len() >= BATCH || batch.iter().any(Write::is_urgent) {
+        if batch.len() >= WRITES_PER_TRANSACTION || batch.iter().any(Write::is_urgent) {
             shared.commit(std::mem::take(&mut batch));
         }
     }
@@ -244,7 +244,7 @@ impl Shared {
         }
     }
 
-    /// Closes the store; the first cause is kept.
+    /// Closes the store. The first cause is kept.
     fn fail(&self, cause: String) -> StoreError {
         let cause = self.failed.get_or_init(|| {
             tracing::error!(cause, "the store failed and is closed until the node is restarted");
@@ -253,7 +253,7 @@ impl Shared {
         StoreError::Failed { cause: cause.clone() }
     }
 
-    /// Writes `batch` in one transaction, lets readers see what is durable now, and tells who waits.
+    /// Writes `batch` in one transaction, shows readers what is durable now, and notifies those who wait.
     fn commit(&self, batch: Vec<Write>) {
         let (mut changes, mut done, mut newest) = (Vec::new(), Vec::new(), None);
         for write in batch {
@@ -276,7 +276,7 @@ impl Shared {
             match done {
                 Done::Nobody => {}
                 Done::Flushed(flushed) => flushed(result),
-                // Who waited may have gone.
+                // The receiver may be gone.
                 Done::Waiting(reply) => drop(reply.send(result)),
                 Done::Blocked(reply) => drop(reply.send(result)),
             }
@@ -322,8 +322,8 @@ impl Timing {
         self.last.store(nanoseconds, Ordering::Relaxed);
         self.slowest.fetch_max(nanoseconds, Ordering::Relaxed);
         self.observer.took(took);
-        if took > SLOW {
-            tracing::warn!(?took, "a write to the store was slow: its disk is overloaded or failing");
+        if took > SLOW_WRITE {
+            tracing::warn!(?took, "a write to the store was slow: the disk is overloaded or failing");
         }
     }
 }

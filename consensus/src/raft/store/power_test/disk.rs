@@ -1,4 +1,4 @@
-//! A disk in memory: it records what is done to it, so that the power can be cut at every point, and fails when told.
+//! A disk in memory. It records every operation, so that the power can be cut at each, and fails on demand.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -9,8 +9,8 @@ use redb::StorageBackend;
 
 use crate::env::lock::lock;
 
-/// Disks write sectors of so many bytes wholly or not at all, by what they promise; a torn sector is tried all the same.
-const SECTOR: usize = 512;
+/// The size of a sector, in bytes. A disk promises to write a sector completely or not at all. The tests tear one anyway.
+const SECTOR_BYTES: usize = 512;
 
 /// Something that was done to the disk.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub enum Op {
     Sync,
 }
 
-/// A disk; clones are the same one.
+/// A disk. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Disk(Arc<Mutex<Content>>);
 
@@ -32,7 +32,7 @@ struct Content {
     fails: Option<(usize, Failure)>,
     /// Operations since the failure.
     after: usize,
-    /// So many reads are left until they fail.
+    /// How many reads succeed until they fail.
     reads: Option<usize>,
 }
 
@@ -40,7 +40,7 @@ struct Content {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Failure {
     pub kind: io::ErrorKind,
-    /// It fails from then on; otherwise only this once.
+    /// Whether it fails from then on, and not only once.
     pub stays: bool,
 }
 
@@ -85,12 +85,12 @@ impl Disk {
         lock(&self.0).after
     }
 
-    /// Reads fail after so many.
+    /// Reads fail after `after` of them.
     pub fn fail_read(&self, after: usize) {
         lock(&self.0).reads = Some(after);
     }
 
-    /// Nothing is done to it until the guard is dropped.
+    /// No operation is done until the guard is dropped.
     pub fn hold(&self) -> impl Drop + use<'_> {
         lock(&self.0)
     }
@@ -103,7 +103,7 @@ impl Disk {
         {
             content.after += usize::from(at > first);
             if at == first || stays {
-                // It counts, so that a failure comes once, but nothing of it is there.
+                // It counts as an operation, so that the failure happens once, but it changes nothing.
                 content.done.push(Op::Write(0, Vec::new()));
                 return Err(io::Error::new(kind, "the disk is on fire"));
             }
@@ -144,9 +144,9 @@ pub fn after_cut(synced: &[u8], ops: &[Op], fate: Fate, random: &mut StdRng) -> 
                 write(&mut content, usize::try_from(*offset).unwrap(), &data[..kept]);
             }
             (Fate::Sectors, Op::Write(offset, data)) => {
-                for (at, sector) in data.chunks(SECTOR).enumerate() {
+                for (at, sector) in data.chunks(SECTOR_BYTES).enumerate() {
                     if random.random_bool(0.5) {
-                        write(&mut content, usize::try_from(*offset).unwrap() + at * SECTOR, sector);
+                        write(&mut content, usize::try_from(*offset).unwrap() + at * SECTOR_BYTES, sector);
                     }
                 }
             }
@@ -157,7 +157,7 @@ pub fn after_cut(synced: &[u8], ops: &[Op], fate: Fate, random: &mut StdRng) -> 
     content
 }
 
-/// What is on a disk for certain after `ops`, and what is not.
+/// What is certainly on a disk after `ops`, and the operations that may be lost.
 pub fn settled(start: &[u8], ops: &[Op]) -> (Vec<u8>, Vec<Op>) {
     let synced = ops.iter().rposition(|op| matches!(op, Op::Sync)).map_or(0, |at| at + 1);
     let mut content = start.to_vec();

@@ -1,8 +1,8 @@
 //! The store over power cuts and failures at each write and sync of a workload.
 //!
-//! The workload has every kind of write in it. It is done once on a disk that records all that is done to it; then the
-//! power is cut at each of these operations, with what was not synced lost, kept, or kept in part, and what a store
-//! finds there has to be what the workload had come to at some point between what was acknowledged and what was asked.
+//! The workload has every kind of write in it. It runs once, on a disk that records every operation. Then the power is cut
+//! at each of these operations, and what was not synced is lost, kept, or kept in part. A store that is opened on such a
+//! disk must hold a state that the workload passed: not before the last acknowledged one, and not after the last asked for.
 
 mod disk;
 mod workload;
@@ -40,7 +40,7 @@ fn open(disk: &Disk, writes: Writes) -> Result<Store, StoreError> {
 struct Recorded {
     course: Course,
     ops: Vec<Op>,
-    /// How many of them the creation of the store took.
+    /// How many operations the creation of the store took.
     created: usize,
 }
 
@@ -59,8 +59,8 @@ async fn record_steps(steps: &[Step], writes: Writes) -> Recorded {
     Recorded { course, ops: disk.done(), created }
 }
 
-/// Opens a store on what a disk is left with. What it holds has to be one of the `possible` states; tells which, and
-/// what the opening did to the disk.
+/// Opens a store on what is left on a disk. It has to hold one of the `possible` states. Returns which, and what the
+/// opening did to the disk.
 fn reopened(
     content: Vec<u8>,
     course: &Course,
@@ -87,7 +87,7 @@ fn reopened(
     (found, ops, store)
 }
 
-/// All that can become of `count` writes that were not synced, the last of which was under way.
+/// What can become of `count` writes that were not synced, of which the last was under way.
 fn fates(count: usize) -> Vec<Fate> {
     let mut fates = vec![Fate::Lost, Fate::Kept];
     if count > 1 {
@@ -111,11 +111,11 @@ fn cut_everywhere(writes: Writes) {
             let what = format!("cut at {done} of {} with {fate:?} of {} writes", ops.len(), pending.len());
             let content = after_cut(&synced, &pending, fate, &mut random);
             let (found, opening, store) = reopened(content.clone(), &course, possible.clone(), &what);
-            // It can be written to.
+            // It can be written again.
             store.set_removed(true).unwrap_or_else(|error| panic!("{what}: {error}"));
             cuts += 1;
-            // Whoever opened it has told what is there, so another cut must not take it away. Where only the process
-            // was killed, what it had written was there, but it was not yet durable.
+            // A node that opened it may have told others what is there, so another cut must not take it away. If only
+            // the process was killed, its writes were there, but not durable yet.
             let (shown, _) = match fate {
                 Fate::Kept => settled(&synced, &[pending.clone(), opening.clone()].concat()),
                 _ => settled(&content, &opening),
@@ -149,8 +149,8 @@ fn neither_does_one_where_writes_share_a_transaction() {
     cut_everywhere(Writes::Together);
 }
 
-/// Has each operation of a workload fail: the store says so, closes, and does nothing more to the disk, since it may
-/// have lost what was written before.
+/// Lets each operation of a workload fail. The store reports it, closes, and does nothing more to the disk, which may have
+/// lost earlier writes.
 fn fail_everywhere(writes: Writes, failure: Failure) {
     let Recorded { ops, created, .. } = block_on(record(writes));
     let mut closed = 0;
@@ -233,7 +233,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source()).map(|error| format!("{error}: ")).collect()
 }
 
-/// Opens what is wrong somewhere: it is refused, or all is as it was.
+/// Opens a file that is damaged somewhere. It is refused, or all of it is as it was.
 fn refused_or_whole(content: Vec<u8>, kept: &Kept, what: &str) -> bool {
     let looked = std::panic::catch_unwind(|| match open(&Disk::holding(content), Writes::InLine) {
         Ok(store) => block_on(Kept::of(&store)).map(Some),
@@ -254,7 +254,7 @@ fn refused_or_whole(content: Vec<u8>, kept: &Kept, what: &str) -> bool {
 
 #[test]
 fn a_file_with_wrong_bits_or_too_few_is_refused_or_whole() {
-    // As long as its log is long.
+    // The part of the workload in which the log is long.
     let steps = &workload()[..13];
     let Recorded { course, ops, .. } = block_on(record_steps(steps, Writes::InLine));
     let (whole, _) = settled(&[], &ops);

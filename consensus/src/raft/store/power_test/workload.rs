@@ -1,4 +1,4 @@
-//! All that a store keeps, written step by step; and what it has to hold after each.
+//! Everything that a store keeps, written step by step; and what it has to hold after each step.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -36,7 +36,7 @@ pub struct Kept {
     pub snapshot: Option<(SnapshotMetadata, Vec<u8>)>,
 }
 
-/// Something that a store is asked for.
+/// A call of the store.
 #[derive(Clone, Debug)]
 pub enum Step {
     Identity(Identity),
@@ -47,7 +47,7 @@ pub enum Step {
     Committed(LogId),
     DatabaseRecord(DatabaseRecord),
     Removed,
-    /// What is in the log up to this index is applied, and a snapshot is built of it.
+    /// The log up to this index is applied, and a snapshot is built.
     Build(u64),
     /// A snapshot comes from the leader.
     Install(SnapshotMetadata, Vec<u8>),
@@ -190,7 +190,7 @@ impl Step {
 }
 
 impl Course {
-    /// The states that may be found where the disk stopped after `done` operations.
+    /// The states that may be found if the disk stopped after `done` operations.
     pub fn possible(&self, done: usize) -> std::ops::RangeInclusive<usize> {
         let acknowledged = self.acknowledged.iter().rposition(|at| at.is_some_and(|at| at <= done)).unwrap_or(0);
         let asked = self.asked.iter().rposition(|at| *at <= done).unwrap_or(0);
@@ -202,12 +202,12 @@ impl Course {
 enum Answer {
     Now,
     Later(oneshot::Receiver<Result<(), io::Error>>),
-    /// It shows, and is durable with what follows it.
+    /// Readers see it at once. It is durable with the next write.
     Deferred,
 }
 
-/// Has `store`, on `disk`, do `steps`, until one fails. With `held`, those that need not be waited for are asked for
-/// in groups, while nothing moves on the disk, so that they share a transaction.
+/// Makes `store`, on `disk`, do `steps`, until one fails. With `held`, steps that nobody waits for are queued in groups
+/// while the disk is held, so that they share a transaction.
 pub async fn go_through(store: &Store, disk: &Disk, steps: &[Step], held: bool) -> Course {
     let mut course =
         Course { states: vec![Kept::default()], asked: vec![0], acknowledged: vec![Some(disk.count())], error: None };
@@ -246,7 +246,7 @@ pub async fn go_through(store: &Store, disk: &Disk, steps: &[Step], held: bool) 
     course
 }
 
-/// Applies the log up to `upto`, and tells the snapshot that comes of it.
+/// Applies the log up to `upto`, and returns the snapshot of the state.
 async fn applied(state_machine: &mut StateMachine, kept: &Kept, upto: u64) -> (SnapshotMetadata, Vec<u8>) {
     let last = state_machine.read(|applied| applied.last);
     let next = last.map_or(0, |last| last.index + 1);
