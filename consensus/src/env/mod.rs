@@ -1,4 +1,4 @@
-//! What a simulation replaces: the clock, chance, who observes, rules that can be broken on purpose; and locks.
+//! What a simulation replaces: the clock, chance, the observers, and rules that it breaks on purpose. And locks.
 
 pub mod clock;
 pub(crate) mod lock;

@@ -1,15 +1,15 @@
-//! Hooks for whoever measures: consensus tells when something happened and how long it took, and knows no metrics.
+//! Hooks for measurements. Consensus calls them when something happened, with how long it took; it knows no metrics.
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// Hears how long something took.
+/// Is called with how long something took.
 type Times = Box<dyn Fn(Duration) + Send + Sync>;
-/// Hears why this node became the leader.
+/// Is called with the reason why this node became the leader.
 type Causes = Box<dyn Fn(&'static str) + Send + Sync>;
 
-/// Why a node becomes the leader: it is the first of its cluster, or the leader before was not heard, or handed over, or
-/// was this node.
+/// Why a node becomes the leader: it is the first of its cluster; or the leader before it was not heard any more, handed
+/// its lead over, or was this node itself.
 pub const CAUSES: [&str; 4] = [BOOTSTRAP, FAILOVER, HANDOVER, RESUMED];
 
 pub(crate) const BOOTSTRAP: &str = "bootstrap";
@@ -17,7 +17,7 @@ pub(crate) const FAILOVER: &str = "failover";
 pub(crate) const HANDOVER: &str = "handover";
 pub(crate) const RESUMED: &str = "resumed";
 
-/// What hears of a node's consensus. Set at most once; what is set later is ignored.
+/// The hooks of a node. Each is set at most once: a hook that is set later is ignored.
 #[derive(Default)]
 pub(crate) struct Observers {
     pub(crate) commits: Observer<Times>,
@@ -29,7 +29,7 @@ pub(crate) struct Observer<T>(OnceLock<T>);
 
 impl<T> Observer<T> {
     pub(crate) fn set(&self, hook: T) {
-        // Whoever was first goes on hearing it.
+        // The first hook stays.
         let _ = self.0.set(hook);
     }
 }

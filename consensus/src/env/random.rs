@@ -1,4 +1,4 @@
-//! Chance: when nodes stand for election, and the ids of commands.
+//! Random numbers: for the moments when nodes stand for election, and for the ids of commands.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -14,16 +14,17 @@ use crate::env::lock::lock;
 pub struct Random(Arc<Mutex<StdRng>>);
 
 impl Random {
-    /// One that nobody can foresee.
+    /// A source that nobody can predict.
     pub fn from_os() -> Self {
         Self(Arc::new(Mutex::new(StdRng::from_os_rng())))
     }
 
-    /// One that tells the same for the same seed: a simulated one.
+    /// A source that gives the same numbers for the same seed, for simulations.
     pub fn seeded(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(StdRng::seed_from_u64(seed))))
     }
 
+    /// A number in `range`.
     pub(crate) fn in_range(&self, range: Range<f64>) -> f64 {
         lock(&self.0).random_range(range)
     }

@@ -1,69 +1,69 @@
-//! Places where a test bends the protocol, to show that the simulation finds it. Without the feature `simulation`, nothing
-//! is ever bent, and nothing of this is compiled.
+//! Rules of the protocol that a test breaks on purpose, to show that the simulation finds it. Without the feature
+//! `simulation` no rule is ever broken, and the checks compile to nothing.
 
 #[cfg(feature = "simulation")]
 use std::cell::Cell;
 
-/// A rule that is broken.
+/// A rule that is broken, named by what happens then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sabotage {
-    /// A promise does not fence the database first.
+    /// A node promises to a recruiter and does not fence its database first.
     PromiseWithoutFence,
-    /// A primary promises and stays a primary.
+    /// A primary promises to a recruiter and stays a primary.
     PromiseAsPrimary,
-    /// Positions are compared by LSN, without their terms.
+    /// WAL positions are compared by LSN, without their terms.
     CompareLsnAlone,
-    /// A position has the newest term of the history before the WAL has reached it.
+    /// A WAL position has the newest term of the history before the WAL has reached that term.
     TermBeforeWal,
-    /// A restart forgets the promise.
+    /// A restart forgets the promise to a recruiter.
     ForgetPromise,
-    /// One promise less than a majority is enough.
+    /// A recruiter is content with one promise less than a majority.
     RecruitOneTooFew,
     /// A database is promoted without `Lead`.
     PromoteBeforeLead,
-    /// Clients are let in before the term's first write is held.
+    /// Clients are let in before a quorum holds the term's first write.
     AdmitBeforeHeld,
-    /// A voter is added before the rule of the larger set is in force.
+    /// A voter is added before the sync rule of the larger set is in force.
     VoterBeforeRule,
-    /// A voter is added before all that was acknowledged is held under the raised rule.
+    /// A voter is added before everything that was acknowledged is held under the raised sync rule.
     NoBarrier,
-    /// A voter is removed before all is held as those ask who are left.
+    /// A voter is removed before everything is held as the remaining voters require.
     RemoveBeforeHeld,
-    /// The sync rule stays as it was at the promotion.
+    /// The sync rule stays as it was when the primary was promoted.
     KeepOldRule,
     /// A primary that is no voter counts itself as a holder.
     CountOutsider,
-    /// A standby counts that reconnected by itself, in a term that it has not followed.
+    /// A standby counts although it reconnected by itself, in a term that it has not followed.
     CountUntagged,
     /// An append is acknowledged before it is durable.
     AcknowledgeBeforeFsync,
     /// A restart forgets the vote.
     ForgetVote,
-    /// The lease counts from when the answer came.
+    /// The lease counts from when the answer arrived, not from when the append was sent.
     LeaseFromReceipt,
-    /// The lease holds while one voter less than a majority has promised.
+    /// The lease holds although one voter less than a majority has granted it.
     LeaseOneTooFew,
-    /// A leader answers as one though its lease is over.
+    /// A leader answers as the leader although its lease is over.
     LeaderWithoutLease,
     /// The lease holds while leadership is handed over.
     LeaseInHandOver,
-    /// A voter votes although it has promised not to.
+    /// A voter votes for another although the lease that it granted still holds.
     VoteInSpiteOfPromise,
-    /// A node that is removed votes.
+    /// A node that was removed votes.
     VoteWhenRemoved,
-    /// The id of a removed node is given again.
+    /// The id of a removed node is given to another.
     ReuseId,
-    /// A standby follows a leader before it is promoted.
+    /// A standby follows a leader before the leader's database is promoted.
     FollowUnannounced,
-    /// The WAL of a database that somebody else promoted counts.
+    /// The WAL of a database counts although somebody promoted it by hand.
     CountStrayed,
-    /// A standby follows a primary whose history its WAL is no prefix of.
+    /// A standby follows a primary although its own WAL is no prefix of the primary's.
     FollowDiverged,
-    /// One standby less holds what is acknowledged.
+    /// A commit is acknowledged although one standby less than required holds it.
     OneHolderTooFew,
-    /// A primary goes on serving though another led in between, and is not demoted while it has no lease.
+    /// A primary keeps serving although another led in between, and is not demoted while it has no lease.
     ResumeAfterAnother,
-    /// The promise of the node that led last is enough, although it is left out of the choice.
+    /// The promise of the node that led last is enough, although that node is left out of the choice.
     WholeWithoutChoice,
     /// A restart forgets that the database has to be rebuilt.
     ForgetRepair,
@@ -72,7 +72,7 @@ pub enum Sabotage {
 }
 
 impl Sabotage {
-    /// All of them.
+    /// All rules that can be broken.
     pub const ALL: [Self; 31] = [
         Self::PromiseWithoutFence,
         Self::PromiseAsPrimary,
@@ -113,19 +113,19 @@ thread_local! {
     static CHOSEN: Cell<Option<Sabotage>> = const { Cell::new(None) };
 }
 
-/// Chooses what is bent for all nodes that run on this thread.
+/// Chooses the rule that is broken for all nodes that run on this thread.
 #[cfg(feature = "simulation")]
 pub fn choose(sabotage: Option<Sabotage>) {
     CHOSEN.set(sabotage);
 }
 
-/// Whether this rule is bent.
+/// Whether this rule is broken.
 #[cfg(feature = "simulation")]
 pub fn is(sabotage: Sabotage) -> bool {
     CHOSEN.get() == Some(sabotage)
 }
 
-/// Never.
+/// Without the feature `simulation`, no rule is broken.
 #[cfg(not(feature = "simulation"))]
 #[inline(always)]
 pub(crate) const fn is(_: Sabotage) -> bool {

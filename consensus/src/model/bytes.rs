@@ -5,7 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// An amount of data in bytes: `1048576`, or a number with a unit, `16MB`. Units are powers of 1024, as PostgreSQL's.
+/// An amount of data in bytes, written as `1048576`, or with a unit as `16MB`. Units are powers of 1024, as in PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(pub u64);
 
@@ -34,7 +34,7 @@ impl std::str::FromStr for Bytes {
         let unit = unit.trim_start();
         let shift = match unit {
             "" => 0,
-            // Units in a URL are seldom written with care.
+            // People seldom write the units in a URL with care.
             _ => UNITS
                 .iter()
                 .find(|(name, _)| name.eq_ignore_ascii_case(unit))
@@ -62,7 +62,7 @@ impl JsonSchema for Bytes {
         "Bytes".into()
     }
 
-    // Parameters alone are of this type; dropshot takes no example from a schema that only these refer to.
+    // Only parameters are of this type, and dropshot takes no example from a schema that only parameters refer to.
     fn is_referenceable() -> bool {
         false
     }

@@ -13,9 +13,9 @@ use super::{Config, LogIndex, Node, NodeId, Term};
 #[serde(rename_all = "kebab-case")]
 #[schemars(example = "ClusterMap::example")]
 pub struct ClusterMap {
-    /// The leader; none while an election is under way or no majority is there.
+    /// The leader. None while an election is under way, or while a majority is missing.
     pub leader: Option<NodeId>,
-    /// Why there is no leader, where there is none.
+    /// Why there is no leader. None if there is one.
     pub reason: Option<String>,
     /// All nodes of the cluster, by node id.
     pub nodes: BTreeMap<NodeId, Node>,
@@ -23,7 +23,7 @@ pub struct ClusterMap {
     pub config: Config,
     /// The newest term that the answering node knows.
     pub term: Term,
-    /// Grows with each change of the map; give it as `after-index` to wait for the next.
+    /// Grows with each change of the map. Give it as `after-index` to wait for the next change.
     pub index: LogIndex,
 }
 
@@ -36,7 +36,8 @@ pub struct ClusterLog {
     pub index: LogIndex,
     /// The term of the leader that wrote it.
     pub term: Term,
-    /// What it says: an object with one field, the kind of the entry. Kinds may be added; do not rely on a closed list.
+    /// What it says: an object with one field, which is named after the kind of the entry. Kinds may be added, so do not
+    /// rely on a closed list.
     pub payload: BTreeMap<String, serde_json::Value>,
 }
 
@@ -45,7 +46,7 @@ pub struct ClusterLog {
 #[serde(rename_all = "kebab-case")]
 #[schemars(example = "ClusterInfo::example")]
 pub struct ClusterInfo {
-    /// Identifies the cluster; nodes of another are refused.
+    /// Identifies the cluster. Nodes of another cluster are refused.
     pub cluster_id: Uuid,
     /// The newest term that the answering node knows.
     pub term: Term,
@@ -53,8 +54,8 @@ pub struct ClusterInfo {
     pub applied_index: LogIndex,
     /// The cluster's settings.
     pub config: Config,
-    /// The cluster's log, oldest first, as far as it was applied; where it was compacted, its first entry is the
-    /// state up to there, of the kind `snapshot`.
+    /// The cluster's log, oldest entry first, as far as it was applied. If the log was compacted, the only entry is the
+    /// state, of the kind `snapshot`.
     pub logs: Vec<ClusterLog>,
 }
 

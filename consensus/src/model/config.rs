@@ -39,7 +39,7 @@ pub struct Config {
     pub autoremove_minimum: u32,
 }
 
-/// Settings to change: those that are given; the others stay as they are.
+/// Settings to change. Those that are not given stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default, remote = "Self")]
 #[schemars(example = "ConfigUpdate::example")]
@@ -50,9 +50,9 @@ pub struct ConfigUpdate {
     pub pre_voting_timeout: Option<Duration>,
     /// See `Config`.
     pub leader_voting_timeout: Option<Duration>,
-    /// See `Config`. Three of them must fit into `node-timeout`.
+    /// See `Config`. Three intervals must fit into `node-timeout`.
     pub heartbeat_interval: Option<Duration>,
-    /// See `Config`. Refused while `quorum-replication` is enabled, since that sets it.
+    /// See `Config`. It is refused while `quorum-replication` is enabled, which sets it.
     pub replication_factor: Option<u32>,
     /// See `Config`.
     pub quorum_replication: Option<bool>,
@@ -64,10 +64,10 @@ pub struct ConfigUpdate {
     pub autoremove_minimum: Option<u32>,
 }
 
-/// The shortest interval that a setting may have: below it the scheduling of an ordinary machine is noise.
-const SHORTEST: Duration = Duration::from_millis(10);
-/// The longest: a cluster that waits longer is no high availability.
-const LONGEST: Duration = Duration::from_millis(60 * 60 * 1000);
+/// The shortest interval that a setting may have. An ordinary machine does not schedule its processes more exactly.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+/// The longest interval that a setting may have. A cluster that waits longer is not highly available.
+const LONGEST_INTERVAL: Duration = Duration::from_millis(60 * 60 * 1000);
 
 impl Default for Config {
     fn default() -> Self {
@@ -86,7 +86,11 @@ impl Default for Config {
 }
 
 impl Config {
-    /// These settings after `update`, in a cluster of `voters` voters, or the rule that they would break.
+    /// These settings after `update`, in a cluster of `voters` voters.
+    ///
+    /// # Errors
+    ///
+    /// The rule that they would break, in a sentence.
     pub fn updated(&self, update: &ConfigUpdate, voters: usize) -> Result<Self, String> {
         let next = Self {
             node_timeout: update.node_timeout.unwrap_or(self.node_timeout),
@@ -124,19 +128,19 @@ impl Config {
         self
     }
 
-    /// How long before the end of a lease the leader starts to fence its database, so that it serves nobody when the
-    /// lease ends. A quarter of the lease: three heartbeats fit into a lease, so that one which was answered in time
-    /// leaves two thirds.
+    /// How long before the end of its lease the leader starts to fence its database, so that the database serves nobody
+    /// when the lease ends. It is a quarter of the lease: at least three heartbeats fit into a lease, so a heartbeat that
+    /// was answered in time leaves two thirds of it.
     pub fn fencing_deadline(&self) -> std::time::Duration {
         Self::fencing_deadline_of(self.node_timeout.get())
     }
 
-    /// The same of a lease that was promised for `length`.
+    /// The same for a lease that was granted for `length`.
     pub(crate) fn fencing_deadline_of(length: std::time::Duration) -> std::time::Duration {
         length / 4
     }
 
-    /// The timing rule, and bounds within which the settings make sense.
+    /// Checks the timing rule, and the bounds within which the settings make sense.
     fn check(&self) -> Result<(), String> {
         for (name, value) in [
             ("node-timeout", self.node_timeout),
@@ -145,8 +149,8 @@ impl Config {
             ("heartbeat-interval", self.heartbeat_interval),
             ("replication-retry-interval", self.replication_retry_interval),
         ] {
-            if value < SHORTEST || value > LONGEST {
-                return Err(format!("{name} is {value}, expected {SHORTEST} to {LONGEST}"));
+            if value < SHORTEST_INTERVAL || value > LONGEST_INTERVAL {
+                return Err(format!("{name} is {value}, expected {SHORTEST_INTERVAL} to {LONGEST_INTERVAL}"));
             }
         }
         if self.heartbeat_interval.as_millis() * 3 > self.node_timeout.as_millis() {
@@ -169,7 +173,7 @@ impl Serialize for ConfigUpdate {
     }
 }
 
-// As derived, but where names are written down they are asked for: a list of settings without names is refused.
+// As derived, but a format with names (JSON) has to give them: a list of settings without names is refused.
 impl<'de> Deserialize<'de> for ConfigUpdate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
@@ -210,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_given_stays() {
+    fn a_setting_that_is_not_given_stays() {
         let config = update(r#"{"node-timeout": "2s"}"#).unwrap();
         let expected = Config { node_timeout: Duration::from_millis(2000), replication_factor: 2, ..Config::default() };
         assert_eq!(config, expected);
@@ -247,7 +251,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is asked for, what comes of it keeps the rules, or nothing comes of it.
+        /// Any update makes settings that keep the rules, or is refused.
         #[test]
         fn any_update_keeps_the_rules_or_is_refused(
             times in prop::collection::vec(prop::option::of(0..5_000_000u64), 5),

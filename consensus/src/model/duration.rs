@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Duration(std::time::Duration);
 
-/// The longest interval that a setting or a wait may have: one day.
-const LONGEST: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+/// The longest interval that can be written: one day.
+const LONGEST_INTERVAL: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
 
 impl Duration {
     /// An interval of `millis` milliseconds.
@@ -41,7 +41,7 @@ impl std::str::FromStr for Duration {
     fn from_str(text: &str) -> Result<Self, String> {
         let parsed = humantime::parse_duration(text)
             .map_err(|error| format!("expected a duration such as `1s`, `200ms` or `1m 30s`, got `{text}`: {error}"))?;
-        if parsed > LONGEST {
+        if parsed > LONGEST_INTERVAL {
             return Err(format!("expected a duration of at most 24h, got `{text}`"));
         }
         if parsed.subsec_nanos() % 1_000_000 != 0 {
@@ -130,7 +130,7 @@ mod tests {
             let json = serde_json::to_string(&text).unwrap();
             let read = text.parse::<Duration>();
             if let Ok(duration) = &read {
-                prop_assert!(duration.get() <= LONGEST);
+                prop_assert!(duration.get() <= LONGEST_INTERVAL);
                 prop_assert_eq!(duration.to_string().parse(), Ok(*duration));
             }
             prop_assert_eq!(serde_json::from_str::<Duration>(&json).ok(), read.ok());

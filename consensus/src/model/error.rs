@@ -10,17 +10,17 @@ use super::Leader;
 #[serde(rename_all = "kebab-case")]
 #[schemars(example = "Error::example")]
 pub struct Error {
-    /// What is wrong and what was expected, in a sentence.
+    /// What is wrong, and what was expected, in a sentence.
     pub message: String,
     /// The same for programs. Codes may be added.
     // Unknown paths are answered by the HTTP framework, whose field names differ.
     #[serde(default, alias = "error_code")]
     pub error_code: ErrorCode,
-    /// Identifies the request in the node's log; also in the header `x-request-id` of every answer. None where the
+    /// Identifies the request in the node's log. The header `x-request-id` of every answer has it, too. None if the
     /// request was refused before it had one.
     #[serde(default, alias = "request_id")]
     pub request_id: Option<String>,
-    /// The leader, where one is known and it could serve the request.
+    /// The leader, if one is known and could serve the request.
     #[serde(default)]
     pub leader: Option<Leader>,
 }
@@ -38,25 +38,25 @@ pub enum ErrorCode {
     Forbidden,
     /// 404: there is no such path.
     NotFound,
-    /// 410: leadership moved on before the change was committed; nothing was applied.
+    /// 410: another node became the leader before the change was committed. Nothing was applied.
     Superseded,
     /// 412: this node, or the node addressed, is not in the state that this needs.
     PreconditionFailed,
-    /// 417: only the leader does this, and this node is not it.
+    /// 417: only the leader does this, and this node is not the leader.
     NotLeader,
-    /// 420: the change was not confirmed in time and may still take effect.
+    /// 420: the change was not confirmed in time. It may still take effect.
     Unconfirmed,
     /// 429: too many wrong credentials came from the caller's address.
     TooManyRequests,
     /// 500: a defect or a failing disk.
     Internal,
-    /// 503: a load balancer's check is not met: this node is to get none of the traffic that the check is for.
+    /// 503: a load balancer's check fails. This node must get none of the traffic that the check is for.
     NotServing,
     /// 530: the cluster has no leader now.
     NoLeader,
     /// 531: this node's consensus, or the database that it was asked about, does not run.
     Unavailable,
-    /// A code that this version does not know, or none: see the status.
+    /// No code, or one that this version does not know. See the status.
     #[default]
     #[serde(other)]
     Other,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{LogIndex, NodeId, Term};
 
-/// Something that happened in the cluster. Events are part of the replicated state: every node tells the same ones.
+/// Something that happened in the cluster. Events are part of the replicated state: every node has the same ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(example = "Event::example")]
@@ -18,7 +18,7 @@ pub struct Event {
     pub term: Term,
     /// What happened.
     pub kind: EventKind,
-    /// The node that it happened to, where it concerns one.
+    /// The node that it concerns. None if it concerns the whole cluster.
     pub node: Option<NodeId>,
     /// Why, in a sentence.
     pub cause: String,
@@ -47,21 +47,21 @@ pub enum EventKind {
     NodeReachable,
     /// A node was removed.
     NodeRemoved,
-    /// A node was elected and leads now; its database may be promoted.
+    /// A node was elected and leads now. Its database may be promoted.
     LeaderElected,
-    /// A node leads whose database may lack acknowledged commits, because an operator accepted that.
+    /// A node leads although its database may lack acknowledged commits: an operator accepted that.
     DataLossAccepted,
-    /// The node that was elected cannot lead, and neither can another; the cause says why.
+    /// The node that was elected cannot lead, and no other can. The cause says why.
     NobodyLeads,
-    /// The leader's database was promoted and announced; the others follow it.
+    /// The leader's database was promoted and announced. The others follow it.
     DatabasePromoted,
-    /// All that was ever acknowledged is held by as many nodes as the present voters ask for.
+    /// As many nodes as the present voters require hold every commit that was ever acknowledged.
     CommitsHeld,
     /// The list of statements that do not write was changed.
     ReadonlyStatementsChanged,
-    /// A node goes on alone, as another cluster: an operator has given up the others.
+    /// A node goes on alone, as a new cluster: an operator has given up the others.
     Recovered,
-    /// All nodes know a newer version of what nodes say and write, and speak it from now on: older programs are refused.
+    /// All nodes know a newer version of the protocol and use it from now on. Older programs are refused.
     VersionRaised,
 }
 

@@ -5,13 +5,13 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Identifies a node in its cluster. Given by the cluster when the node is added, and never used again after the
-/// node was removed: a host that comes back gets a new one.
+/// Identifies a node in its cluster. The cluster gives it when the node is added, and never gives it again after the
+/// node was removed: a host that comes back gets a new id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
 #[schemars(example = "NodeId::example")]
 pub struct NodeId(pub u64);
 
-/// Logical time of the cluster: it grows by at least one with each election, and each term has at most one leader
+/// Logical time of the cluster. It grows by at least one with each election, and each term has at most one leader
 /// (Raft, section 5.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[schemars(example = "Term::example")]
@@ -45,7 +45,7 @@ impl LogIndex {
 }
 
 impl Port {
-    /// A port, where `number` is one (1 to 65535).
+    /// A port. None if `number` is 0.
     pub fn new(number: u16) -> Option<Self> {
         std::num::NonZeroU16::new(number).map(Self)
     }
@@ -54,11 +54,11 @@ impl Port {
     ///
     /// # Panics
     ///
-    /// Where `number` is 0: at compile time, in a constant.
+    /// If `number` is 0. In a constant, that happens when the program is compiled.
     pub const fn constant(number: u16) -> Self {
         match std::num::NonZeroU16::new(number) {
             Some(number) => Self(number),
-            None => panic!("port 0 is none"),
+            None => panic!("0 is no port"),
         }
     }
 
@@ -115,13 +115,13 @@ impl std::str::FromStr for Port {
     }
 }
 
-/// A number of digits alone: the standard library takes `+1` for one as well.
+/// Reads a number that consists of digits alone. The standard library would accept `+1`, too.
 fn digits(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// Reads a whole number from a number or, as in paths and query strings, from text, with an error that says what was
-/// expected. Formats that do not describe themselves hold a plain `u64`.
+/// Reads a whole number from a number, or from text as in paths and query strings. An error says what was `expected`.
+/// A binary format holds a plain `u64`.
 fn whole_number<'de, D: Deserializer<'de>>(deserializer: D, expected: &'static str) -> Result<u64, D::Error> {
     struct Visitor(&'static str);
     impl de::Visitor<'_> for Visitor {
@@ -146,7 +146,7 @@ fn whole_number<'de, D: Deserializer<'de>>(deserializer: D, expected: &'static s
     }
 }
 
-// A plain number, not a newtype struct around one: the client's query strings hold only what is plain.
+// A plain number, and no newtype struct around one: the client's query strings can only hold plain values.
 impl Serialize for NodeId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(self.0)

@@ -1,8 +1,8 @@
 //! The cluster's vocabulary and the schemas of the API.
 //!
 //! These types are the same in the server, on both ends of the wire and in a program that uses the client. Their JSON
-//! names are kebab-case. They also travel in formats that do not describe themselves, so every field is always
-//! written: an absent value is `null`.
+//! names are kebab-case. Every field is always written, and an absent value is `null`: the same types are also encoded
+//! in postcard, which has no names.
 
 mod bytes;
 mod cluster;

@@ -18,7 +18,7 @@ pub enum NodeRole {
     Witness,
     /// Has a database and no vote.
     Replica,
-    /// Receives the cluster's log and nothing more; what every node is before its upgrade.
+    /// Receives the cluster's log and nothing more. Every node is one before its upgrade.
     Listener,
 }
 
@@ -29,9 +29,9 @@ pub enum NodeRole {
 pub enum NodeState {
     /// It answers.
     Up,
-    /// The leader does not reach it; it is up again as soon as it answers.
+    /// The leader does not reach it. It is up again as soon as it answers.
     Unreachable,
-    /// Declared down with `/node-down`: it has no vote and is no replica for poolers until it is upgraded again.
+    /// It was declared down with `/node-down`. Until it is upgraded again, it has no vote and poolers do not use it.
     Down,
 }
 
@@ -44,7 +44,7 @@ pub struct Node {
     pub id: NodeId,
     /// IPv4 or IPv6 address of the host.
     pub ip: IpAddr,
-    /// Port on which PostgreSQL is running; none before the node's first upgrade.
+    /// Port on which PostgreSQL is running. None before the node's first upgrade.
     pub db_port: Option<Port>,
     /// Port on which the REST API is running.
     pub api_port: Port,
@@ -54,7 +54,7 @@ pub struct Node {
     pub upgrade_to: NodeRole,
     /// Whether it can be counted on.
     pub state: NodeState,
-    /// Why it is in this state, where it is not up.
+    /// Why it is in this state. None if it is up.
     pub reason: Option<String>,
 }
 
@@ -71,12 +71,12 @@ pub struct Leader {
     pub ip: IpAddr,
     /// Port of its REST API.
     pub api_port: Port,
-    /// Port of its PostgreSQL; none where the cluster manages no database.
+    /// Port of its PostgreSQL. None if the cluster manages no database.
     pub db_port: Option<Port>,
 }
 
 impl NodeRole {
-    /// Whether a node of this role has a vote, and is not down.
+    /// Whether a node of this role has a vote, unless it is down.
     pub fn votes(self) -> bool {
         matches!(self, NodeRole::Voter | NodeRole::Witness)
     }
@@ -134,7 +134,7 @@ impl Node {
         SocketAddr::new(self.ip, self.api_port.get())
     }
 
-    /// Whether it has a vote: its role has one and it was not declared down.
+    /// Whether it has a vote: its role has one, and it was not declared down.
     pub fn votes(&self) -> bool {
         self.role.votes() && self.state != NodeState::Down
     }

@@ -8,7 +8,7 @@ use schemars::r#gen::SchemaGenerator;
 use schemars::schema::{InstanceType, Schema, SchemaObject, StringValidation};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Hashes of the statements that do not write anything, an element a database.
+/// Hashes of the statements that do not write anything: one element for each database.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(example = "ReadonlyStatements::example")]
 pub struct ReadonlyStatements(pub Vec<DatabaseStatements>);
@@ -20,16 +20,16 @@ pub struct ReadonlyStatements(pub Vec<DatabaseStatements>);
 pub struct DatabaseStatements {
     /// Name of the database.
     pub database: String,
-    /// How the hashes are made: `pg_query-fingerprint` is the fingerprint of libpg_query with the options
+    /// How the hashes are computed: `pg_query-fingerprint` is the fingerprint of libpg_query with the options
     /// `FULL_RELNAME`, `RANGEVAR_IGNORE_ALIASES` and `RANGEVAR_INCLUDE_SCHEMA`.
     pub algorithm: String,
-    /// Version of that algorithm, and the major version of its parser: hashes of different versions do not compare.
+    /// Version of that algorithm, with the major version of its parser. Hashes of different versions do not compare.
     pub version: String,
     /// Major version of the PostgreSQL that runs the statements.
     pub postgresql: u32,
     /// Grows with each change of this element.
     pub generation: u64,
-    /// The hashes, 16 hexadecimal digits, each at most once, in ascending order.
+    /// The hashes, in ascending order, each at most once. A hash has 16 hexadecimal digits.
     pub hashes: Vec<StatementHash>,
 }
 
@@ -44,9 +44,9 @@ impl ReadonlyStatements {
 }
 
 impl DatabaseStatements {
-    /// The one algorithm that there is.
+    /// The only algorithm so far.
     pub const ALGORITHM: &str = "pg_query-fingerprint";
-    /// Its version: that of the fingerprint, and of the grammar that the statements are read with.
+    /// Its version: that of the fingerprint, and of the grammar by which the statements are parsed.
     pub const VERSION: &str = "3.18";
 
     fn example() -> Self {
@@ -77,7 +77,7 @@ impl FromStr for StatementHash {
     }
 }
 
-// In text as digits, elsewhere as a number: a log entry with thousands of them stays small.
+// Digits in text, and a number elsewhere, so that a log entry with thousands of hashes stays small.
 impl Serialize for StatementHash {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match serializer.is_human_readable() {

@@ -1,4 +1,4 @@
-//! How the nodes are, as they tell it themselves: what changes too often to be in the cluster's log.
+//! How the nodes are, as they report it themselves. It changes too often to be in the cluster's log.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{LogIndex, Lsn, NodeId, Term};
 
-/// How the nodes are, as the answering node heard it last. A node that it did not hear of lately is missing, and
-/// answers of different nodes may differ: none of this is in the cluster's log.
+/// How the nodes are, by the newest reports that the answering node has. A node that it has not heard from lately is
+/// missing. Answers of different nodes may differ: none of this is in the cluster's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(example = "ClusterStatus::example")]
 pub struct ClusterStatus {
     /// The node that answers.
     pub node: NodeId,
-    /// The nodes, by node id, the answering one among them.
+    /// The nodes, by node id, including the one that answers.
     pub nodes: BTreeMap<NodeId, NodeStatus>,
 }
 
@@ -28,11 +28,11 @@ pub struct NodeStatus {
     pub id: NodeId,
     /// How far it has applied the cluster's log.
     pub applied_index: LogIndex,
-    /// Which other nodes it heard of lately.
+    /// Which other nodes it heard from lately.
     pub sees: BTreeSet<NodeId>,
-    /// Its database, where it has one.
+    /// Its database. None if it has none.
     pub database: Option<NodeDatabase>,
-    /// What hinders it in doing what it has to, in a sentence.
+    /// What keeps it from its work, in a sentence. None if nothing does.
     pub note: Option<String>,
 }
 
@@ -43,26 +43,26 @@ pub struct NodeStatus {
 pub struct NodeDatabase {
     /// What it is.
     pub role: DatabaseRole,
-    /// Why it could not lead or be read from, where that is so.
+    /// Why it could not lead or be read from. None if it could.
     pub unfit: Option<String>,
-    /// The end of its WAL: written, for a primary; received, for a standby. None where it cannot be asked.
+    /// The end of its WAL: what a primary has written, or a standby has received. None if it cannot be asked.
     pub lsn: Option<Lsn>,
     /// How far a standby has replayed.
     pub replayed: Option<Lsn>,
-    /// How many bytes of the primary's WAL it lacks; 0 for the primary itself. None where there is no primary, or where
-    /// its WAL was not written by the primary of now, so that their positions do not compare.
+    /// How many bytes of the primary's WAL it lacks. 0 for the primary itself. None if there is no primary, or if another
+    /// primary wrote the end of its WAL, so that the positions do not compare.
     pub lag: Option<u64>,
-    /// How many bytes of the primary's WAL it has not replayed, which reads do not see yet; told as `lag` is.
+    /// How many bytes of the primary's WAL it has not replayed, so that reads do not see them yet. None as for `lag`.
     pub replay_lag: Option<u64>,
     /// The term of the primary that wrote the end of its WAL.
     pub wal_term: Option<Term>,
     /// Its timeline.
     pub timeline: Option<u32>,
-    /// The node whose database a standby is told to follow.
+    /// The node whose database this standby has to follow.
     pub follows: Option<NodeId>,
-    /// Whether a standby streams at this moment.
+    /// Whether a standby receives WAL at this moment.
     pub streaming: bool,
-    /// How far a clone or rewind is, in percent, where one is under way and that is known.
+    /// How far a clone or rewind is, in percent. None if none is under way, or if that is not known.
     pub progress: Option<u8>,
 }
 
@@ -71,11 +71,11 @@ pub struct NodeDatabase {
 #[serde(rename_all = "kebab-case")]
 #[schemars(example = "DatabaseRole::example")]
 pub enum DatabaseRole {
-    /// There is no data directory yet.
+    /// It has no data directory yet.
     Absent,
     /// It does not run.
     Stopped,
-    /// It runs and does not answer yet.
+    /// It runs, and does not answer yet.
     Starting,
     /// It is being cloned or rewound.
     Rebuilding,
@@ -136,7 +136,7 @@ impl NodeDatabase {
 }
 
 impl DatabaseRole {
-    /// Whether a database of this role answers its clients, or could.
+    /// Whether a database of this role answers clients, or could.
     pub fn runs(self) -> bool {
         matches!(self, DatabaseRole::Standby | DatabaseRole::Primary)
     }

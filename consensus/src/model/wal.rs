@@ -1,4 +1,4 @@
-//! Positions in the write-ahead log of the databases, and how histories of it compare.
+//! Positions in the write-ahead log (WAL) of the databases, and how the histories of two WALs compare.
 
 use std::fmt;
 
@@ -40,15 +40,19 @@ pub struct WalStart {
 pub struct WalHistory(pub Vec<WalStart>);
 
 impl WalHistory {
-    /// The position of a WAL with this history that ends at `end`: its term is that of the last start before the end,
-    /// and 0 where there is none. A term that has written nothing does not count, as in Raft's logs.
+    /// The position of a WAL with this history that ends at `end`. Its term is that of the last start before the end, or 0
+    /// if there is none. A term that has written nothing does not count, as in Raft's logs.
     pub fn position(&self, end: Lsn) -> WalPosition {
         let last = self.0.iter().rev().find(|start| start.lsn < end);
         WalPosition { term: last.map_or(Term(0), |start| start.term), lsn: end }
     }
 
-    /// Whether a WAL with this history that ends at `end` is a prefix of that of a primary with the history
-    /// `primary`, so that it can simply follow; otherwise where the two part, the point to rewind to.
+    /// Checks whether a WAL with this history that ends at `end` is a prefix of the WAL of a primary with the history
+    /// `primary`. Then its database can follow the primary as it is.
+    ///
+    /// # Errors
+    ///
+    /// If it is no prefix: the position where the two part, to which the database has to be rewound.
     pub fn is_prefix_of(&self, end: Lsn, primary: &WalHistory) -> Result<(), Lsn> {
         let mine = self.up_to(end);
         let common = mine.iter().zip(&primary.0).take_while(|(mine, theirs)| mine == theirs).count();
@@ -60,8 +64,8 @@ impl WalHistory {
         Err(end_of_theirs.map_or(end_of_mine, |theirs| theirs.min(end_of_mine)))
     }
 
-    /// The history of a WAL that ends at `end`, is a prefix of `primary`'s, and is going to follow it. The starts
-    /// that it lacks are taken over; its position's term rises only as its WAL passes them.
+    /// The history of a WAL that ends at `end`, is a prefix of `primary`'s, and is about to follow it. It takes over the
+    /// starts that it lacks. The term of its position rises only when its WAL passes them.
     pub fn following(&self, end: Lsn, primary: &WalHistory) -> Self {
         let mut mine = self.up_to(end).to_vec();
         let newest = mine.last().map(|start| start.term);
@@ -69,12 +73,12 @@ impl WalHistory {
         Self(mine)
     }
 
-    /// The history after a rewind to `fork`, where this WAL and `primary`'s part.
+    /// The history after a rewind to `fork`, the position where this WAL and `primary`'s part.
     pub fn rewound(&self, fork: Lsn, primary: &WalHistory) -> Self {
         Self(self.up_to(fork).iter().filter(|start| primary.0.contains(start)).copied().collect())
     }
 
-    /// The history of a database that is promoted in `term`, its WAL ending at `end`.
+    /// The history of a database that is promoted in `term` while its WAL ends at `end`.
     pub fn promoted(&self, term: Term, end: Lsn) -> Self {
         let mut mine = self.up_to(end).to_vec();
         mine.push(WalStart { term, lsn: end });
@@ -86,8 +90,8 @@ impl WalHistory {
         Self(self.0.iter().filter(|start| start.term < term).copied().collect())
     }
 
-    /// The starts that came true: those beyond the end never did. One at the end counts here: who promoted and wrote nothing
-    /// may have a timeline of its own, which a rewind undoes.
+    /// The starts that the WAL has reached. Those beyond its end never came true. A start at the end counts here: a
+    /// database that was promoted and wrote nothing may have a timeline of its own, which a rewind undoes.
     fn up_to(&self, end: Lsn) -> &[WalStart] {
         let count = self.0.iter().take_while(|start| start.lsn <= end).count();
         &self.0[..count]
