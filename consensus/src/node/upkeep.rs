@@ -7,15 +7,13 @@ use crate::env::clock::Instant;
 use crate::model::{Node, NodeState};
 use crate::primary::local::Local;
 use crate::protocol::database::DatabaseRole;
+use crate::protocol::state::DeclaredBy;
 use crate::raft::core::Core;
 
 /// A database that is not fit for so many node time-outs is no passing matter, such as a restart or a short rewind.
 const UNFIT_FOR: u32 = 10;
 /// A database is fit again when it has been for so many.
 const FIT_FOR: u32 = 2;
-/// What the API writes before an address as the actor of a change. Whom an operator has declared down stays down, unless
-/// its database has since been unfit for so long that the node would have asked for that itself.
-const OPERATOR: &str = "operator";
 
 /// What a node asks the leader for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,15 +53,16 @@ impl Health {
 
 /// What there is to ask for. A standby that streams holds what is committed, fit or not: were it declared down, commits
 /// would be held by fewer for nothing. A primary that is not fit asks, since its leader hands over first.
-fn ask(node: &Node, declared_by: Option<&str>, health: &Health, timeout: Duration, now: Instant) -> Option<Ask> {
+fn ask(node: &Node, declared_by: Option<&DeclaredBy>, health: &Health, timeout: Duration, now: Instant) -> Option<Ask> {
     let lasted = now.saturating_sub(health.since);
     match (&health.unfit, node.state) {
         (Some(reason), NodeState::Up | NodeState::Unreachable) if node.role.has_database() && !health.streams => {
             (lasted >= UNFIT_FOR * timeout).then(|| Ask::Down(reason.clone()))
         }
         (None, NodeState::Down) => {
-            let by_operator = declared_by.is_none_or(|actor| actor.starts_with(OPERATOR));
-            ((!by_operator || health.failed) && lasted >= FIT_FOR * timeout).then_some(Ask::Up)
+            // None if the state does not tell: it counts as an operator's word.
+            let returns = declared_by.is_some_and(DeclaredBy::leaves_return_to_the_node);
+            ((returns || health.failed) && lasted >= FIT_FOR * timeout).then_some(Ask::Up)
         }
         _ => None,
     }
@@ -87,7 +86,7 @@ where
         let now = core.clock().now();
         let streams = local.status().is_some_and(|status| status.role == DatabaseRole::Standby && status.streaming);
         health.note(local.unfit(), streams, node.state == NodeState::Down, timeout, now);
-        let Some(ask) = ask(&node, declared_by.as_deref(), &health, timeout, now) else { continue };
+        let Some(ask) = ask(&node, declared_by.as_ref(), &health, timeout, now) else { continue };
         let refusal = leader(ask.clone()).await.err();
         match &refusal {
             None => tracing::info!(?ask, "asked the leader"),
@@ -140,7 +139,8 @@ mod tests {
             (Voter, Down, Some("operator at ::1"), health(None, 0, true), Some(Ask::Up)),
             (Voter, Down, None, health(None, 0, false), None),
         ] {
-            let asked = ask(&node(role, state), by, &health, at(1), at(100));
+            let by = by.map(|actor: &str| DeclaredBy::from(actor.to_owned()));
+            let asked = ask(&node(role, state), by.as_ref(), &health, at(1), at(100));
             assert_eq!(asked, expected, "{role} {state} {by:?} {health:?}");
         }
     }
