@@ -30,7 +30,7 @@ use crate::node::leader;
 use crate::node::tasks::{keep_wal, live_settings, own_report, until_removed, watch_removal};
 use crate::node::upkeep;
 use crate::primary::local::Local;
-use crate::primary::supervisor::{Duty, Order};
+use crate::primary::supervisor::{Order, Supervisor};
 use crate::protocol::command::Change;
 use crate::protocol::database::{Database, DatabaseRole};
 use crate::protocol::peer::Peer;
@@ -153,13 +153,13 @@ impl Cluster {
             None => error.into(),
         })?;
         let views = Views::default();
-        let duty = Duty::new(core.clone(), database, views.clone(), removed.subscribe())?;
+        let supervisor = Supervisor::new(core.clone(), database, views.clone(), removed.subscribe())?;
         let (orders, ordered) = mpsc::channel(16);
         let inner = Arc::new(Inner {
             core,
             identity,
             views,
-            local: duty.local(),
+            local: supervisor.local(),
             orders,
             removed,
             tasks: Default::default(),
@@ -167,7 +167,7 @@ impl Cluster {
             switchover: Default::default(),
         });
         let cluster = Self(inner);
-        cluster.spawn(duty.run(ordered));
+        cluster.spawn(supervisor.run(ordered));
         cluster.spawn_tasks(stand);
         Ok(cluster)
     }

@@ -6,15 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::env::clock::Instant;
-use crate::env::sabotage::{self, Sabotage};
 use crate::model::{Node, NodeId, NodeState};
 use crate::primary::hand_over;
 use crate::primary::local::Local;
 use crate::primary::supervisor::{Order, chain};
-use crate::primary::sync_rule::{self, Proof};
+use crate::primary::sync_rule::proof;
 use crate::protocol::command::{Change, Outcome};
 use crate::protocol::membership::{Step, dispensable, invisible, next_step, removable};
 use crate::protocol::state::Lead;
+use crate::protocol::sync_rule::{Proof, allows};
 use crate::protocol::version;
 use crate::raft::core::{Core, MembersChanged, RaftError};
 use crate::raft::propose::{Reason, propose};
@@ -89,23 +89,14 @@ async fn membership(core: &Core, local: &Local, views: &Views, orders: &mpsc::Se
             // From before it is looked at whether the raised rule is in force until it votes.
             local.set_joining(Some((term, node)));
         }
-        let proof = sync_rule::proof(core, local, term);
+        let proof = proof(core, local, term);
         if proof.held && !proof.logged && voters.len() == 1 {
             // In the log first: a leader after this one could not prove it once a voter is gone.
             hold(core, proof).await;
             local.set_joining(None);
             return Ok(());
         }
-        // Adding: the rule of the larger set first, and all that was ever acknowledged held under it. Removing: all held
-        // as the present voters ask, or as those who are left will.
-        let allowed = match step {
-            Some(Step::AddVoter(_)) if sabotage::is(Sabotage::NoBarrier) => proof.in_force,
-            Some(Step::RemoveVoter(_)) if sabotage::is(Sabotage::RemoveBeforeHeld) => proof.in_force,
-            Some(Step::AddVoter(_)) => proof.held && proof.logged,
-            Some(Step::RemoveVoter(_)) => proof.in_force && (proof.logged || proof.held_by_rest),
-            _ => true,
-        };
-        if !allowed || core.raft_status().term != term {
+        if !allows(&proof, step.as_ref()) || core.raft_status().term != term {
             local.set_joining(None);
             return Ok(());
         }

@@ -7,26 +7,9 @@ use tokio::sync::watch;
 
 use crate::env::lock::lock;
 use crate::model::{NodeId, Term, WalPosition};
-use crate::protocol::database::{Database, DatabaseRole, DatabaseStatus, SyncRule};
+use crate::protocol::database::{Database, DatabaseRole, DatabaseStatus};
+use crate::protocol::sync_rule::InForce;
 use crate::raft::store::DatabaseRecord as Record;
-
-/// The sync rule of the local primary, as far as it is proven.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct InForce {
-    /// The rule under which every commit is acknowledged; none where this node has no primary that serves.
-    pub(crate) rule: Option<SyncRule>,
-    /// Whether all that was ever acknowledged is held under it.
-    pub(crate) held: bool,
-    /// The rule of those who are left once a voter is gone that is to go, where all that was ever acknowledged is held
-    /// as that asks.
-    pub(crate) rest: Option<SyncRule>,
-}
-
-impl InForce {
-    pub(super) fn new(rule: SyncRule) -> Self {
-        Self { rule: Some(rule), ..Self::default() }
-    }
-}
 
 /// The local database, as the other parts of this node see it.
 #[derive(Clone)]

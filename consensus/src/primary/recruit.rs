@@ -39,7 +39,22 @@ impl Recruiting {
         }
     }
 
-    /// Notes why a voter, this one, does not promise.
+    /// The next promise, if it is there already.
+    pub(crate) fn next_now(&mut self) -> Option<(NodeId, Promise)> {
+        loop {
+            match self.asked.try_join_next()? {
+                Ok(promise) => return Some(promise),
+                Err(error) => tracing::error!(%error, "recruiting a voter ended"),
+            }
+        }
+    }
+
+    /// Whether a voter is still being asked, or has promised and the promise was not taken yet.
+    pub(crate) fn is_asking(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// Notes why this node does not promise itself.
     pub(crate) fn refused(&self, node: NodeId, reason: String) {
         lock(&self.refusals).insert(node, reason);
     }

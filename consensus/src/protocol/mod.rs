@@ -6,10 +6,16 @@
 pub mod choice;
 pub mod command;
 pub mod database;
+pub(crate) mod fate;
+pub(crate) mod hand_over;
 pub(crate) mod membership;
 pub(crate) mod peer;
 pub(crate) mod plan;
+pub(crate) mod promotion;
 pub mod quorum;
 pub mod readonly;
+pub mod repair;
 pub mod state;
+pub(crate) mod sync_rule;
+pub(crate) mod take_lead;
 pub mod version;

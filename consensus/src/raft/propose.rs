@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::model::Term;
 use crate::protocol::command::{Change, Command, Outcome};
+use crate::protocol::fate::{Fate, fate};
 use crate::raft::core::Core;
 use crate::raft::types::Raft;
 
@@ -45,8 +46,7 @@ pub(crate) enum ProposeError {
 
 /// Writes a change to the log and waits until it is applied here, for at most `patience`.
 ///
-/// If the write fails, its fate is looked up in the state. Two logs of Raft agree up to any entry that they share. So once
-/// an entry of a later term is applied, a command of this term was applied before it, or never will be.
+/// If the write fails, its [`fate`] is looked up in the state.
 ///
 /// # Errors
 ///
@@ -81,7 +81,7 @@ pub(crate) async fn propose(
                 }
                 Err(lost) => {
                     tracing::debug!(?lost, "a write failed, and its fate is looked up in the state");
-                    return fate(core, id, status.term).await;
+                    return await_fate(core, id, status.term).await;
                 }
             }
         }
@@ -125,15 +125,14 @@ async fn write(raft: &Raft, term: Term, command: Command) -> Result<Outcome, Los
 }
 
 /// Waits until it is certain what became of a command that was written in `term`.
-async fn fate(core: &Core, id: Uuid, term: Term) -> Result<Outcome, ProposeError> {
+async fn await_fate(core: &Core, id: Uuid, term: Term) -> Result<Outcome, ProposeError> {
     let mut progress = core.state_machine().progress();
     loop {
         let applied = progress.borrow_and_update().term;
-        if let Some(outcome) = core.state_machine().read(|applied| applied.state.outcome(id).cloned()) {
-            return Ok(outcome);
-        }
-        if applied > term {
-            return Err(ProposeError::Superseded);
+        match core.state_machine().read(|known| fate(&known.state, id, applied, term)) {
+            Fate::Applied(outcome) => return Ok(outcome),
+            Fate::Superseded => return Err(ProposeError::Superseded),
+            Fate::Unknown => {}
         }
         if progress.changed().await.is_err() {
             return Err(ProposeError::Superseded);

@@ -66,6 +66,7 @@ use self::writer::{By, Done, Flushed, Writer};
 use crate::env::lock::lock;
 use crate::env::sabotage::{self, Sabotage};
 use crate::model::{NodeId, Term, WalHistory};
+pub use crate::protocol::repair::Repair;
 use crate::raft::wire::{LogEntry, LogPosition, SnapshotMetadata, VoteRecord};
 
 /// The durable store of a node. Clones share it. When the last clone is dropped, it waits until everything is written,
@@ -99,24 +100,6 @@ pub struct DatabaseRecord {
     pub history: WalHistory,
     /// What the database needs before it can be used. None if it needs nothing.
     pub repair: Option<Repair>,
-}
-
-/// How a database that has diverged from the primary's is repaired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Repair {
-    /// Rewind it to the position where it left the primary's history.
-    Rewind,
-    /// Clone it from the primary.
-    Clone,
-}
-
-impl std::fmt::Display for Repair {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Repair::Rewind => "rewind",
-            Repair::Clone => "clone",
-        })
-    }
 }
 
 /// The log as readers see it: its bounds, and the entries that are not yet in the file.

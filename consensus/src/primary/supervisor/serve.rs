@@ -3,28 +3,32 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Duty, DutyError};
+use super::{Supervisor, SupervisorError};
 use crate::env::sabotage::{self, Sabotage};
 use crate::model::{NodeId, Term};
-use crate::primary::local::InForce;
 use crate::primary::sync_rule;
 use crate::protocol::command::Change;
 use crate::protocol::database::{Database, DatabaseRole, DatabaseStatus, SyncRule};
+use crate::protocol::promotion::{AfterFailure, Promotion, after_failure, is_spent, promotion};
+use crate::protocol::sync_rule::{InForce, Rules};
 
-impl Duty {
+impl Supervisor {
     /// Is the primary of `term`. A database that cannot be promoted is not tried for ever: others may be fit.
-    pub(super) async fn lead(&mut self, term: Term) -> Result<(), DutyError> {
+    pub(super) async fn lead(&mut self, term: Term) -> Result<(), SupervisorError> {
         let result = self.serve_term(term).await;
-        match &result {
-            Ok(()) => self.failed = None,
-            // Whoever was promoted serves, however slowly; that it is not fit is for its node to find.
-            Err(_) if self.is_announced(term) => {}
-            Err(_) if self.failed == Some(term) => {
+        if result.is_ok() {
+            self.failed = None;
+            return result;
+        }
+        let announced = self.is_announced(term);
+        match after_failure(announced, self.failed == Some(term)) {
+            AfterFailure::TryAgain if announced => {}
+            AfterFailure::TryAgain => self.failed = Some(term),
+            AfterFailure::GiveUp => {
                 tracing::warn!(%term, "the database could not be promoted twice: leadership is given up");
                 self.failed = None;
                 self.give_up().await?;
             }
-            Err(_) => self.failed = Some(term),
         }
         result
     }
@@ -42,39 +46,32 @@ impl Duty {
     }
 
     /// Promotes, announces, keeps the sync rule, and lets clients in.
-    async fn serve_term(&mut self, term: Term) -> Result<(), DutyError> {
+    async fn serve_term(&mut self, term: Term) -> Result<(), SupervisorError> {
         let Some(database) = self.database() else { return Ok(()) };
-        let core = self.core().clone();
-        let me = core.id();
         let status = database.status().borrow().clone();
-        let serves = is_ours(&status);
-        if self.is_announced(term) {
+        let way = promotion(term, self.is_announced(term), is_ours(&status), &self.record.borrow().history);
+        if way == Promotion::Serve {
             return self.serve(&database, term).await;
         }
-        let rule = sync_rule::wanted(&core, &self.local, term);
-        let begun = self.record.borrow().history.0.last().copied().filter(|start| start.term == term);
-        if serves {
-            self.in_force.send_replace(InForce::default());
-            database.set_sync_rule(rule.clone()).await?;
-        } else {
-            let end = match self.fenced.take() {
-                Some((fenced, end)) if fenced == term && status.role == DatabaseRole::Standby => end,
-                _ => self.fence(&database).await?,
-            };
-            if self.lossy != Some(term) && self.strays(&database)? {
+        let rule = sync_rule::rules(&self.core, &self.local, term).wanted;
+        if way == Promotion::Promote {
+            let end = self.fenced_for(term, &database, status.role).await?;
+            if self.lossy != Some(term) && self.note_stray(&database)? {
                 return self.give_up().await;
             }
-            if begun.is_some_and(|start| start.lsn < end) {
+            if is_spent(term, &self.record.borrow().history, end) {
                 tracing::warn!(%term, "the database was promoted in this term and went down: leadership is given up");
                 return self.give_up().await;
             }
             self.keep(|record| record.history = record.history.before(term).promoted(term, end))?;
-        }
-        let timeline = if serves && begun.is_none() {
-            // It goes on serving under a new term, with its WAL and its timeline as they are.
-            status.timeline.ok_or_else(|| DutyError::Refused("the primary does not tell its timeline".into()))?
         } else {
-            // Promoting what is promoted already tells what came of it.
+            self.in_force.send_replace(InForce::default());
+            database.set_sync_rule(rule.clone()).await?;
+        }
+        let timeline = if way == Promotion::GoOn {
+            let untold = || SupervisorError::Refused("the primary does not tell its timeline".into());
+            status.timeline.ok_or_else(untold)?
+        } else {
             self.local.may_serve.store(true, Ordering::Relaxed);
             let promotion = database.promote(rule.clone()).await?;
             self.keep(|record| record.history = record.history.before(term).promoted(term, promotion.start))?;
@@ -83,25 +80,25 @@ impl Duty {
         self.in_force.send_replace(InForce::new(rule));
         let history = self.record.borrow().history.clone();
         let cause = format!("its database was promoted, on timeline {timeline}");
-        self.write(Change::Promoted { node: me, term, timeline, history }, cause).await
+        self.write(Change::Promoted { node: self.core.id(), term, timeline, history }, cause).await
     }
 
-    /// Keeps the sync rule of the announced primary as the voters ask, and lets clients in once the term's first write
-    /// is held under it: before that it is not known what of earlier terms will last (Raft paper, figure 8), so nobody is
-    /// told of it.
-    async fn serve(&mut self, database: &Arc<dyn Database>, term: Term) -> Result<(), DutyError> {
-        let (core, local) = (self.core().clone(), self.local.clone());
+    /// Keeps the sync rule of the announced primary as the voters ask, and lets clients in once the term's first write is
+    /// held under it. Before that it is not known which commits of earlier terms will last (Raft paper, figure 8), so no
+    /// client may see them.
+    async fn serve(&mut self, database: &Arc<dyn Database>, term: Term) -> Result<(), SupervisorError> {
+        let (core, local) = (self.core.clone(), self.local.clone());
         let mut progress = core.state_machine().progress();
         let mut raft_changes = core.raft_status_changes();
         let mut status = database.status();
         loop {
             progress.borrow_and_update();
             if !is_ours(&status.borrow_and_update()) {
-                // The term's promotion is spent: whoever follows this primary may have what its database lost.
+                // The term's promotion is spent: a standby that follows this primary may have what its database lost.
                 tracing::warn!(%term, "the database of the leader is down: leadership is given up");
                 return self.give_up().await;
             }
-            let rule = sync_rule::wanted(&core, &local, term);
+            let Rules { wanted: rule, rest, .. } = sync_rule::rules(&core, &local, term);
             let kept = sabotage::is(Sabotage::KeepOldRule) && self.in_force.borrow().rule.is_some();
             if self.in_force.borrow().rule.as_ref() != Some(&rule) && !kept {
                 self.in_force.send_replace(InForce::default());
@@ -118,13 +115,10 @@ impl Duty {
                 return Ok(());
             }
             self.tell(waits(&rule, self.admitted()));
-            let rest = sync_rule::of_the_rest(&core, &local, term);
             let unproven = rest.clone().filter(|_| self.in_force.borrow().rest != rest);
             let changed = async {
-                while sync_rule::wanted(&core, &local, term) == rule
-                    && sync_rule::of_the_rest(&core, &local, term) == rest
-                    && is_ours(&status.borrow_and_update())
-                {
+                let is_same = |now: Rules| (now.wanted, now.rest) == (rule.clone(), rest.clone());
+                while is_same(sync_rule::rules(&core, &local, term)) && is_ours(&status.borrow_and_update()) {
                     tokio::select! {
                         _ = progress.changed() => {}
                         () = raft_changes.changed() => {}
@@ -161,7 +155,7 @@ pub(super) fn is_ours(status: &DatabaseStatus) -> bool {
     status.role == DatabaseRole::Primary && !status.strayed
 }
 
-/// What a primary waits for whose rule is not known to be met, for people.
+/// What a primary waits for while its rule is not known to be met, as a text for people; None if for nobody.
 fn waits(rule: &SyncRule, admitted: bool) -> Option<String> {
     let names = rule.standbys.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
     let until = if admitted { "commits are acknowledged" } else { "clients are let in" };
