@@ -1,10 +1,12 @@
 //! The handle on a node of a cluster that the server uses.
 
-mod lead;
+mod known_leader;
 mod members;
+mod queries;
 mod report;
 mod role;
 mod serve;
+mod switchover;
 mod vitals;
 
 use std::collections::BTreeSet;
@@ -16,27 +18,21 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use self::vitals::Vitals;
-use crate::env::clock::{Clock, Instant};
+use crate::env::clock::Clock;
 use crate::env::lock::lock;
 pub use crate::env::observers::CAUSES;
 use crate::env::random::Random;
-use crate::env::sabotage::{self, Sabotage};
-use crate::model::{
-    ClusterInfo, ClusterLog, ClusterMap, ClusterStatus, Config, Event, Leader, LogIndex, Node, NodeId, NodeRole,
-    ReadonlyStatements, Term,
-};
+use crate::model::{Node, NodeId, NodeRole};
 pub use crate::node::error::{ClusterError, StartError};
+use crate::node::fitness;
 use crate::node::leader;
 use crate::node::tasks::{keep_wal, live_settings, own_report, until_removed, watch_removal};
-use crate::node::upkeep;
 use crate::primary::local::Local;
 use crate::primary::supervisor::{Order, Supervisor};
 use crate::protocol::command::Change;
 use crate::protocol::database::{Database, DatabaseRole};
 use crate::protocol::peer::Peer;
-use crate::protocol::quorum::majority;
-use crate::protocol::readonly::{Readonly, ReadonlyChange};
-use crate::protocol::state::{Lead, State};
+use crate::protocol::state::State;
 use crate::protocol::version::Spoken;
 use crate::raft::context::Context;
 use crate::raft::core::{Core, RaftError};
@@ -47,10 +43,6 @@ use crate::raft::state_machine::StateMachine;
 use crate::raft::store::{Identity, Store};
 use crate::raft::transport::{NodeReport, Transport};
 use crate::raft::views::{self, Views, validity};
-use crate::raft::wire::LogEntry;
-
-/// At most so many entries are told by [`Cluster::info`], the newest.
-const LOGS_TOLD: u64 = 1000;
 
 /// A node of a cluster: what it knows, and what can be asked of it. Clones share it.
 #[derive(Clone)]
@@ -64,9 +56,9 @@ struct Inner {
     orders: mpsc::Sender<Order>,
     removed: watch::Sender<bool>,
     tasks: std::sync::Mutex<JoinSet<()>>,
-    /// What a task of these said that panicked.
+    /// What one of these tasks said when it panicked.
     panicked: OnceLock<String>,
-    /// One change of the leader by hand at a time.
+    /// Held by a change of the leader by hand: one at a time.
     switchover: tokio::sync::Mutex<()>,
 }
 
@@ -76,7 +68,7 @@ pub struct Parts {
     pub store: Store,
     /// Carries what it says to the others.
     pub transport: Arc<dyn Transport>,
-    /// The database beside it, where there is one.
+    /// The database beside it; None if there is none.
     pub database: Option<Arc<dyn Database>>,
     /// The clock for its leases.
     pub clock: Clock,
@@ -86,8 +78,12 @@ pub struct Parts {
     pub versions: Spoken,
 }
 
-/// The node that `store` belongs to, as the cluster has it by what is committed there, and whether that cluster had a
-/// primary yet; none where that is not known. It follows what that says of `versions`.
+/// The node that `store` belongs to, as the entries that are committed there have it, and whether its cluster has had a
+/// primary yet; None if the node is no member by them. From then on `versions` are those that its cluster speaks.
+///
+/// # Errors
+///
+/// Fails if the store cannot be read, or is of a version that this program does not know.
 pub fn known_member(store: &Store, versions: &Spoken) -> Result<Option<(Node, bool)>, StartError> {
     let Some(identity) = store.identity()? else { return Ok(None) };
     let mut state = StateMachine::committed(store, versions)?;
@@ -96,8 +92,12 @@ pub fn known_member(store: &Store, versions: &Spoken) -> Result<Option<(Node, bo
 }
 
 impl Cluster {
-    /// Makes `node` the first of a new cluster: writes its identity and the first entries of the log. Safe to repeat
-    /// after it failed half-way; a node that is part of a cluster is left as it is.
+    /// Makes `node` the first of a new cluster: writes its identity and the first entries of the log. It is safe to repeat
+    /// after it failed half-way. A node that is part of a cluster is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the store or the Raft core does.
     pub async fn create(parts: Parts, node: Node) -> Result<Self, StartError> {
         if parts.store.identity()?.is_none() {
             parts.store.set_identity(&Identity { cluster: parts.random.uuid(), node: node.id })?;
@@ -118,8 +118,8 @@ impl Cluster {
         while core.state_machine().read(|applied| applied.state.cluster.is_none()) {
             let change = Change::Create { cluster: cluster.0.identity.cluster, node: node.clone() };
             let reason = Reason::own(core, "bootstrap");
-            // It will be elected soon, where it is not; and what was not confirmed in time may be applied yet: a second one
-            // is refused then.
+            // If it does not lead yet, it will soon. A change that was not confirmed in time may still be applied: then a
+            // second one is refused.
             let proposed = propose(core, change, reason, core.config().node_timeout.get()).await;
             if let (Err(error), Some(_)) = (proposed, core.raft_status().stopped) {
                 return Err(core.failed("creating the cluster", error).into());
@@ -130,11 +130,15 @@ impl Cluster {
     }
 
     /// Starts the node whose identity is in the store.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::NoIdentity`] if the store has none; else if the store or the Raft core fails.
     pub async fn start(parts: Parts) -> Result<Self, StartError> {
         let Parts { store, transport, database, clock, random, versions } = parts;
         let identity = store.identity()?.ok_or(StartError::NoIdentity)?;
         let removed = watch::Sender::new(store.removed()?);
-        let state_machine = StateMachine::new(store.clone(), versions.clone())?;
+        let machine = StateMachine::new(store.clone(), versions.clone())?;
         let context = Context {
             id: identity.node,
             transport,
@@ -147,7 +151,7 @@ impl Cluster {
             stand: Arc::default(),
         };
         let stand = context.stand.clone();
-        let started = Core::start(store, state_machine, context).await;
+        let started = Core::start(store, machine, context).await;
         let core = started.map_err(|error| match versions.unknown() {
             Some(unknown) => StartError::Store(unknown.into()),
             None => error.into(),
@@ -196,7 +200,7 @@ impl Cluster {
         ));
         let kept = keep_wal(core.clone(), inner.local.clone(), inner.views.clone());
         self.spawn(until_removed(inner.removed.subscribe(), kept));
-        // The task is the cluster's own: it must not keep it alive.
+        // The task belongs to the cluster, so it must not keep the cluster alive.
         let cluster = Arc::downgrade(inner);
         let ask = move |ask| {
             let cluster = cluster.upgrade().map(Cluster);
@@ -207,21 +211,25 @@ impl Cluster {
                 }
             }
         };
-        self.spawn(until_removed(inner.removed.subscribe(), upkeep::run(core.clone(), inner.local.clone(), ask)));
+        self.spawn(until_removed(inner.removed.subscribe(), fitness::run(core.clone(), inner.local.clone(), ask)));
         self.spawn(until_removed(inner.removed.subscribe(), role::tell(Arc::downgrade(inner))));
         self.spawn(live_settings(core.clone()));
         self.spawn(watch_removal(core, inner.removed.clone()));
     }
 
     /// Stops consensus on this node. The database goes on as it is.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the Raft core does not stop.
     pub async fn shutdown(&self) -> Result<(), RaftError> {
         let mut tasks = std::mem::take(&mut *lock(&self.0.tasks));
         tasks.shutdown().await;
         self.0.core.shutdown().await
     }
 
-    /// Why consensus on this node has ended though nobody stopped it, where that is so: as a rule, its store failed. It
-    /// begins again with the node only. That of a node that was removed has ended for good.
+    /// Why consensus on this node has ended though nobody stopped it; None if it runs. Usually its store failed. It runs
+    /// again only once the node is started again. For a node that was removed this is None: its consensus has ended for good.
     pub fn stopped(&self) -> Option<String> {
         if *self.0.removed.borrow() {
             return None;
@@ -231,7 +239,7 @@ impl Cluster {
             if let Err(error) = ended
                 && error.is_panic()
             {
-                // Without one of them it would neither lead nor follow, and not say so.
+                // Without one of its tasks a node would neither lead nor follow, and not say so.
                 self.0.panicked.get_or_init(|| error.to_string());
             }
         }
@@ -243,17 +251,17 @@ impl Cluster {
         self.0.identity
     }
 
-    /// Whether this node was removed from its cluster; it can be waited for.
+    /// Whether this node was removed from its cluster. The receiver can be waited on.
     pub fn removed(&self) -> watch::Receiver<bool> {
         self.0.removed.subscribe()
     }
 
-    /// The voters that are in force: those that the committed membership names.
+    /// The voters of the committed membership.
     pub fn voters(&self) -> BTreeSet<NodeId> {
         self.0.core.membership().1.into_iter().flatten().collect()
     }
 
-    /// This node as a member of its cluster, where it is one.
+    /// This node as a member of its cluster; None if it is none.
     pub fn own_node(&self) -> Option<Node> {
         self.member(self.0.identity.node).ok()
     }
@@ -265,160 +273,6 @@ impl Cluster {
         let is_primary = local.status().is_some_and(|status| status.role == DatabaseRole::Primary);
         is_primary && local.admitted.load(Ordering::Relaxed)
     }
-
-    // ---- what is asked ----
-
-    /// The leader as this node knows it, where there is one: it was announced in the newest term and, if it is this
-    /// node, its lease holds; if another, it was heard from within the node time-out.
-    pub fn leader(&self) -> Result<Leader, ClusterError> {
-        self.check_member()?;
-        self.known_leader().ok_or_else(|| ClusterError::NoLeader(self.why_no_leader()))
-    }
-
-    /// The leader, where it is this node: no two nodes tell this at once.
-    pub fn is_leader(&self) -> Result<Leader, ClusterError> {
-        let leader = self.leader()?;
-        if leader.id == self.0.identity.node { Ok(leader) } else { Err(ClusterError::NotLeader(Box::new(leader))) }
-    }
-
-    /// Until when nobody else can be elected, where this node leads, on the clock that it was started with: so long its
-    /// database may serve as the primary. That may be over. None where it does not lead, no majority has promised it
-    /// anything yet, or its lead is being handed over.
-    pub fn lease_end(&self) -> Option<Instant> {
-        self.lease().map(|lease| lease.end)
-    }
-
-    /// The same, and when the database is fenced before that.
-    pub fn lease(&self) -> Option<Lease> {
-        let core = &self.0.core;
-        let raft = core.raft_status();
-        if raft.leader == Some(core.id()) { core.lease(raft.term) } else { None }
-    }
-
-    /// The map as this node knows it.
-    pub fn map(&self) -> Result<ClusterMap, ClusterError> {
-        self.check_member()?;
-        let leader = self.known_leader().map(|leader| leader.id);
-        let reason = leader.is_none().then(|| self.why_no_leader());
-        let term = self.0.core.raft_status().term;
-        Ok(self.read(|state| ClusterMap {
-            leader,
-            reason,
-            nodes: state.nodes.clone(),
-            config: state.config.clone(),
-            term,
-            index: state.map_index,
-        }))
-    }
-
-    /// The map once it is newer than `after`, or when `wait` is over.
-    pub async fn map_after(&self, after: LogIndex, wait: Duration) -> Result<ClusterMap, ClusterError> {
-        self.wait_for(wait, |state| state.map_index > after).await?;
-        self.map()
-    }
-
-    /// The settings.
-    pub fn config(&self) -> Result<Config, ClusterError> {
-        self.check_member()?;
-        Ok(self.0.core.config())
-    }
-
-    /// What a previously added node needs to start.
-    pub async fn info(&self) -> Result<ClusterInfo, ClusterError> {
-        self.check_member()?;
-        let core = &self.0.core;
-        let (state, last) = core.state_machine().read(|applied| (applied.state.clone(), applied.last));
-        let applied = last.map_or(0, |last| last.index);
-        let internal = |source: Box<dyn std::error::Error + Send + Sync>| ClusterError::Internal {
-            attempted: "reading the cluster's log",
-            source,
-        };
-        let first = applied.saturating_sub(LOGS_TOLD - 1);
-        let entries = core.entries(first..=applied).map_err(|error| internal(error.into()))?;
-        let compacted = entries.first().is_none_or(|entry| entry.position.index > 0);
-        let term = core.raft_status().term;
-        let logs = if compacted {
-            let payload = serde_json::to_value(&state).map_err(|error| internal(error.into()))?;
-            let term = last.map_or(Term(0), |last| last.term);
-            vec![ClusterLog { index: LogIndex(applied), term, payload: [("snapshot".into(), payload)].into() }]
-        } else {
-            entries
-                .into_iter()
-                .map(LogEntry::into_api)
-                .collect::<Result<_, _>>()
-                .map_err(|error| internal(error.into()))?
-        };
-        let cluster_id = self.0.identity.cluster;
-        Ok(ClusterInfo { cluster_id, term, applied_index: LogIndex(applied), config: state.config, logs })
-    }
-
-    /// The statements that do not write, with their generation: none where that is `known`.
-    pub fn readonly(&self, known: Option<u64>) -> Result<(u64, Option<ReadonlyStatements>), ClusterError> {
-        self.check_member()?;
-        Ok(self.read(|state| {
-            let generation = state.readonly.generation;
-            (generation, (known != Some(generation)).then(|| state.readonly.told()))
-        }))
-    }
-
-    /// The same once there is another generation than `known`, or when `wait` is over.
-    pub async fn readonly_after(
-        &self,
-        known: u64,
-        wait: Duration,
-    ) -> Result<(u64, Option<ReadonlyStatements>), ClusterError> {
-        self.wait_for(wait, |state| state.readonly.generation != known).await?;
-        self.readonly(Some(known))
-    }
-
-    /// What is agreed on about the statements that do not write.
-    pub fn agreed_readonly(&self) -> Readonly {
-        self.read(|state| state.readonly.clone())
-    }
-
-    /// A part of it, without a copy of the whole.
-    pub fn readonly_part<T>(&self, look: impl FnOnce(&Readonly) -> T) -> T {
-        self.read(|state| look(&state.readonly))
-    }
-
-    /// Changes it. A change of another term, or that does not follow what is agreed on by then, is refused.
-    pub async fn change_readonly(&self, change: ReadonlyChange, cause: &str) -> Result<(), ClusterError> {
-        self.change(Change::Readonly(change), Reason::own(&self.0.core, cause)).await?;
-        Ok(())
-    }
-
-    /// The newest `limit` events, or with `after` the oldest of those after it; with `wait`, waits for one.
-    pub async fn events(&self, after: Option<LogIndex>, limit: usize, wait: Duration) -> Vec<Event> {
-        if let Some(after) = after
-            && !wait.is_zero()
-        {
-            let newer = |state: &State| state.events.back().is_some_and(|event| event.index > after);
-            // A node that is no member has its events all the same.
-            let _ = self.wait_for(wait, newer).await;
-        }
-        self.read(|state| match after {
-            Some(after) => state.events.iter().filter(|event| event.index > after).take(limit).cloned().collect(),
-            None => state.events.iter().skip(state.events.len().saturating_sub(limit)).cloned().collect(),
-        })
-    }
-
-    /// How the nodes are, as this one heard of them lately.
-    pub fn status(&self) -> Result<ClusterStatus, ClusterError> {
-        self.check_member()?;
-        let leader = self.known_leader().map(|leader| (leader.id, leader.term));
-        Ok(report::status(self.0.identity.node, leader, self.reports()))
-    }
-
-    /// The newest report of each other node, and the own one.
-    pub fn reports(&self) -> Vec<NodeReport> {
-        let (core, views) = (&self.0.core, &self.0.views);
-        let (now, age) = (core.clock().now(), validity(core));
-        let nodes: Vec<_> = self.read(|state| state.nodes.keys().copied().collect());
-        let others = nodes.into_iter().filter_map(|node| views.fresh(node, now, age));
-        others.chain([own_report(core, &self.0.local, views)]).collect()
-    }
-
-    // ---- how ----
 
     #[cfg(feature = "simulation")]
     pub(crate) fn core(&self) -> &Core {
@@ -454,96 +308,10 @@ impl Cluster {
         Ok(())
     }
 
-    fn known_leader(&self) -> Option<Leader> {
-        let core = &self.0.core;
-        let raft = core.raft_status();
-        let now = core.clock().now();
-        let lead = self.read(|state| state.lead)?;
-        if raft.leader != Some(lead.node) || lead.term != raft.term {
-            return None;
-        }
-        let holds = if lead.node == core.id() {
-            core.lease_end(lead.term).is_some_and(|end| now < end) || sabotage::is(Sabotage::LeaderWithoutLease)
-        } else {
-            let heard = *core.heard().borrow();
-            heard.is_some_and(|heard| now < heard.at + core.config().node_timeout.get())
-        };
-        holds.then(|| self.leader_of(lead)).flatten()
-    }
-
-    fn leader_of(&self, lead: Lead) -> Option<Leader> {
-        let node = self.read(|state| state.nodes.get(&lead.node).cloned())?;
-        Some(Leader { id: node.id, term: lead.term, ip: node.ip, api_port: node.api_port, db_port: node.db_port })
-    }
-
-    fn why_no_leader(&self) -> String {
-        let core = &self.0.core;
-        let raft = core.raft_status();
-        let (now, age) = (core.clock().now(), validity(core));
-        let seen = self.0.views.seen(now, age);
-        let voters: BTreeSet<NodeId> = core.voters().into_iter().flatten().collect();
-        let answering = voters.iter().filter(|&&voter| voter == core.id() || seen.contains(&voter)).count();
-        let mut reason = if answering < majority(voters.len()) {
-            format!("no majority: of {} voters, this node reaches {answering}, itself included", voters.len())
-        } else if raft.leader == Some(core.id()) {
-            format!("this node was elected in term {} and is taking up its lead", raft.term)
-        } else if let Some(leader) = raft.leader {
-            format!("node {leader} leads term {} and does not answer, or is still taking up its lead", raft.term)
-        } else {
-            format!("an election is under way in term {}", raft.term)
-        };
-        if let Some(note) = self.0.local.note.borrow().as_deref() {
-            reason.push_str(&format!("; this node: {note}"));
-        }
-        // Whoever was elected knows what it waits for.
-        let elected = raft.leader.filter(|&elected| elected != core.id());
-        let told = elected.and_then(|elected| self.0.views.fresh(elected, now, age)?.note);
-        if let (Some(elected), Some(note)) = (elected, told) {
-            reason.push_str(&format!("; node {elected}: {note}"));
-        }
-        reason
-    }
-
-    /// Waits until this node leads with authority, as it may just have been elected, and returns itself; otherwise
-    /// tells who leads, or that nobody does.
-    async fn authority(&self) -> Result<Leader, ClusterError> {
-        let core = &self.0.core;
-        let patience = core.config().leader_voting_timeout.get();
-        let settled = async {
-            loop {
-                match self.is_leader() {
-                    Err(ClusterError::NoLeader(_)) if core.raft_status().leader == Some(core.id()) => {
-                        tokio::time::sleep(Duration::from_millis(5)).await;
-                    }
-                    settled => return settled,
-                }
-            }
-        };
-        tokio::time::timeout(patience, settled).await.unwrap_or_else(|_| self.is_leader())
-    }
-
-    /// For how long a change is waited for.
-    fn patience(&self) -> Duration {
+    /// How long a change is waited for.
+    fn time_limit(&self) -> Duration {
         let config = self.0.core.config();
         config.node_timeout.get() + config.pre_voting_timeout.get() + config.leader_voting_timeout.get()
-    }
-
-    async fn wait_for(&self, wait: Duration, goal: impl Fn(&State) -> bool) -> Result<(), ClusterError> {
-        self.check_member()?;
-        let mut progress = self.0.core.state_machine().progress();
-        let mut removed = self.0.removed.subscribe();
-        let reached = async {
-            loop {
-                progress.borrow_and_update();
-                if self.read(&goal) || *removed.borrow_and_update() {
-                    return;
-                }
-                tokio::select! { _ = progress.changed() => {}, _ = removed.changed() => {} }
-            }
-        };
-        // That nothing happened in time is an answer, too.
-        let _ = tokio::time::timeout(wait, reached).await;
-        Ok(())
     }
 }
 

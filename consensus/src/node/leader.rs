@@ -20,21 +20,21 @@ use crate::raft::core::{Core, MembersChanged, RaftError};
 use crate::raft::propose::{Reason, propose};
 use crate::raft::views::{Views, validity};
 
-/// A node that lags so many entries behind is caught up: what it lacks is on its way.
-pub(crate) const LAG: u64 = 100;
-/// A node is removed by itself when it was not seen for so many node time-outs: a restart must not cost its place.
-const AUTOREMOVE_AFTER: u32 = 10;
-/// A standby that commits wait for is declared down when it has not streamed for so many node time-outs: longer than a
-/// restart of its database takes.
-const RELEASE_AFTER: u32 = 5;
+/// How many log entries a node may lack and still count as caught up: what it lacks is on its way.
+pub(crate) const CAUGHT_UP_ENTRIES: u64 = 100;
+/// After how many node time-outs unseen a node is removed by itself: a restart must not cost its place.
+const AUTOREMOVE_NODE_TIMEOUTS: u32 = 10;
+/// After how many node time-outs without streaming a standby that commits wait for is declared down: longer than a restart
+/// of its database takes.
+const RELEASE_NODE_TIMEOUTS: u32 = 5;
 
-/// Does what the leader has to, as long as this node leads; ends never.
+/// Does what the leader has to, while this node leads; never ends.
 pub(crate) async fn run(core: Core, local: Local, views: Views, orders: mpsc::Sender<Order>) {
     let mut progress = core.state_machine().progress();
     let mut in_force = local.in_force.clone();
     // Since when a node was not seen by half of the cluster.
     let mut lost: BTreeMap<NodeId, Instant> = BTreeMap::new();
-    // Since when this node leads and knows a node: it cannot have answered before.
+    // Since when this node leads and knows a node, which cannot have answered before.
     let mut known: BTreeMap<NodeId, Instant> = BTreeMap::new();
     // Since when a standby that commits wait for does not stream.
     let mut missing: BTreeMap<NodeId, Instant> = BTreeMap::new();
@@ -86,7 +86,7 @@ async fn membership(core: &Core, local: &Local, views: &Views, orders: &mpsc::Se
     let step = next_step(core.id(), &nodes, &voters, &members);
     if local.database.is_some() {
         if let Some(Step::AddVoter(node)) = step {
-            // From before it is looked at whether the raised rule is in force until it votes.
+            // Before the proof is looked at, so that the rule is not lowered between the proof and the vote.
             local.set_joining(Some((term, node)));
         }
         let proof = proof(core, local, term);
@@ -107,7 +107,7 @@ async fn membership(core: &Core, local: &Local, views: &Views, orders: &mpsc::Se
         // One that does not follow this term yet would find this database further than its own, and hand back.
         if let Some(target) = hand_over::best_target(core, views, local.database.is_some().then_some(term)) {
             let (answer, handed_over) = oneshot::channel();
-            // Where the loop that obeys has ended, this node is stopping.
+            // If the supervisor has ended, this node is stopping.
             if orders.send(Order::HandOver(target, answer)).await.is_ok()
                 && let Ok(Err(reason)) = handed_over.await
             {
@@ -126,7 +126,7 @@ async fn membership(core: &Core, local: &Local, views: &Views, orders: &mpsc::Se
             local.set_joining(None);
             changed?;
         }
-        // It may still be on its way, so the rule stays raised for the rest of the term.
+        // The change may still be on its way, so the rule stays raised for the rest of the term.
         MembersChanged::Unknown(error) => return Err(error),
     }
     if let Some(id) = forgotten {
@@ -135,15 +135,15 @@ async fn membership(core: &Core, local: &Local, views: &Views, orders: &mpsc::Se
     Ok(())
 }
 
-/// Tells the cluster that all that was ever acknowledged is held as the voters ask.
+/// Tells the cluster that all commits that were ever acknowledged are held under the rule for the voters.
 async fn hold(core: &Core, Proof { voters, void, .. }: Proof) {
     let cause = format!("the sync rule of {} voters is in force, and a commit was acknowledged under it", voters.len());
     write(core, Change::Held { voters, void }, Reason::own(core, cause)).await;
 }
 
-/// Declares a standby down that commits wait for, where they would wait for it for ever: too few stream, and it has not
-/// for long. What was acknowledged is held as the voters ask, so the others go on without it; it is upgraded again when
-/// it is back.
+/// Declares a standby down that commits would wait for without an end: too few standbys stream, and this one has not for
+/// long. What was acknowledged is held under the rule for the voters, so the others can go on without it. It is brought back
+/// once it streams again.
 async fn release_commits(
     core: &Core,
     local: &Local,
@@ -161,7 +161,7 @@ async fn release_commits(
     for &node in rule.standbys.iter().filter(|&&node| !streams(node)) {
         missing.entry(node).or_insert(now);
     }
-    let patience = core.config().node_timeout.get() * RELEASE_AFTER;
+    let patience = core.config().node_timeout.get() * RELEASE_NODE_TIMEOUTS;
     let nodes = core.state_machine().read(|applied| applied.state.nodes.clone());
     let late: BTreeSet<_> =
         missing.iter().filter(|(_, since)| now >= **since + patience).map(|(&node, _)| node).collect();
@@ -171,11 +171,11 @@ async fn release_commits(
     }
 }
 
-/// Tells the cluster who answers and who does not, where that has changed.
+/// Tells the cluster which nodes answer and which do not, if that has changed.
 async fn reach(core: &Core, views: &Views, now: Instant, nodes: Vec<Node>) {
     let seen = views.seen(now, validity(core));
     for node in &nodes {
-        // A former leader may have told that this one does not answer.
+        // A former leader may have told that this node does not answer.
         let reachable = node.id == core.id() || seen.contains(&node.id);
         let cause = match (node.state, reachable) {
             (NodeState::Up, false) => format!("node {} did not answer for {:?}", node.id, validity(core)),
@@ -197,11 +197,11 @@ async fn autoremove(core: &Core, views: &Views, now: Instant, lost: &mut BTreeMa
     for &node in &unseen {
         lost.entry(node).or_insert(now);
     }
-    let patience = config.node_timeout.get() * AUTOREMOVE_AFTER;
+    let patience = config.node_timeout.get() * AUTOREMOVE_NODE_TIMEOUTS;
     let candidates = lost.iter().filter(|(_, since)| now >= **since + patience).map(|(&node, _)| node).collect();
     if let Some(node) = removable(&config, core.id(), &nodes, &candidates) {
         let cause = format!("fewer than half of the nodes have seen node {node} for {patience:?}");
-        // Its vote goes first; what is left of it when it has none, at the next look.
+        // Its vote goes first; it is removed in a later round, when it has none.
         let votes = nodes.get(&node).is_some_and(Node::votes);
         let voting = core.membership().1.iter().any(|voters| voters.contains(&node));
         match (votes, voting) {
@@ -233,8 +233,8 @@ async fn write(core: &Core, change: Change, reason: Reason) {
         Ok(Outcome::Done | Outcome::Node(_)) => tracing::info!(cause, "told to the cluster"),
         Ok(Outcome::Refused(reason) | Outcome::Invalid(reason)) => {
             tracing::debug!(cause, reason, "not told");
-            // The state has changed meanwhile, most often, and the next look tells whether it is still wanted. It does not
-            // come at once: what is refused is in the log, too, and would be written again as soon as it is applied.
+            // Usually the state has changed meanwhile, and the next round finds whether the change is still wanted. That round
+            // does not come at once: the refused change is in the log, too, and would be written again as soon as it is applied.
             tokio::time::sleep(core.config().heartbeat_interval.get()).await;
         }
         Err(error) => tracing::warn!(cause, error = chain(&error), "could not be told to the cluster"),

@@ -2,9 +2,9 @@
 
 pub mod cluster;
 pub(crate) mod error;
+pub(crate) mod fitness;
 #[cfg(feature = "simulation")]
 pub mod inside;
 pub(crate) mod leader;
 pub mod recover;
 pub(crate) mod tasks;
-pub(crate) mod upkeep;

@@ -58,14 +58,14 @@ impl Survivor {
                 return refused(format!("node {id} is a witness: it has no database to go on with"));
             }
             NodeRole::Listener => {
-                return refused(format!("node {id} was never upgraded: its database may be incomplete"));
+                return refused(format!("node {id} was never enrolled: its database may be incomplete"));
             }
         }
         if applied.state.nodes.len() == 1 {
             return refused(format!("node {id} is the only member of its cluster: it leads alone, once it runs"));
         }
         if store.database_record()?.repair == Some(Repair::Clone) {
-            return refused(format!("the database of node {id} was to be cloned anew: it may be incomplete"));
+            return refused(format!("the database of node {id} was to be cloned: it may be incomplete"));
         }
         Ok(Self { store, applied, last, identity, node })
     }
@@ -236,7 +236,7 @@ mod tests {
     fn a_node_without_a_whole_database_does_not_go_on() {
         for (node, repair, expected) in [
             (4, None, "a witness"),
-            (5, None, "never upgraded"),
+            (5, None, "never enrolled"),
             (6, None, "was removed"),
             (2, Some(Repair::Clone), "was to be cloned"),
         ] {

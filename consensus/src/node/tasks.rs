@@ -1,4 +1,4 @@
-//! What a node does by itself beside its duty and its elections: it tells how it is, keeps its core at the settings in
+//! What a node does by itself, beside elections and its database: it tells how it is, keeps its core at the settings in
 //! force, and notices its own removal.
 
 use std::collections::BTreeMap;
@@ -16,10 +16,10 @@ use crate::raft::core::Core;
 use crate::raft::transport::NodeReport;
 use crate::raft::views::{Views, validity};
 
-/// Between two looks at who needs which WAL.
-const KEEP_WAL: Duration = Duration::from_secs(2);
-/// A core that could not be rebuilt is tried again after this time.
-const REBUILD_AGAIN: Duration = Duration::from_secs(1);
+/// How often a node looks which WAL the others need.
+const KEEP_WAL_INTERVAL: Duration = Duration::from_secs(2);
+/// After this time a core that could not be rebuilt is tried again.
+const REBUILD_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// How this node is.
 pub(crate) fn own_report(core: &Core, local: &Local, views: &Views) -> NodeReport {
@@ -34,7 +34,7 @@ pub(crate) fn own_report(core: &Core, local: &Local, views: &Views) -> NodeRepor
     }
 }
 
-/// Has the database keep the WAL that the other databases lack, wherever one may come to follow this one; ends never.
+/// Has the database keep the WAL that the databases lack which may come to follow it; never ends.
 pub(crate) async fn keep_wal(core: Core, local: Local, views: Views) {
     let Some(database) = local.database.clone() else { return std::future::pending().await };
     let mut told = None;
@@ -53,19 +53,19 @@ pub(crate) async fn keep_wal(core: Core, local: Local, views: Views) {
             }
             told = error;
         }
-        tokio::time::sleep(KEEP_WAL).await;
+        tokio::time::sleep(KEEP_WAL_INTERVAL).await;
     }
 }
 
-/// For whom WAL is kept on the node `me`, and how far each is where that counts: only a standby that streams from the
-/// announced primary, or this itself, has a WAL whose positions mean anything here.
+/// The nodes for which WAL is kept on node `me`, and how far each is. That is None unless its database is the announced
+/// primary or streams from it: the positions of any other WAL mean nothing here.
 fn wal_kept_for(
     me: NodeId,
     nodes: &BTreeMap<NodeId, Node>,
     promoted: Option<(NodeId, Term)>,
     report: impl Fn(NodeId) -> Option<NodeReport>,
 ) -> BTreeMap<NodeId, Option<Lsn>> {
-    // A replica is never promoted, so nobody follows it. A listener clones its database before it is more.
+    // A replica is never promoted, so nobody follows it. A listener clones its database before it is enrolled.
     let may_lead = nodes.get(&me).is_some_and(|node| node.role == NodeRole::Voter);
     let others = nodes.values().filter(|node| may_lead && node.id != me && node.upgrade_to.has_database());
     let known = |node: &Node| {
@@ -95,7 +95,7 @@ pub(crate) async fn live_settings(core: Core) {
             tracing::info!("the settings changed: the Raft core is rebuilt");
             if let Err(error) = core.rebuild(true).await {
                 tracing::error!(error = chain(&error), "the Raft core could not be rebuilt");
-                tokio::time::sleep(REBUILD_AGAIN).await;
+                tokio::time::sleep(REBUILD_RETRY_DELAY).await;
             }
             // They may have changed again meanwhile.
             continue;
@@ -106,7 +106,7 @@ pub(crate) async fn live_settings(core: Core) {
     }
 }
 
-/// Notices that this node is no member any more, by its own log or by what a peer said, and keeps it durably.
+/// Notices that this node is no longer a member, by its own log or by what a peer said, and keeps that durably.
 pub(crate) async fn watch_removal(core: Core, removed: watch::Sender<bool>) {
     let mut progress = core.state_machine().progress();
     let mut told = removed.subscribe();
@@ -122,7 +122,7 @@ pub(crate) async fn watch_removal(core: Core, removed: watch::Sender<bool>) {
             if sabotage::is(Sabotage::VoteWhenRemoved) {
                 return;
             }
-            // A member that does not know it yet may still want its vote; it gives none any more.
+            // A member that does not know it yet may still want its vote; it no longer gives one.
             if let Err(error) = core.shutdown().await {
                 tracing::error!(error = chain(&error), "consensus did not stop");
             }

@@ -14,7 +14,7 @@ use crate::raft::views::{Views, validity};
 ///
 /// Fails if Raft did not take the request, or leadership did not move in time.
 pub(crate) async fn transfer(core: &Core, target: NodeId) -> Result<(), RaftError> {
-    // In a task of its own: a caller that is cancelled half-way must not leave a leader that takes no more entries.
+    // In a task of its own: a caller that is cancelled half-way must not leave a leader that takes no entries.
     let transferring = core.clone();
     let transfer = tokio::spawn(async move { transfer_now(&transferring, target).await });
     transfer.await.unwrap_or_else(|error| Err(core.failed("handing leadership over", error)))

@@ -22,7 +22,7 @@ pub(crate) struct Local {
     pub(crate) admitted: Arc<AtomicBool>,
     /// The sync rule of the primary that it is.
     pub(crate) in_force: watch::Receiver<InForce>,
-    /// The node that this leader is just giving a vote, and its term.
+    /// The node that this leader is giving a vote just now, and its term.
     joining: Arc<Mutex<Option<(Term, NodeId)>>>,
     /// What hinders this node, for people.
     pub(crate) note: watch::Receiver<Option<String>>,
@@ -43,7 +43,7 @@ impl Local {
         self.database.as_ref().map(|database| database.status().borrow().clone())
     }
 
-    /// The node that this leader of `term` is just giving a vote: its sync rule must not be lowered meanwhile.
+    /// The node that this leader of `term` is giving a vote just now: its sync rule must not be lowered meanwhile.
     pub(crate) fn joining(&self, term: Term) -> Option<NodeId> {
         lock(&self.joining).filter(|(known, _)| *known == term).map(|(_, node)| node)
     }
@@ -52,15 +52,15 @@ impl Local {
         *lock(&self.joining) = joining;
     }
 
-    /// How far the database is, where that can be told: not while it is rebuilt.
+    /// How far the database is; None if it cannot be told, such as while it is rebuilt.
     pub(crate) fn position(&self) -> Option<WalPosition> {
         let lsn = self.status()?.lsn?;
         let record = self.record.borrow();
         record.repair.is_none().then(|| record.history.position(lsn))
     }
 
-    /// Why this node cannot promise anything to the leader-to-be of `term`, where that is known beforehand: asking it
-    /// would only disturb what it is doing.
+    /// Why this node cannot promise anything to the leader-to-be of `term`; None if that is not known before it tries. To ask
+    /// the supervisor then would only disturb what it is doing.
     pub(crate) fn refuses(&self, term: Term) -> Option<String> {
         let status = self.status()?;
         let record = self.record.borrow();
@@ -73,7 +73,7 @@ impl Local {
         (status.role == DatabaseRole::Absent).then(|| "it has no database yet".into())
     }
 
-    /// Why the database could not lead, where that is so.
+    /// Why the database could not lead; None if it could.
     pub(crate) fn unfit(&self) -> Option<String> {
         let status = self.status()?;
         if self.record.borrow().repair.is_some() {

@@ -1,4 +1,4 @@
-//! The choice of the primary among those who promised to follow it.
+//! Recruiting: asking the voters for their promises.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -12,12 +12,15 @@ use crate::protocol::choice::Promise;
 use crate::raft::core::Core;
 use crate::raft::transport::{PeerRequest, PeerResponse};
 
-/// The voters that are being asked for their promises. Dropped, nobody is asked any more.
+/// The voters that are being asked for their promises. When this is dropped, nobody is asked any longer.
 pub(crate) struct Recruiting {
     asked: JoinSet<(NodeId, Promise)>,
     /// Why those that have not promised have not.
     refusals: Refusals,
 }
+
+/// How long a voter may take to stop its primary and to start it as a standby before it promises.
+const FENCE_TIME: Duration = Duration::from_secs(5);
 
 type Refusals = Arc<Mutex<BTreeMap<NodeId, String>>>;
 
@@ -29,7 +32,7 @@ impl Recruiting {
         Self { asked, refusals }
     }
 
-    /// The next promise; none where nobody is left to be asked.
+    /// The next promise; None if nobody is left to be asked.
     pub(crate) async fn next(&mut self) -> Option<(NodeId, Promise)> {
         loop {
             match self.asked.join_next().await? {
@@ -73,10 +76,9 @@ impl Recruiting {
 async fn ask(core: Core, node: Node, term: Term, refusals: Refusals) -> (NodeId, Promise) {
     loop {
         let config = core.config();
-        // A primary has to be stopped first, and comes up as a standby.
-        let patience = config.node_timeout.get().max(Duration::from_secs(5));
+        let limit = config.node_timeout.get().max(FENCE_TIME);
         let request = PeerRequest::Recruit { term };
-        let refusal = match core.transport().call(node.id, node.api_address(), request, patience).await {
+        let refusal = match core.transport().call(node.id, node.api_address(), request, limit).await {
             Ok(PeerResponse::Promise(promise)) => {
                 lock(&refusals).remove(&node.id);
                 return (node.id, promise);

@@ -1,4 +1,4 @@
-//! The choice of the primary among those who promised to follow it.
+//! The choice of the primary among the voters that promised.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,12 +9,12 @@ use crate::model::{Node, NodeId, NodeRole, Term, WalPosition};
 use crate::protocol::quorum::majority;
 use crate::protocol::state::{Lead, Promoted};
 
-/// What a voter tells a recruiter: it takes WAL of no primary of an earlier term any more.
+/// What a voter tells a recruiter: it no longer takes WAL of a primary of an earlier term.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promise {
-    /// How far its database is, where it has one.
+    /// How far its database is; None if it has none.
     pub position: Option<WalPosition>,
-    /// Why the database could not be promoted, where that is so.
+    /// Why the database could not be promoted; None if it could.
     pub unfit: Option<String>,
 }
 
@@ -24,12 +24,17 @@ pub(crate) fn is_majority(voters: &[BTreeSet<NodeId>], promised: impl Fn(NodeId)
     voters.iter().all(|set| set.iter().filter(|&&voter| promised(voter)).count() + less >= majority(set.len()))
 }
 
-/// Whether the node that led last is among those who promised, with the whole WAL of its lead: it has all that was ever
-/// acknowledged. What was, before its term, it had when it was chosen; in its term nothing is acknowledged without it,
-/// and it is fenced; and in terms before, nothing is any more since it was promoted. So where the others that are left
-/// cannot promise, as their databases have to be rebuilt from a primary, nobody has to wait for them.
+/// Whether the node that led last is among those who promised, with the whole WAL of its lead. Then it has every commit
+/// that was ever acknowledged:
 ///
-/// It has to be one that [`choose`] may choose: were it left out there, one that lacks commits would be chosen.
+/// - those from before its term it had when it was chosen;
+/// - in its term no commit is acknowledged without it, and it is fenced now;
+/// - in earlier terms no commit has been acknowledged since it was promoted.
+///
+/// So nobody has to wait for other voters, such as those that cannot promise because their databases have to be rebuilt
+/// from a primary.
+///
+/// The node has to be one that [`choose`] may choose. If it were left out there, one that lacks commits would be chosen.
 pub(crate) fn is_whole(
     lead: Option<Lead>,
     promoted: Option<&Promoted>,
@@ -50,14 +55,14 @@ pub(crate) enum Choice {
     Me,
     /// A node whose database is further.
     Other(NodeId),
-    /// The furthest database is not fit to lead; on which node, and why. Whoever led instead could lack commits.
+    /// The furthest database is not fit to lead: its node, and why. A node that led instead could lack commits.
     Unfit(NodeId, String),
     /// None of those who promised may lead: they are witnesses.
     Nobody,
 }
 
-/// Whether a voter may lead: one that has a database. One that was declared down may, too, as long as Raft has it for a
-/// voter: it may hold what nobody else does. It hands over when the others have it.
+/// Whether a voter may lead: it may if it has a database. One that was declared down may, too, while Raft counts it as a
+/// voter: it may hold what nobody else does. It hands over once the others have that.
 pub(crate) fn may_lead(node: &Node) -> bool {
     node.role == NodeRole::Voter
 }
@@ -65,7 +70,7 @@ pub(crate) fn may_lead(node: &Node) -> bool {
 /// Chooses among `promises`. `may_lead` tells which voters may lead.
 ///
 /// The chosen position is at least every position reported, so it has whatever any majority may have acknowledged. Among
-/// equals one that is fit is chosen, and the recruiter stays, so that leadership moves no more than it must.
+/// equals a fit one is chosen, and the recruiter before others, so that leadership moves no more than it must.
 pub(crate) fn choose(me: NodeId, promises: &BTreeMap<NodeId, Promise>, may_lead: impl Fn(NodeId) -> bool) -> Choice {
     let position = |promise: &Promise| match promise.position {
         Some(position) if sabotage::is(Sabotage::CompareLsnAlone) => Some(WalPosition { term: Term(0), ..position }),

@@ -12,7 +12,7 @@ use crate::protocol::version::Version;
 
 /// A change of the replicated state, with who wants it and why.
 ///
-/// It carries an id, so that one which is written twice, because its outcome was unknown, is applied once.
+/// It carries an id. So a command that is written twice, because its outcome was unknown, is applied once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
     /// Identifies the command.
@@ -27,7 +27,7 @@ pub struct Command {
     pub change: Change,
 }
 
-/// What a command changes. The log keeps them by their place in this list: new ones go to its end, and none changes
+/// What a command changes. The log identifies a change by its place in this list: new ones go to its end, and none changes
 /// once it is part of a release.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
@@ -46,38 +46,38 @@ pub enum Change {
         ip: IpAddr,
         /// Port of its REST API and peer channel.
         api_port: Port,
-        /// What it becomes when it is upgraded.
+        /// The role that it is enrolled in later.
         role: NodeRole,
     },
-    /// Upgrade a listener to its role, or bring back a node that was down.
+    /// Enroll a listener in its role, or bring back a node that was declared down.
     UpgradeNode {
-        /// Which.
+        /// The node.
         node: NodeId,
         /// Port of its database.
         db_port: Port,
         /// Port of its REST API and peer channel.
         api_port: Port,
     },
-    /// Take a node's vote until it is upgraded again.
+    /// Declare a node down: it has no vote until it is brought back.
     DownNode {
-        /// Which.
+        /// The node.
         node: NodeId,
     },
     /// Remove a node for good.
     RemoveNode {
-        /// Which.
+        /// The node.
         node: NodeId,
     },
     /// The leader does, or does not, reach a node.
     Reach {
-        /// Which.
+        /// The node.
         node: NodeId,
         /// Whether it answers.
         reachable: bool,
     },
     /// The node leads `term`, and its database may be promoted.
     Lead {
-        /// Which.
+        /// The node.
         node: NodeId,
         /// The term that it was elected in.
         term: Term,
@@ -95,7 +95,7 @@ pub enum Change {
         /// Its whole WAL history.
         history: WalHistory,
     },
-    /// All that was ever acknowledged is held as these voters ask.
+    /// All commits that were ever acknowledged are held under the sync rule for these voters.
     Held {
         /// The voters: those that there are, or are to be next.
         voters: BTreeSet<NodeId>,
@@ -104,14 +104,14 @@ pub enum Change {
     },
     /// The node that was elected cannot lead, and neither can another: the cause says why.
     NobodyLeads {
-        /// Which was elected.
+        /// The node that was elected.
         node: NodeId,
     },
     /// The statements that do not write have changed.
     Readonly(ReadonlyChange),
-    /// All members know this version: from now on it is spoken.
+    /// All members know this version: from now on the cluster speaks it.
     RaiseVersion {
-        /// Newer than the one before.
+        /// A newer one than before.
         version: Version,
     },
 }

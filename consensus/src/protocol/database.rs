@@ -2,7 +2,7 @@
 //! model implements in simulation.
 //!
 //! The rules that keep data safe are not in an implementation but in its caller (the room `primary`): who may be
-//! promoted, whom to follow, when to rewind. An implementation does what it is told, or fails and says why. Every
+//! promoted, whom to follow, when to rewind. An implementation carries out the caller's order, or fails and says why. Every
 //! method is safe to call again after it failed, was cancelled (its future dropped) or the process was killed in it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,13 +19,13 @@ use crate::model::{Lsn, NodeId, Port, Term};
 
 /// A database that consensus directs.
 ///
-/// It is never told to do two things at once: the caller waits for, or drops, the future of one method before it calls
-/// the next. Only [`Database::keep_wal`] and [`Database::look`] may be called beside another.
+/// The caller never has it do two things at once: it waits for, or drops, the future of one method before it calls the
+/// next. Only [`Database::keep_wal`] and [`Database::look`] may be called beside another.
 pub trait Database: Send + Sync + 'static {
-    /// What the database is and does now, kept fresh by the implementation.
+    /// What the database is and does now. The implementation keeps it fresh.
     fn status(&self) -> watch::Receiver<DatabaseStatus>;
 
-    /// Looks what the database is now, so that the status is fresh when this returns. May be called beside another.
+    /// Looks what the database is now: the status is fresh when this returns. It may be called beside another method.
     fn look(&self) -> BoxFuture<'_, ()>;
 
     /// Makes the database a standby that takes WAL from nobody, and reports the end of its WAL.
@@ -61,33 +61,45 @@ pub trait Database: Send + Sync + 'static {
     /// Lets clients in to a running primary.
     fn admit(&self) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
-    /// Makes a fenced standby, whose WAL is a prefix of `primary`'s, stream from it. Returns once it is told to, not
-    /// once it streams: that is in the status. It fails as [`DatabaseError::Hopeless`] where it turns out to be no prefix:
-    /// it has to be rewound.
+    /// Makes a fenced standby, whose WAL is a prefix of `primary`'s, stream from it. It returns once the standby is set up to
+    /// stream; the status tells whether it does.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError::Hopeless`] if its WAL turns out to be no prefix: it has to be rewound.
     fn follow(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
     /// Rewinds a database whose WAL has diverged from `primary`'s at `fork` (pg_rewind), and starts it to follow that
-    /// primary, whose WAL it has from then on. It fails as [`DatabaseError::Hopeless`] where only a clone is left, as where
-    /// the database's own account of its past would have it rewound to a point behind `fork`: two promotions that did not
-    /// know of each other can begin timelines of the same number.
+    /// primary, whose WAL it has from then on.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError::Hopeless`] if only a clone can help. One case: by its own account of its past, the database would be
+    /// rewound to a point behind `fork`, since two promotions that did not know of each other can begin timelines of the same
+    /// number.
     fn rewind(&self, primary: Primary, fork: Lsn) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
-    /// Waits until a database that was rewound to `primary` streams from it, in a consistent state: before that it is of no
-    /// use, and has to be rewound again where that primary is lost. It fails as [`Database::rewind`] does.
+    /// Waits until a database that was rewound to `primary` streams from it, in a consistent state. Before that it is of no
+    /// use, and has to be rewound again if that primary is lost.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::rewind`].
     fn settle(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
-    /// Throws the local data away, copies `primary`'s (pg_basebackup), and returns when the whole copy is in its place and
-    /// was started to follow it: it is of use as soon as it is consistent, and is not copied again because it is not yet.
+    /// Throws the local data away and copies `primary`'s (pg_basebackup). It returns when the whole copy is in its place and
+    /// was started to follow the primary. The copy is of use as soon as it is consistent, and is not made again because it is
+    /// not consistent yet.
     fn copy_from(&self, primary: Primary) -> BoxFuture<'_, Result<(), DatabaseError>>;
 
-    /// Stops the database, whatever it is, in good order where it can (PostgreSQL's fast shutdown: sessions end, all
-    /// WAL is sent to the standbys that stream), and leaves it stopped. The answer is where the last record begins that
-    /// it wrote as a primary, the shutdown checkpoint: a standby has all of its WAL once its own ends beyond that.
+    /// Stops the database, whatever it is, and leaves it stopped; in good order if it can (PostgreSQL's fast shutdown:
+    /// sessions end, all WAL is sent to the standbys that stream). The answer is where the last record begins that it wrote
+    /// as a primary, the shutdown checkpoint: a standby has all of its WAL once its own ends beyond that.
     fn stop(&self) -> BoxFuture<'_, Result<Lsn, DatabaseError>>;
 
-    /// Keeps WAL for those that follow this database, or would if it were the primary: each other node with a
-    /// database, and how far that one is, where it told so lately. WAL that one of them lacks is kept, within the
-    /// bounds that keep the disk from filling up; for a node that is not named nothing is kept any more.
+    /// Keeps WAL for the databases that follow this one, or would if it were the primary: `standbys` has the node of each, and
+    /// how far it is, or None if it has not told that lately. WAL that one of them lacks is kept, within the bounds that keep
+    /// the disk from filling up. For other nodes nothing is kept any longer.
     fn keep_wal(&self, standbys: BTreeMap<NodeId, Option<Lsn>>) -> BoxFuture<'_, Result<(), DatabaseError>>;
 }
 
@@ -96,29 +108,29 @@ pub trait Database: Send + Sync + 'static {
 pub struct DatabaseStatus {
     /// What it is.
     pub role: DatabaseRole,
-    /// Why it could not be promoted or read from, where that is so.
+    /// Why it could not be promoted or read from; None if it could.
     pub unfit: Option<String>,
-    /// The end of its WAL: written, for a primary; received and flushed, for a standby. None where it cannot be asked.
+    /// The end of its WAL: written, for a primary; received and flushed, for a standby. None if it cannot be asked.
     pub lsn: Option<Lsn>,
     /// How far a standby has replayed.
     pub replayed: Option<Lsn>,
     /// Its timeline.
     pub timeline: Option<u32>,
-    /// Whom a standby is told to follow.
+    /// The primary that a standby is set up to follow, and its term.
     pub follows: Option<(NodeId, Term)>,
     /// Whether its receiver streams at this moment.
     pub streaming: bool,
-    /// Whether the primary that it follows has no more the WAL that it needs: it must be cloned.
+    /// Whether the primary that it follows no longer has the WAL that it needs: it must be cloned.
     pub lacks_wal: bool,
-    /// Whether it was a primary that it was not told to be: somebody else promoted it. What it wrote then belongs to no term,
-    /// and does not tell by its LSN. It stays so until it is rewound, cloned or promoted. Only its node needs to know.
+    /// Whether somebody else than qluster promoted it. What it wrote then belongs to no term, and its LSN does not show that.
+    /// This is so until it is rewound, cloned or promoted. Only its node needs to know.
     #[serde(skip)]
     pub strayed: bool,
-    /// Why a standby does not stream from the primary that it follows, where that is known. It is fit all the same: the
-    /// standbys of a primary that is gone do not stream. Peers are told by way of the node's note.
+    /// Why a standby does not stream from the primary that it follows; None if unknown. It is fit all the same: the standbys
+    /// of a primary that is gone do not stream. Peers learn of it by the node's note.
     #[serde(skip)]
     pub hindrance: Option<String>,
-    /// Where a clone or rewind is under way: how far it is, in percent, where that is known.
+    /// How far a clone or rewind is that is under way, in percent; None if unknown, or if none is.
     pub progress: Option<u8>,
 }
 
@@ -149,15 +161,15 @@ pub struct Primary {
 pub struct Promotion {
     /// The timeline that it began.
     pub timeline: u32,
-    /// Where the WAL of that term begins: as its timeline does. Where somebody else had promoted it before, what it wrote
-    /// since belongs to this term.
+    /// Where the WAL of that term begins: where its timeline does. If somebody else had promoted the database before, what it
+    /// wrote since belongs to this term.
     pub start: Lsn,
 }
 
 /// Which standbys must hold a transaction before its commit is acknowledged: any `count` of `standbys`.
 ///
-/// Standbys are named by node *and* term, so that one which reconnects by itself, its agent frozen, holds nothing for a
-/// term that it has not followed.
+/// Standbys are named by node *and* term. So a standby that reconnects by itself, its agent frozen, holds nothing for a term
+/// that it has not followed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SyncRule {
     /// The term of the primary.
@@ -168,10 +180,10 @@ pub struct SyncRule {
     pub count: usize,
 }
 
-/// Why a database did not do what it was told.
+/// Why a database did not carry out an order.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// It is not in the state that this needs.
+    /// It is not in the state that the order needs.
     #[error("{attempted}: {reason}")]
     Unfit {
         /// What was attempted.
@@ -179,9 +191,8 @@ pub enum DatabaseError {
         /// Why it cannot be.
         reason: String,
     },
-    /// It cannot be done with the data that there are, however often it is tried: they have to be cloned. A rewind says
-    /// so that was begun and did not get to its end, or that lacks what it needs; never one whose primary is away,
-    /// since that would cost a whole copy for what passes.
+    /// It cannot be done with the present data, however often it is tried. A rewind says so if it was begun and did not get to
+    /// its end, or lacks what it needs; never because the primary is away, since that passes and a clone costs a whole copy.
     #[error("{attempted}: {reason}")]
     Hopeless {
         /// What was attempted.
@@ -201,7 +212,7 @@ pub enum DatabaseError {
 }
 
 impl DatabaseStatus {
-    /// The status of a database of which nothing is known but that it is `role`.
+    /// The status of a database of which only its role is known.
     pub fn unknown(role: DatabaseRole) -> Self {
         Self {
             role,

@@ -1,5 +1,5 @@
-//! From the members that the state wants to Raft's membership, a step at a time, and what the leader makes of what the
-//! nodes see of each other.
+//! From the members that the state has to Raft's membership, a step at a time; and which nodes the leader removes or
+//! declares down, by what the nodes see of each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,7 @@ pub(crate) enum Step {
     RemoveVoter(NodeId),
     /// This leader is to lose its vote: another has to lead first.
     HandOver,
-    /// Send the log to a node no more.
+    /// Stop sending the log to a node.
     RemoveLearner(NodeId),
 }
 
@@ -60,8 +60,8 @@ pub(crate) enum VoterChange {
     HandOver,
 }
 
-/// The next change from the voters `now` to those that `nodes` say. Who is to go does so first: commits may wait for it,
-/// and for more with each node that comes.
+/// The next change from the voters `now` to those that `nodes` say. A node that is to go goes before another comes: commits
+/// may wait for it, and each node that comes has them wait for more.
 pub(crate) fn voter_change(me: NodeId, nodes: &BTreeMap<NodeId, Node>, now: &BTreeSet<NodeId>) -> Option<VoterChange> {
     let wanted: BTreeSet<_> = nodes.values().filter(|node| node.votes()).map(|node| node.id).collect();
     // The leader last: it can take the votes of others.
@@ -75,17 +75,16 @@ pub(crate) fn voter_change(me: NodeId, nodes: &BTreeMap<NodeId, Node>, now: &BTr
     (leaving.count() > 0).then_some(VoterChange::HandOver)
 }
 
-/// The voters that the sync rule is for: those of the larger set, where `sets` are all that may elect at present, and
-/// with them those that are about to get a vote. So the rule is raised before a voter is added, and lowered after one
-/// was removed.
+/// The voters that the sync rule is for: those of the largest of `sets`, which are all that may elect now, and those that
+/// are about to get a vote. So the rule is raised before a voter is added, and lowered after one was removed.
 pub(crate) fn protected(sets: &[BTreeSet<NodeId>], joining: impl IntoIterator<Item = NodeId>) -> BTreeSet<NodeId> {
     let mut voters = sets.iter().max_by_key(|set| set.len()).cloned().unwrap_or_default();
     voters.extend(joining);
     voters
 }
 
-/// Nodes that fewer than half of the others see, where `sees` tells whom each node sees. A node that tells nothing sees
-/// nobody. Nobody counts as seeing itself, nor a listener as seeing anybody, since listeners do not look.
+/// The nodes that fewer than half of the others see. `sees` has the nodes that each node sees; a node that is missing there
+/// sees nobody. No node counts as seeing itself, and no listener as seeing any, since listeners do not look.
 pub(crate) fn invisible(nodes: &BTreeMap<NodeId, Node>, sees: &BTreeMap<NodeId, BTreeSet<NodeId>>) -> BTreeSet<NodeId> {
     let sees = |observer: &Node, id| sees.get(&observer.id).is_some_and(|seen| seen.contains(&id));
     let is_unseen = |id: &NodeId| {
@@ -96,8 +95,8 @@ pub(crate) fn invisible(nodes: &BTreeMap<NodeId, Node>, sees: &BTreeMap<NodeId, 
     nodes.keys().copied().filter(is_unseen).collect()
 }
 
-/// Which of the `candidates` the leader `me` may remove by itself: never itself, never below the minimum, and never so
-/// that the voters that are left and reachable were no majority.
+/// The one of the `candidates` that the leader `me` may remove by itself; None if there is none. It never removes itself, nor
+/// goes below `autoremove-minimum`, nor removes a voter without which the reachable ones would be no majority.
 pub(crate) fn removable(
     config: &Config,
     me: NodeId,
@@ -110,15 +109,16 @@ pub(crate) fn removable(
     candidates.iter().copied().find(|&id| id != me && nodes.contains_key(&id) && can_lose(nodes, id))
 }
 
-/// Which of the standbys that are `late` the leader declares down, where commits wait for them: of those that the sync
-/// rule names, `missing` do not stream, and so too few do. One that does not answer goes before one that does.
+/// The one of the standbys that are `late` that the leader declares down, since commits wait for it; None if they wait for
+/// none. They wait if too few of the standbys that the sync rule names stream: `missing` do not. A node that does not answer
+/// goes before one that does.
 pub(crate) fn dispensable(
     rule: &SyncRule,
     nodes: &BTreeMap<NodeId, Node>,
     missing: usize,
     late: &BTreeSet<NodeId>,
 ) -> Option<NodeId> {
-    // One at a time: whoever is to go already may be all that commits wait for.
+    // One at a time: the one that is leaving already may be all that commits wait for.
     let leaving = rule.standbys.iter().any(|id| !nodes.get(id).is_some_and(Node::votes));
     if leaving {
         return None;
@@ -183,7 +183,7 @@ mod tests {
             (nodes(&[1], &[]), vec![ids(&[1])], ids(&[1, 2]), Some(Step::RemoveLearner(NodeId(2)))),
             (nodes(&[2, 3], &[]), vec![ids(&[1, 2, 3])], ids(&[1, 2, 3]), Some(Step::HandOver)),
             (nodes(&[2], &[3]), vec![ids(&[1, 2, 3])], ids(&[1, 2, 3]), Some(Step::RemoveVoter(NodeId(3)))),
-            // Who is to go does so first.
+            // A node that is to go goes first.
             (nodes(&[1, 3], &[2]), vec![ids(&[1, 2])], ids(&[1, 2, 3]), Some(Step::RemoveVoter(NodeId(2)))),
             (nodes(&[1, 2], &[]), vec![ids(&[1]), ids(&[1, 3])], ids(&[1, 2, 3]), Some(Step::Finish(ids(&[1, 3])))),
         ] {
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_invisible_where_fewer_than_half_of_the_others_see_it() {
+    fn a_node_is_invisible_if_fewer_than_half_of_the_others_see_it() {
         let nodes = nodes(&[1, 2, 3, 4], &[]);
         let sees = |sees: &[(u64, &[u64])]| -> BTreeMap<_, _> {
             sees.iter().map(|&(id, seen)| (NodeId(id), ids(seen))).collect()

@@ -1,4 +1,4 @@
-//! Where members are.
+//! The addresses of members.
 
 use std::net::SocketAddr;
 
@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Node;
 
-/// Where a member of the Raft cluster is.
+/// The address of a member of the Raft cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
-    /// Address of its API port, on which the peer channel is, too.
+    /// That of its API port, which serves the peer channel, too.
     pub address: SocketAddr,
 }
 

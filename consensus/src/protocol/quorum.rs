@@ -18,8 +18,8 @@ pub fn log_holders(config: &Config, voters: usize) -> usize {
 }
 
 /// The sync rule for a primary on node `primary` in `term`, with these `voters` among the `nodes`: as many databases as
-/// the replication factor says hold a transaction before its commit is acknowledged, the primary among them where it is
-/// a voter itself. With fewer databases than that, all of them.
+/// the replication factor says hold a transaction before its commit is acknowledged, the primary among them if it is a
+/// voter itself. If there are fewer databases than that, all of them hold it.
 pub fn sync_rule(
     config: &Config,
     nodes: &BTreeMap<NodeId, Node>,
@@ -38,7 +38,7 @@ pub fn sync_rule(
 }
 
 /// When the lease of a leader ends: the last instant up to which a majority of each of `configs` (two, in a joint
-/// membership) votes for nobody else, where `until` tells it for each voter, the leader included.
+/// membership) votes for nobody else. `until` tells that of each voter, the leader included; None if it granted nothing.
 pub fn lease_end<T: Ord>(configs: &[BTreeSet<NodeId>], until: impl Fn(NodeId) -> Option<T>) -> Option<T> {
     let less = usize::from(sabotage::is(Sabotage::LeaseOneTooFew));
     let of_one = |voters: &BTreeSet<NodeId>| {
@@ -178,7 +178,7 @@ mod tests {
         })
     }
 
-    /// Fails where the voters `sets` can elect somebody without a database that holds what `primary` acknowledged
+    /// Fails if the voters `sets` can elect somebody without a database that holds what `primary` acknowledged
     /// under the rule for `sync`.
     fn check_step(nodes: &[Node], sets: &[BTreeSet<NodeId>], sync: &BTreeSet<NodeId>, primary: NodeId) {
         let rule = rule_for(&Config::default(), nodes, sync, primary);

@@ -1,8 +1,8 @@
 //! The statements that do not write, as the cluster has agreed on them.
 //!
 //! A leader writes what it adds and what it withdraws, not the whole list again: entries stay small, and a list that
-//! does not change costs nothing. Every change is for one generation, the next one, and of one term, its entry's: what
-//! was found out by another leader, or before another change, is refused.
+//! does not change costs nothing. Every change is for the next generation, and of the term of its entry. So a change that
+//! another leader found, or that was found before another change, is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{DatabaseStatements, ReadonlyStatements, StatementHash, Term};
 
-/// So many hashes are kept, all databases together: 400 kB in an answer.
+/// How many hashes are kept at most, all databases together: 400 kB in an answer.
 pub const READONLY_HASHES: usize = 20_000;
-/// An entry adds or withdraws at most so many, so that it stays well below the limit of a message between nodes.
+/// How many hashes an entry adds or withdraws at most, so that it stays well below the limit of a message between nodes.
 pub const READONLY_BATCH: usize = 2_000;
 
 /// What the cluster has agreed on.
@@ -22,11 +22,11 @@ pub struct Readonly {
     pub generation: u64,
     /// By the name of the database.
     pub databases: BTreeMap<String, Judged>,
-    /// Why there are none, where the leader can find none.
+    /// Why the leader can find none; None if it can.
     pub reason: Option<String>,
 }
 
-/// The statements of a database, and by what they were judged.
+/// The statements of a database, and what they were judged by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Judged {
     /// Version of the hashes' algorithm.
@@ -71,17 +71,17 @@ pub enum ReadonlyUpdate {
         /// Those that go.
         withdrawn: Vec<StatementHash>,
     },
-    /// The database is gone, or not looked at any more.
+    /// The database is gone, or no longer looked at.
     Forgotten {
         /// Its name.
         database: String,
     },
-    /// Why there are none, or that there is no such reason any more.
+    /// Why there are none; None if there is no longer such a reason.
     Reason(Option<String>),
 }
 
 impl ReadonlyChange {
-    /// Whether somebody has to hear of it: what is only added takes nothing from anybody, and happens often at first.
+    /// Whether it makes an event. Statements that are only added do not: that takes nothing away, and is frequent at first.
     pub fn is_event(&self) -> bool {
         match &self.what {
             ReadonlyUpdate::Statements { withdrawn, .. } => !withdrawn.is_empty(),
@@ -92,7 +92,12 @@ impl ReadonlyChange {
 }
 
 impl Readonly {
-    /// Applies a change that was written in `term`, or says why it does not count.
+    /// Applies a change that was written in `term`.
+    ///
+    /// # Errors
+    ///
+    /// Why the change does not count: it is of another term, does not follow the present generation, names a database of
+    /// which no statements are known, or there would be more than [`READONLY_HASHES`].
     pub fn apply(&mut self, term: Term, change: &ReadonlyChange) -> Result<(), String> {
         if change.term != term {
             return Err(format!("term {} is over: this entry is of term {term}", change.term));

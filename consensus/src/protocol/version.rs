@@ -43,6 +43,10 @@ impl Versions {
     pub const KNOWN: Self = Self { oldest: Version::FIRST, newest: Version::FIRST };
 
     /// Whether a node that speaks these and dials one that speaks `dialed` has a version in common with it.
+    ///
+    /// # Errors
+    ///
+    /// Which of the two is too old.
     pub fn meet(self, dialed: Self) -> Result<(), Unmet> {
         if self.newest < dialed.oldest {
             Err(Unmet::Dialing { newest: self.newest, oldest: dialed.oldest })
@@ -61,7 +65,7 @@ impl Versions {
     }
 }
 
-/// Two nodes have no version in common. Both are told, so the sentences take no side.
+/// Two nodes have no version in common. Both log the sentence, so it does not say "this node".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unmet {
     /// The one that dials is too old.
@@ -95,9 +99,9 @@ pub enum Unmet {
     known.oldest, known.newest
 )]
 pub struct UnknownVersion {
-    /// That of the log or snapshot.
+    /// The version of the log or snapshot.
     pub version: Version,
-    /// Those that are known.
+    /// The versions that this program knows.
     pub known: Versions,
 }
 
@@ -115,7 +119,7 @@ struct Inner {
 }
 
 impl Spoken {
-    /// Those of a node whose program knows `known` and that knows nothing of its cluster yet.
+    /// What a node speaks whose program knows `known`, and that knows nothing of its cluster yet.
     pub fn new(known: Versions) -> Self {
         Self(Arc::new(Inner { known, cluster: AtomicU16::new(0), unknown: OnceLock::new() }))
     }
@@ -126,12 +130,13 @@ impl Spoken {
         Versions { oldest: oldest.max(Version(self.0.cluster.load(Ordering::Acquire))), newest }
     }
 
-    /// Fails where the program does not know `version`.
+    /// Fails if the program does not know `version`.
     pub(crate) fn check(&self, version: Version) -> Result<(), UnknownVersion> {
         self.0.known.check(version)
     }
 
-    /// Takes note that the cluster speaks `version`; fails, and does not, where the program does not know that one.
+    /// Notes that the cluster speaks `version`. If the program does not know that one, it fails and notes nothing of the
+    /// cluster.
     pub(crate) fn follow(&self, version: Version) -> Result<(), UnknownVersion> {
         self.0.known.check(version).inspect_err(|&unknown| {
             self.0.unknown.get_or_init(|| unknown);
@@ -140,14 +145,14 @@ impl Spoken {
         Ok(())
     }
 
-    /// The version at which this node had to stop, where that is so. openraft keeps only the words of an error.
+    /// The version that made this node stop; None if none did. openraft keeps only the words of an error.
     pub(crate) fn unknown(&self) -> Option<UnknownVersion> {
         self.0.unknown.get().copied()
     }
 }
 
-/// What a cluster that speaks `cluster` can be raised to, where that is more: the newest version that all members know.
-/// `newest` has that of each, none of those that have not told it lately.
+/// The newest version that all members know, if it is newer than `cluster`, which the cluster speaks. `newest` has the
+/// newest version of each member, None for one that has not told it lately.
 pub(crate) fn next(cluster: Version, newest: impl IntoIterator<Item = Option<Version>>) -> Option<Version> {
     let newest: Option<Vec<Version>> = newest.into_iter().collect();
     newest?.into_iter().min().filter(|&newest| newest > cluster)
@@ -162,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn two_meet_where_they_have_a_version_in_common() {
+    fn two_meet_if_they_have_a_version_in_common() {
         let (newest, oldest) = (Version(1), Version(2));
         for (dialing, dialed, expected) in [
             (versions(1, 1), versions(1, 1), Ok(())),

@@ -15,13 +15,17 @@ use crate::protocol::quorum::log_holders;
 use crate::raft::propose::{ProposeError, Reason, propose};
 use crate::raft::transport::{NodeReport, PeerRequest, PeerResponse};
 
-/// A standby that is upgraded may be so many bytes of WAL behind: what it gets in a moment.
-const WAL_LAG: u64 = 64 << 20;
+/// How many bytes of WAL a standby may lack when its node is enrolled: it gets as much in a moment.
+const CAUGHT_UP_WAL_BYTES: u64 = 64 << 20;
 
 impl Cluster {
     /// Changes settings, and returns all of them.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::Invalid`] if a setting breaks a rule; else as [`Cluster::add_node`].
     pub async fn set_config(&self, update: ConfigUpdate, actor: &str) -> Result<Config, ClusterError> {
-        // Told apart before leadership is: what is malformed is so at every node.
+        // Before it is asked who leads: what is malformed is so at every node.
         let voters = self.read(|state| state.voters().count());
         self.check_member()?;
         self.config()?.updated(&update, voters).map_err(ClusterError::Invalid)?;
@@ -34,7 +38,15 @@ impl Cluster {
         self.config()
     }
 
-    /// Adds a node, as a listener that becomes `role` when it is upgraded.
+    /// Adds a node, as a listener that is enrolled as a `role` later.
+    ///
+    /// # Errors
+    ///
+    /// - [`ClusterError::NotLeader`] or [`ClusterError::NoLeader`] if this node does not lead;
+    /// - [`ClusterError::Precondition`] or [`ClusterError::Invalid`] if the cluster or the node is not in a state that allows
+    ///   the change;
+    /// - [`ClusterError::Superseded`] if leadership moved on, and nothing was applied;
+    /// - [`ClusterError::Unconfirmed`] if it was not confirmed in time: it may have taken effect, or still do.
     pub async fn add_node(
         &self,
         ip: IpAddr,
@@ -43,7 +55,7 @@ impl Cluster {
         actor: &str,
     ) -> Result<Node, ClusterError> {
         self.authority().await?;
-        // Whoever asks again and again, as a host that has lost its disks may, writes nothing into the log.
+        // A host that asks again and again, as one may that has lost its disks, must not fill the log.
         let taken = self.read(|state| state.taken(ip, api_port));
         if let Some(reason) = taken {
             return Err(ClusterError::Precondition(reason));
@@ -54,7 +66,11 @@ impl Cluster {
         Ok(node)
     }
 
-    /// Upgrades a node to its role, or brings it back after it was declared down.
+    /// Enrolls a listener in its role, or brings a node back that was declared down. Both ports are those of the node.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::Precondition`] if it does not answer, or is not caught up; else as [`Cluster::add_node`].
     pub async fn upgrade_node(
         &self,
         id: NodeId,
@@ -67,7 +83,7 @@ impl Cluster {
         let report = self.fresh_report(id);
         self.check_upgrade(&node, report.as_ref())?;
         let role = node.upgrade_to;
-        let reason = Reason::new(actor, format!("upgraded to {role}"));
+        let reason = Reason::new(actor, format!("enrolled as a {role}"));
         let node = self.change_node(Change::UpgradeNode { node: id, db_port, api_port }, reason).await?;
         self.member_once(&node, |node, _, voters| voters.contains(&node) == role.votes()).await?;
         Ok(node)
@@ -80,7 +96,11 @@ impl Cluster {
         self.upgrade_node(id, db_port, node.api_port, &format!("node {id}")).await
     }
 
-    /// Declares a node down, for `reason`: it has no vote until it is upgraded again.
+    /// Declares a node down, for `reason`: it has no vote until it is brought back.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::Precondition`] if the other voters that answer would be no majority; else as [`Cluster::add_node`].
     pub async fn down_node(&self, id: NodeId, reason: &str, actor: &str) -> Result<Node, ClusterError> {
         self.authority().await?;
         self.check_rest(id)?;
@@ -93,7 +113,11 @@ impl Cluster {
         Ok(node)
     }
 
-    /// Removes a node for good.
+    /// Removes a node for good. A voter is declared down first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cluster::down_node`].
     pub async fn remove_node(&self, id: NodeId, actor: &str) -> Result<Node, ClusterError> {
         self.authority().await?;
         self.check_rest(id)?;
@@ -112,12 +136,12 @@ impl Cluster {
         Ok(node)
     }
 
-    /// Writes a change, and waits until as many voters hold it as the replication factor says. The node that it
-    /// concerned is returned where it concerned one.
+    /// Writes a change, and waits until as many voters hold it as the replication factor says. Returns the node that it
+    /// concerned, if it did one.
     pub(super) async fn change(&self, change: Change, reason: Reason) -> Result<Option<Node>, ClusterError> {
         self.authority().await?;
         let core = &self.0.core;
-        let patience = self.patience();
+        let patience = self.time_limit();
         let deadline = tokio::time::Instant::now() + patience;
         let outcome = match propose(core, change, reason, patience).await {
             Ok(outcome) => outcome,
@@ -167,15 +191,15 @@ impl Cluster {
                 if voters.len() == 1 && goal(node.id, &members, &voters[0]) {
                     return;
                 }
-                // A membership that is committed shows a little after the status.
+                // A membership that is committed shows a little after the raft.
                 let _ = tokio::time::timeout(Duration::from_millis(10), raft_changes.changed()).await;
             }
         };
-        tokio::time::timeout(self.patience(), reached).await.map_err(|_| {
+        tokio::time::timeout(self.time_limit(), reached).await.map_err(|_| {
             ClusterError::Unconfirmed(format!(
                 "the change of node {} is written, but the members have not taken it over within {:?}",
                 node.id,
-                self.patience()
+                self.time_limit()
             ))
         })
     }
@@ -188,7 +212,7 @@ impl Cluster {
         }
         let Some(report) = report else { return refused(format!("node {id} does not answer")) };
         let applied = self.0.core.state_machine().progress().borrow().index;
-        if report.applied.0 + leader::LAG < applied.0 {
+        if report.applied.0 + leader::CAUGHT_UP_ENTRIES < applied.0 {
             return refused(format!(
                 "node {id} is not caught up: it has applied {}, and the leader {applied}",
                 report.applied
@@ -208,7 +232,7 @@ impl Cluster {
         // Commits would wait until it is caught up.
         let primary = self.0.local.status().and_then(|status| status.lsn);
         match (primary, status.lsn) {
-            (Some(primary), Some(standby)) if primary.0.saturating_sub(standby.0) <= WAL_LAG => Ok(()),
+            (Some(primary), Some(standby)) if primary.0.saturating_sub(standby.0) <= CAUGHT_UP_WAL_BYTES => Ok(()),
             (Some(primary), Some(standby)) => refused(format!(
                 "the database of node {id} is not caught up: it is at {standby}, and the primary at {primary}"
             )),
@@ -228,7 +252,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// This leader is to lose its vote: it hands over first, and asks its successor.
+    /// Hands leadership over, since this leader is to lose its vote, and sends `request` to its successor.
     async fn leave(&self, request: PeerRequest) -> Result<Node, ClusterError> {
         let inner = &self.0;
         let remove = matches!(request, PeerRequest::Leave { .. });
@@ -244,7 +268,7 @@ impl Cluster {
                 leader.id
             ))
         };
-        match inner.core.transport().call(leader.id, address, request, 2 * self.patience()).await {
+        match inner.core.transport().call(leader.id, address, request, 2 * self.time_limit()).await {
             Ok(PeerResponse::Changed(node)) => Ok(*node),
             // It was removed before the answer came.
             Ok(PeerResponse::Removed) if remove => self.member(inner.identity.node),

@@ -15,8 +15,8 @@ pub(super) fn status(node: NodeId, leader: Option<(NodeId, Term)>, reports: Vec<
     ClusterStatus { node, nodes: reports.into_iter().map(told).collect() }
 }
 
-/// Where the WAL of the leader's database ends, where it is a primary and this is the leader's report: a zombie of an
-/// earlier term measures nobody.
+/// Where the WAL of the leader's database ends; None unless this is the leader's report and its database is a primary. The
+/// lag of others is not measured by a primary of an earlier term.
 fn primary_position(report: &NodeReport, (leader, term): (NodeId, Term)) -> Option<WalPosition> {
     let primary = report.node == leader && report.database.as_ref()?.role == DatabaseRole::Primary;
     report.position.filter(|position| primary && position.term == term)
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn lag_is_told_where_the_primary_of_now_wrote_both_positions() {
+    fn lag_is_told_if_the_primary_of_now_wrote_both_positions() {
         use DatabaseRole::{Primary, Standby};
         let primary = report(1, Primary, 4, 500);
         let all = [primary.clone(), report(2, Standby, 4, 372), report(3, Standby, 4, 600), report(4, Standby, 3, 500)];

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::{Cluster, Inner};
 use crate::model::{EventKind, NodeId, Term};
 
-/// A lease ends by time alone: so often it is looked whether one has.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often a node looks whether a lease has ended, which happens by time alone.
+const LEASE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What this node is in its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ enum Role {
     Follows(NodeId, Term),
 }
 
-/// Tells what this node is, whenever that has changed; ends with the cluster.
+/// Logs what this node is, whenever that has changed; ends with the cluster.
 pub(super) async fn tell(cluster: Weak<Inner>) {
     let mut told = Role::Seeks;
     loop {
@@ -34,7 +34,7 @@ pub(super) async fn tell(cluster: Weak<Inner>) {
         tokio::select! {
             _ = progress.changed() => {}
             () = raft_changes.changed() => {}
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(LEASE_CHECK_INTERVAL) => {}
         }
     }
 }
@@ -58,11 +58,11 @@ impl Cluster {
         }
     }
 
-    /// Why there is no leader any more.
+    /// Why there is no longer a leader.
     fn why_lost(&self, before: Role) -> String {
         let core = &self.0.core;
         match before {
-            // Its lease has not run out: there is none any more.
+            // Its lease did not run out: it was given up.
             Role::Leads(term) if core.raft_status().leader == Some(core.id()) && core.lease_end(term).is_none() => {
                 format!("it hands its lead of term {term} over")
             }

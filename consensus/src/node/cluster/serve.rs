@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 use super::{Cluster, ClusterError};
 use crate::env::sabotage::{self, Sabotage};
 use crate::model::{Node, NodeId};
+use crate::node::fitness::Ask;
 use crate::node::tasks::own_report;
-use crate::node::upkeep::Ask;
 use crate::primary::hand_over;
 use crate::primary::supervisor::{Order, chain};
 use crate::raft::transport::{PeerRequest, PeerResponse};
@@ -101,7 +101,7 @@ impl Cluster {
             };
         }
         let address = SocketAddr::new(leader.ip, leader.api_port.get());
-        match core.transport().call(leader.id, address, request, 2 * self.patience()).await {
+        match core.transport().call(leader.id, address, request, 2 * self.time_limit()).await {
             Ok(PeerResponse::Failed(reason) | PeerResponse::Unconfirmed(reason)) => Err(reason),
             Ok(_) => Ok(()),
             Err(error) => Err(error.to_string()),

@@ -10,7 +10,7 @@ use crate::raft::views::validity;
 /// How a node's consensus is at this moment, in numbers.
 #[derive(Clone, Debug)]
 pub struct Vitals {
-    /// How long the lease of this node holds, where it has one.
+    /// How long the lease of this node still holds; None if it has none.
     pub lease_left: Option<Duration>,
     /// How many voters are in force.
     pub voters: usize,
@@ -20,14 +20,14 @@ pub struct Vitals {
     pub last_index: LogIndex,
     /// The last entry that it has applied.
     pub applied_index: LogIndex,
-    /// The rule under which commits are acknowledged, where this node's database is the primary.
+    /// The rule under which commits are acknowledged; None if this node's database is not the primary.
     pub sync_rule: Option<SyncRule>,
-    /// Whether all that was ever acknowledged is held under that rule.
+    /// Whether all commits that were ever acknowledged are held under that rule.
     pub sync_rule_proven: bool,
 }
 
 impl Cluster {
-    /// How this node's consensus is, in numbers.
+    /// How this node's consensus is at this moment, in numbers.
     pub fn vitals(&self) -> Vitals {
         let (core, local) = (&self.0.core, &self.0.local);
         let now = core.clock().now();
@@ -46,13 +46,14 @@ impl Cluster {
         }
     }
 
-    /// Has `hook` told how long each change took that this node, as the leader, wrote to the cluster's log: until it was
-    /// applied here. It is called from within consensus and must not block. Only the first hook counts.
+    /// Calls `hook` for each change that this node, as the leader, wrote to the cluster's log, with the time from the write
+    /// until it was applied here. It is called from within consensus and must not block. Only the first hook counts.
     pub fn observe_commits(&self, hook: impl Fn(Duration) + Send + Sync + 'static) {
         self.0.core.observers().commits.set(Box::new(hook));
     }
 
-    /// Has `hook` told when this node becomes the leader, and why: one of [`CAUSES`](super::CAUSES). As above.
+    /// Calls `hook` when this node becomes the leader, with the cause: one of [`CAUSES`](super::CAUSES). It is called from
+    /// within consensus and must not block. Only the first hook counts.
     pub fn observe_leaderships(&self, hook: impl Fn(&'static str) + Send + Sync + 'static) {
         self.0.core.observers().leaderships.set(Box::new(hook));
     }

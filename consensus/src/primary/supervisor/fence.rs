@@ -17,7 +17,7 @@ impl Supervisor {
     /// Promises the leader-to-be of `term` to take WAL of no earlier primary, and tells how far the database is. The
     /// database is fenced before the answer, so what it tells stays true.
     pub(super) async fn promise(&mut self, term: Term) -> Result<Promise, SupervisorError> {
-        let newest = self.core.seat().term;
+        let newest = self.core.raft_status().term;
         if term < newest {
             return Err(SupervisorError::Refused(format!("term {term} is over: the newest is {newest}")));
         }
@@ -27,7 +27,7 @@ impl Supervisor {
         let Some(database) = self.database() else {
             let me = self.core.id();
             let lacks = |applied: &Applied| applied.state.nodes.get(&me).is_some_and(|node| node.db_port.is_some());
-            if self.core.machine().read(lacks) {
+            if self.core.state_machine().read(lacks) {
                 // What it holds would not be counted, and might be what only it holds.
                 return Err(SupervisorError::Refused(
                     "it has a database in the cluster, and was started without".into(),
@@ -57,10 +57,10 @@ impl Supervisor {
     /// Stops serving, and comes back as a standby that follows nobody yet.
     pub(super) async fn demote(&mut self) -> Result<(), SupervisorError> {
         let Some(database) = self.database() else { return Ok(()) };
-        let seat = self.core.seat();
-        tracing::warn!(term = %seat.term, leader = ?seat.leader, "the primary is demoted");
+        let raft = self.core.raft_status();
+        tracing::warn!(term = %raft.term, leader = ?raft.leader, "the primary is demoted");
         let deadline = self.core.config().fencing_deadline();
-        let of_lease = self.core.lease(seat.term).map(|lease| lease.fencing_deadline());
+        let of_lease = self.core.lease(raft.term).map(|lease| lease.fencing_deadline());
         database.demote(of_lease.map_or(deadline, |of_lease| of_lease.min(deadline))).await?;
         self.fence(&database).await.map(drop)
     }
@@ -107,7 +107,7 @@ impl Supervisor {
     pub(super) fn is_astray(&self, database: &Arc<dyn Database>) -> bool {
         let (core, voters) = (&self.core, self.core.voters());
         let strayed = database.status().borrow().strayed;
-        core.machine().read(|applied| is_astray(strayed, core.id(), &voters, &applied.state.nodes))
+        core.state_machine().read(|applied| is_astray(strayed, core.id(), &voters, &applied.state.nodes))
     }
 
     /// Forgets what was proven of the sync rule, and that clients were let in.

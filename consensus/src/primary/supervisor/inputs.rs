@@ -11,7 +11,7 @@ use crate::primary::local::Local;
 use crate::protocol::database::DatabaseStatus;
 use crate::protocol::plan::{Situation, Task, plan};
 use crate::protocol::state::Promoted;
-use crate::raft::core::{Core, Seats};
+use crate::raft::core::{Core, RaftStatusChanges};
 use crate::raft::state_machine::Progress;
 
 /// How often an elected leader without a lease polls for one: a lease comes with the next answer of a peer.
@@ -23,7 +23,7 @@ pub(super) struct Inputs {
     local: Local,
     removed: watch::Receiver<bool>,
     progress: watch::Receiver<Progress>,
-    seats: Seats,
+    raft_changes: RaftStatusChanges,
     status: Option<watch::Receiver<DatabaseStatus>>,
     /// Whether something has changed since this was set to false.
     pub(super) changed: bool,
@@ -32,14 +32,14 @@ pub(super) struct Inputs {
 impl Inputs {
     pub(super) fn new(core: Core, local: Local, removed: watch::Receiver<bool>) -> Self {
         let status = local.database.as_ref().map(|database| database.status());
-        let (progress, seats) = (core.machine().progress(), core.seats());
-        Self { core, local, removed, progress, seats, status, changed: true }
+        let (progress, raft_changes) = (core.state_machine().progress(), core.raft_status_changes());
+        Self { core, local, removed, progress, raft_changes, status, changed: true }
     }
 
     fn situation(&self) -> Situation {
         let core = &self.core;
-        let (seat, config, now) = (core.seat(), core.config(), core.clock().now());
-        let (member, keeps, lead, promoted, primary) = core.machine().read(|applied| {
+        let (raft, config, now) = (core.raft_status(), core.config(), core.clock().now());
+        let (member, keeps, lead, promoted, primary) = core.state_machine().read(|applied| {
             let state = &applied.state;
             let keeps = state.nodes.get(&core.id()).is_none_or(|node| node.upgrade_to.has_database());
             let primary = state.promoted.as_ref().and_then(|promoted| state.nodes.get(&promoted.node)).cloned();
@@ -48,7 +48,7 @@ impl Inputs {
         let (promoted, primary) = match (promoted, lead) {
             (Some(promoted), Some(lead)) if sabotage::is(Sabotage::FollowUnannounced) => (
                 Some(Promoted { node: lead.node, term: lead.term, ..promoted }),
-                core.machine().read(|applied| applied.state.nodes.get(&lead.node).cloned()),
+                core.state_machine().read(|applied| applied.state.nodes.get(&lead.node).cloned()),
             ),
             (promoted, _) => (promoted, primary),
         };
@@ -59,16 +59,16 @@ impl Inputs {
             now,
             grace: core.started() + config.node_timeout.get(),
             removed: *self.removed.borrow(),
-            term: seat.term,
+            term: raft.term,
             member,
-            leading: seat.leader == Some(core.id()),
+            leading: raft.leader == Some(core.id()),
             resumes: core.led_before() && core.votes_for_itself(),
-            fence_at: core.lease(seat.term).map(|lease| lease.fence_at),
+            fence_at: core.lease(raft.term).map(|lease| lease.fence_at),
             lead,
             promoted,
             primary,
             promise: self.local.record.borrow().promise,
-            applied: core.machine().progress().borrow().term,
+            applied: core.state_machine().progress().borrow().term,
             may_serve: self.local.may_serve.load(Ordering::Relaxed),
             strayed: status.as_ref().is_some_and(|status| status.strayed),
             database: status.map(|status| status.role),
@@ -99,7 +99,7 @@ impl Inputs {
         tokio::select! {
             () = tokio::time::sleep(wake) => {}
             _ = self.progress.changed() => {}
-            () = self.seats.changed() => {}
+            () = self.raft_changes.changed() => {}
             _ = self.removed.changed() => {}
             _ = status => {}
         }

@@ -37,7 +37,7 @@ impl Supervisor {
     /// primary stopped.
     async fn wait_for_wal(&self, target: NodeId, last: Lsn) -> Result<(), SupervisorError> {
         let core = &self.core;
-        let node = core.machine().read(|applied| applied.state.nodes.get(&target).cloned());
+        let node = core.state_machine().read(|applied| applied.state.nodes.get(&target).cloned());
         let node = node.ok_or_else(|| SupervisorError::Refused(format!("node {target} is not part of the cluster")))?;
         let limit = core.config().leader_voting_timeout.get();
         let passed = async {
@@ -61,7 +61,7 @@ impl Supervisor {
     async fn lease_is_over(&self) {
         loop {
             let now = self.core.clock().now();
-            let fence_at = self.core.lease(self.core.seat().term).map_or(now, |lease| lease.fence_at);
+            let fence_at = self.core.lease(self.core.raft_status().term).map_or(now, |lease| lease.fence_at);
             let left = fence_at.saturating_sub(now);
             if left.is_zero() {
                 return;

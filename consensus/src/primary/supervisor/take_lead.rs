@@ -17,7 +17,7 @@ use crate::protocol::state::{Lead, Promoted};
 use crate::protocol::take_lead::{Override, Recruitment, Step, goes_on, next_step, refuses_override};
 use crate::raft::core::Core;
 
-/// The cluster is told why nobody leads after this many node time-outs without a leader.
+/// After how many node time-outs without a leader the cluster's log says why nobody leads.
 const TOLD_AFTER_NODE_TIMEOUTS: u32 = 3;
 
 /// Since when an elected node waits to become the announced leader.
@@ -132,7 +132,7 @@ impl Supervisor {
         let me = core.id();
         let serves = self.local.status().is_some_and(|status| is_ours(&status));
         let mut this = Try::new(core.clone(), term, serves);
-        // They are asked while the own database is fenced. Whoever is still being asked when this ends is asked no more.
+        // They are asked while the own database is fenced, until this ends.
         let others = this.voters.iter().flatten().filter(|&&voter| voter != me).collect::<BTreeSet<_>>();
         let others = others.into_iter().filter_map(|voter| this.nodes.get(voter));
         let mut recruiting = Recruiting::begin(&core, others, term);

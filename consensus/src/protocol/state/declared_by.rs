@@ -11,8 +11,8 @@ const NODE: &str = "node ";
 
 /// Who declared a node down: the actor of the change that did so.
 ///
-/// In the log, in snapshots and in what is told over the API this is a text, the one that the command came with. Reading
-/// and writing it changes none of its bytes.
+/// In the log, in snapshots and in the API this is a text: the actor of the command. It is written back as it was read, byte
+/// for byte.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum DeclaredBy {

@@ -1,5 +1,5 @@
-//! A node's care for its own place in the cluster: it has itself declared down while its database is not fit, so that
-//! nobody counts on it, and asks to be brought back once it is.
+//! Whether a node's database is fit to be counted on: if it is not fit for long, the node has itself declared down; once it
+//! is fit again, the node asks to be brought back.
 
 use std::time::Duration;
 
@@ -10,65 +10,70 @@ use crate::protocol::database::DatabaseRole;
 use crate::protocol::state::DeclaredBy;
 use crate::raft::core::Core;
 
-/// A database that is not fit for so many node time-outs is no passing matter, such as a restart or a short rewind.
-const UNFIT_FOR: u32 = 10;
-/// A database is fit again when it has been for so many.
-const FIT_FOR: u32 = 2;
+/// For how many node time-outs a database has to be unfit before its node has itself declared down: longer than a restart
+/// or a short rewind takes.
+const UNFIT_NODE_TIMEOUTS: u32 = 10;
+/// For how many node time-outs a database has to be fit before its node asks to be brought back.
+const FIT_NODE_TIMEOUTS: u32 = 2;
 
 /// What a node asks the leader for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
     /// To be declared down, for this reason.
     Down(String),
-    /// To be upgraded again.
+    /// To be brought back.
     Up,
 }
 
 /// How the database of this node has been.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Health {
-    /// Why it is not fit now, where it is not.
+    /// Why it is not fit now; None if it is.
     unfit: Option<String>,
     /// Whether it is a standby that streams.
     streams: bool,
-    /// Since when it is as it is, fit or not, and where it is not, streaming or not.
+    /// Since when it is as it is: fit; or unfit and streaming; or unfit and not streaming.
     since: Instant,
-    /// Whether it was not fit for long since its node was declared down. A restart, as by the one who did so, is short.
+    /// Whether it was unfit for long since its node was declared down. A restart, such as by the operator who did so, is
+    /// short.
     failed: bool,
 }
 
 impl Health {
-    /// Takes note of how it is now.
+    /// Notes how it is now.
     fn note(&mut self, unfit: Option<String>, streams: bool, down: bool, timeout: Duration, now: Instant) {
         // One that streamed until now has been of use until now, too.
         if unfit.is_some() != self.unfit.is_some() || (unfit.is_some() && streams != self.streams) {
             self.since = now;
         }
-        let long = unfit.is_some() && now.saturating_sub(self.since) >= UNFIT_FOR * timeout;
+        let long = unfit.is_some() && now.saturating_sub(self.since) >= UNFIT_NODE_TIMEOUTS * timeout;
         self.failed = down && (self.failed || long);
         self.unfit = unfit;
         self.streams = streams;
     }
 }
 
-/// What there is to ask for. A standby that streams holds what is committed, fit or not: were it declared down, commits
-/// would be held by fewer for nothing. A primary that is not fit asks, since its leader hands over first.
+/// What the node asks the leader for, if anything.
+///
+/// A standby that streams holds what is committed, fit or not. If it were declared down, fewer would hold each commit, for
+/// nothing. The node of an unfit primary asks, too: it hands over first. A node that an operator declared down stays down,
+/// unless its database has since been unfit for so long that the node would have asked for that itself.
 fn ask(node: &Node, declared_by: Option<&DeclaredBy>, health: &Health, timeout: Duration, now: Instant) -> Option<Ask> {
     let lasted = now.saturating_sub(health.since);
     match (&health.unfit, node.state) {
         (Some(reason), NodeState::Up | NodeState::Unreachable) if node.role.has_database() && !health.streams => {
-            (lasted >= UNFIT_FOR * timeout).then(|| Ask::Down(reason.clone()))
+            (lasted >= UNFIT_NODE_TIMEOUTS * timeout).then(|| Ask::Down(reason.clone()))
         }
         (None, NodeState::Down) => {
             // None if the state does not tell: it counts as an operator's word.
             let returns = declared_by.is_some_and(DeclaredBy::leaves_return_to_the_node);
-            ((returns || health.failed) && lasted >= FIT_FOR * timeout).then_some(Ask::Up)
+            ((returns || health.failed) && lasted >= FIT_NODE_TIMEOUTS * timeout).then_some(Ask::Up)
         }
         _ => None,
     }
 }
 
-/// Asks for what there is to ask for, as often as a node time-out; ends never.
+/// Looks once a node time-out how the database is, and asks the leader by it; never ends.
 pub(crate) async fn run<F>(core: Core, local: Local, leader: impl Fn(Ask) -> F)
 where
     F: Future<Output = Result<(), String>>,

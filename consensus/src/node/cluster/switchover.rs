@@ -11,13 +11,18 @@ use crate::primary::supervisor::Order;
 use crate::protocol::state::State;
 use crate::raft::transport::{PeerRequest, PeerResponse};
 
-/// Between two looks at whether a node is fit.
-const AGAIN: Duration = Duration::from_millis(20);
-/// A database that was elected by an operator's word has so long to come up as a standby.
-const FENCING: Duration = Duration::from_secs(20);
+/// How often a node is asked whether it is fit.
+const FITNESS_POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// How long the database of a node that leads by an operator's override may take to come up as a standby.
+const FENCE_TIME: Duration = Duration::from_secs(20);
 
 impl Cluster {
-    /// Makes `target` the leader, and returns it once it leads.
+    /// Makes `target` the leader, and returns it once it leads. `actor` is who wants that, for the log.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::NotLeader`] or [`ClusterError::NoLeader`] if this node does not lead; [`ClusterError::Precondition`] if
+    /// the target is not fit or could not take over; [`ClusterError::Unavailable`] if this node is stopping.
     pub async fn switch_over(&self, target: NodeId, actor: &str) -> Result<Leader, ClusterError> {
         let leader = self.authority().await?;
         if leader.id == target {
@@ -37,7 +42,7 @@ impl Cluster {
             .map_err(|_| gone())?
             .map_err(|reason| ClusterError::Precondition(format!("node {target} could not take over: {reason}")))?;
         let config = self.0.core.config();
-        // The new leader fences, promotes and announces itself; where it cannot, another election follows.
+        // The new leader fences, promotes and announces itself. If it cannot, another election follows.
         let patience = config.node_timeout.get() * 2 + config.leader_voting_timeout.get() * 2;
         let announced = |state: &State| state.lead.is_some_and(|lead| lead.term > leader.term);
         self.wait_for(patience, announced).await?;
@@ -50,24 +55,29 @@ impl Cluster {
         }
     }
 
-    /// Waits a little until a node is fit to lead: it may just have begun to follow, and tells so a moment later.
+    /// Waits up to `leader-voting-timeout` until a node is fit to lead: it may just have begun to follow.
     async fn fit_to_lead(&self, node: &Node) -> Result<(), ClusterError> {
         let core = &self.0.core;
         let databases = self.0.local.database.is_some();
-        let patience = core.clock().now() + core.config().leader_voting_timeout.get();
+        let deadline = core.clock().now() + core.config().leader_voting_timeout.get();
         loop {
             let report = hand_over::ask(core, node).await;
             let Some(reason) = hand_over::unfit(node, report.as_ref(), databases) else { return Ok(()) };
-            if !node.votes() || node.role != NodeRole::Voter || core.clock().now() >= patience {
+            if !node.votes() || node.role != NodeRole::Voter || core.clock().now() >= deadline {
                 return Err(ClusterError::Precondition(reason));
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(FITNESS_POLL_INTERVAL).await;
         }
     }
 
-    /// Makes `target` the leader although acknowledged commits may be lost by it: where nobody can lead otherwise, since
-    /// nodes that may have more are gone or not fit. The one operation that can lose data; it is refused while a
-    /// leader's database serves.
+    /// Makes `target` the leader although acknowledged commits may be lost by it. It is for a cluster that nobody can lead
+    /// otherwise, since the nodes that may have more are gone or not fit. This is the one operation that can lose data, and
+    /// is refused while a leader's database serves.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::Precondition`] if that is so, or the target cannot lead; [`ClusterError::NoLeader`] if nobody leads after
+    /// a while.
     pub async fn lead_with_loss(&self, target: NodeId, actor: &str) -> Result<Leader, ClusterError> {
         self.check_member()?;
         let node = self.member(target)?;
@@ -90,7 +100,7 @@ impl Cluster {
         if target == self.0.identity.node {
             self.force(actor).await.map_err(refused)?;
         } else {
-            match self.0.core.transport().call(target, node.api_address(), request, self.patience()).await {
+            match self.0.core.transport().call(target, node.api_address(), request, self.time_limit()).await {
                 Ok(PeerResponse::Done) => {}
                 Ok(PeerResponse::Failed(reason)) => return Err(refused(reason)),
                 Ok(other) => return Err(refused(format!("it answered {other:?}"))),
@@ -98,20 +108,20 @@ impl Cluster {
             }
         }
         let led = |state: &State| state.lead.is_some_and(|lead| lead.node == target && Some(lead.term) > before);
-        self.wait_for(2 * self.patience() + FENCING, led).await?;
+        self.wait_for(2 * self.time_limit() + FENCE_TIME, led).await?;
         match self.leader()? {
             leader if leader.id == target => Ok(leader),
             other => Err(refused(format!("node {} leads instead", other.id))),
         }
     }
 
-    /// The leader whose database was promoted, where this node knows of one.
+    /// The leader whose database was promoted, if this node knows of one.
     pub(super) fn serving_leader(&self) -> Option<NodeId> {
         let promoted = self.read(|state| state.promoted.as_ref().map(|promoted| promoted.term));
         self.known_leader().filter(|leader| promoted == Some(leader.term)).map(|leader| leader.id)
     }
 
-    /// Takes an operator's word that this node may lead, and sees to it that it is elected.
+    /// Takes an operator's word that this node may lead, and has it elected.
     pub(super) async fn force(&self, actor: &str) -> Result<(), String> {
         if let Some(leader) = self.serving_leader() {
             return Err(format!("node {leader} leads, and its database serves"));
@@ -127,9 +137,9 @@ impl Cluster {
             return Ok(());
         };
         let Ok(elected) = self.member(elected) else { return Ok(()) };
-        match core.transport().call(elected.id, elected.api_address(), PeerRequest::Yield, self.patience()).await {
+        match core.transport().call(elected.id, elected.api_address(), PeerRequest::Yield, self.time_limit()).await {
             Ok(PeerResponse::Failed(reason)) => Err(format!("node {} was elected: {reason}", elected.id)),
-            // Where it is gone, an election follows; whoever wins that can be asked again.
+            // If it is gone, an election follows. The operator can ask the winner again.
             Ok(_) | Err(_) => Ok(()),
         }
     }
