@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use dropshot::{ConfigDropshot, ConfigTls, HandlerTaskMode, HttpServer, ServerBuilder};
@@ -21,14 +21,15 @@ use crate::api::context::Context;
 use crate::api::handlers::Api;
 use crate::api::qluster_api_mod;
 use crate::database::{DatabaseConfig, Passwords, Postgres};
-use crate::guard::Lease;
+use crate::guard::Deadline;
 use crate::metrics::{Counted, Measured, Metrics};
+use crate::os::{self, lock::lock};
 use crate::peer::WebSocketTransport;
 use crate::security::{Security, SecurityError};
 use crate::start::join::{self, JoinError};
 use crate::start::known::{is_managed, mismatch};
 use crate::start::settings::Settings;
-use crate::start::{limits, systemd};
+use crate::start::systemd;
 use crate::{report, statements};
 
 /// A request's body may be so large, in bytes; operations that take one say so themselves.
@@ -120,7 +121,7 @@ impl DaemonError {
 
 /// Runs a node until `stop` is done. PostgreSQL outlives its agent: it goes on as it is, a primary until its lease ends.
 pub async fn run(settings: Settings, start: Start, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
-    limits::raise_open_files();
+    os::limits::raise_open_files();
     for path in [&settings.data_dir, &settings.raft_dir] {
         std::fs::create_dir_all(path).map_err(|source| DaemonError::Directory { path: path.clone(), source })?;
     }
@@ -237,7 +238,7 @@ fn told_of() -> impl Fn(&slog::Record) -> bool {
         if record.level() != slog::Level::Warning || !text.starts_with("tls accept err") {
             return true;
         }
-        let (mut last, now) = (last.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        let (mut last, now) = (lock(&last), Instant::now());
         let due = last.is_none_or(|last| now.duration_since(last) >= BETWEEN_TLS_ERRORS);
         if due {
             *last = Some(now);
@@ -432,7 +433,7 @@ async fn guard(postgres: Arc<Postgres>, cluster: Cluster) {
         let config = cluster.config().unwrap_or_default();
         let lease = cluster.lease();
         let fencing = lease.map_or(config.fencing_deadline(), |lease| lease.fencing_deadline());
-        Lease { end: lease.map(|lease| lease.end), fencing, node_timeout: config.node_timeout.get() }
+        Deadline { until: lease.map(|lease| lease.end), fencing, node_timeout: config.node_timeout.get() }
     };
     guard.run(lease, || postgres.may_lead()).await;
 }

@@ -6,7 +6,9 @@
 //!   balancers ask.
 //! - [`security`]: who may do what: tokens, the cluster's secret, TLS.
 //! - [`peer`]: the channel on which the nodes talk to each other.
-//! - [`database`]: PostgreSQL, as consensus directs it. [`guard`]: the process that ends it if the agent cannot.
+//! - [`database`]: PostgreSQL, as consensus directs it. [`guard`]: the process that ends it if the daemon cannot.
+//! - [`formats`]: PostgreSQL's text and binary formats. [`os`]: the machine's side. From bottom to top: `os`, `formats`,
+//!   `guard`, `database`; none of them uses one above it.
 //! - `statements`: the statements that do not write.
 //! - [`inspect`]: what the store of a node that does not run holds.
 //! - [`metrics`], [`page`], [`site`], [`report`]: what is told to Prometheus and to people: the status page, served at
@@ -20,9 +22,11 @@ pub mod daemon;
 pub mod database;
 #[cfg(feature = "faults")]
 mod faults;
+pub mod formats;
 pub mod guard;
 pub mod inspect;
 pub mod metrics;
+pub mod os;
 pub mod page;
 pub mod peer;
 pub mod report;

@@ -1,63 +1,29 @@
 //! What can go wrong with the database of a node.
 
-use std::io;
-use std::path::{Path, PathBuf};
-
 use qluster_consensus::protocol::database::DatabaseError;
+
+use crate::{formats, os};
 
 /// Why the database of a node is not there, does not start, or does not do what it was told.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file or directory of the database could not be read or changed.
-    #[error("cannot {action} {}", path.display())]
-    File {
-        /// What was attempted.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// The database, its directory or its programs are not in a state that this needs.
+    /// A file, process or program of the machine could not be used.
+    #[error(transparent)]
+    Os(#[from] os::Error),
+    /// A text of PostgreSQL was not as expected.
+    #[error(transparent)]
+    Format(#[from] formats::Error),
+    /// The database, its directory or its programs are not in the state that the operation needs.
     #[error("{0}")]
     Unfit(String),
-    /// It cannot be done with the data that there are: they have to be cloned.
+    /// It cannot be done with the data on this node: the database has to be cloned.
     #[error("{0}")]
     Hopeless(String),
-    /// A program could not be run.
-    #[error("cannot run {}", program.display())]
-    Spawn {
-        /// The program.
-        program: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// A program failed.
-    #[error("{program} failed ({status}): {output}")]
-    Program {
-        /// The program.
-        program: String,
-        /// How it ended.
-        status: std::process::ExitStatus,
-        /// The end of what it said.
-        output: String,
-    },
-    /// PostgreSQL ended while it was waited for.
+    /// PostgreSQL ended while the daemon waited for it.
     #[error("PostgreSQL ended: {log}")]
     Ended {
-        /// The end of its log.
+        /// The last lines of its log.
         log: String,
-    },
-    /// A process could not be signalled.
-    #[error("cannot signal process {pid}")]
-    Signal {
-        /// The process.
-        pid: i32,
-        /// The cause.
-        #[source]
-        source: io::Error,
     },
     /// A statement or connection failed.
     #[error("cannot {attempted}")]
@@ -73,43 +39,31 @@ pub enum Error {
     Unanswered {
         /// What was attempted.
         attempted: &'static str,
-        /// How long was waited.
+        /// How long the daemon waited.
         within: std::time::Duration,
     },
-    /// A file or answer was not as expected.
-    #[error("unexpected {what}: {text}")]
-    Odd {
-        /// What was read.
-        what: &'static str,
-        /// What it said.
-        text: String,
-    },
-    /// The agent is shutting down.
-    #[error("the agent is shutting down")]
+    /// The daemon is shutting down.
+    #[error("the daemon is shutting down")]
     Stopping,
 }
 
 /// Shorthand for results of this module.
-pub(super) type Result<T, E = Error> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// A mapper of I/O errors for `action` on `path`.
-    pub(super) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
-        let path = path.to_owned();
-        move |source| Self::File { action, path, source }
-    }
-
-    /// As what a caller that was told `attempted` hears of it.
-    pub(super) fn during(self, attempted: &str) -> DatabaseError {
+    /// The error for a caller of the trait `Database`. `attempted` says what the caller asked for.
+    pub(crate) fn during(self, attempted: &str) -> DatabaseError {
         match self {
-            Self::Unfit(reason) => DatabaseError::Unfit { attempted: attempted.into(), reason },
+            Self::Unfit(reason) | Self::Os(os::Error::Unfit(reason)) => {
+                DatabaseError::Unfit { attempted: attempted.into(), reason }
+            }
             Self::Hopeless(reason) => DatabaseError::Hopeless { attempted: attempted.into(), reason },
             other => DatabaseError::Failed { attempted: attempted.into(), source: Box::new(other) },
         }
     }
 
     /// The error with all its causes, in one line.
-    pub(super) fn chain(&self) -> String {
+    pub(crate) fn chain(&self) -> String {
         crate::report::chain(self)
     }
 }

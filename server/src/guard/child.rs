@@ -1,4 +1,4 @@
-//! A guard process, as its agent has it.
+//! The daemon's end of a guard process.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,22 +10,22 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use super::GuardConfig;
-use super::duty::Arguments;
 use super::error::GuardError;
 use super::frame::{Frame, LENGTH, Reply};
+use super::run::Arguments;
 
-/// A guard that leaves so many bytes unread is stuck. It reads at once, and is told something a few times per second.
-const UNREAD: u64 = 40 * LENGTH as u64;
+/// A guard that leaves more bytes unread is stuck: it reads at once, and gets a few frames per second.
+const MAX_UNREAD: u64 = 40 * LENGTH as u64;
 
-/// What happens to a guard.
+/// Something that happened to a guard.
 pub(super) enum Event {
-    /// It said something.
+    /// It sent a reply.
     Reply(Reply),
-    /// It ended, so.
+    /// It ended, with this status.
     Ended(String),
 }
 
-/// A guard process. It lives on when this is dropped.
+/// A guard process. It continues when this is dropped.
 pub(super) struct Process {
     child: Child,
     frames: OwnedFd,
@@ -41,7 +41,7 @@ impl Process {
             command.arg0(own);
         }
         command.args(Arguments::of(config)).current_dir(&config.run_dir);
-        // The agent's settings, and its secrets, are not for the guard.
+        // The guard gets neither the daemon's settings nor its secrets.
         command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(GuardError::Start)?;
         let lost = || GuardError::Start(io::ErrorKind::BrokenPipe.into());
@@ -55,17 +55,17 @@ impl Process {
         self.child.id()
     }
 
-    /// Tells it something, without waiting.
+    /// Sends it a frame, without waiting.
     pub(super) fn tell(&self, frame: &Frame) -> Result<(), GuardError> {
         let failed = |error: Errno| GuardError::Tell(error.into());
         let unread = rustix::io::ioctl_fionread(&self.frames).map_err(failed)?;
-        if unread > UNREAD {
+        if unread > MAX_UNREAD {
             return Err(GuardError::Stuck { unread });
         }
         rustix::io::write(&self.frames, &frame.encode()).map(drop).map_err(failed)
     }
 
-    /// Waits until it says something or has ended. Nothing is lost when this is dropped.
+    /// Waits until the guard sends a reply or ends. Nothing is lost when the future is dropped.
     pub(super) async fn event(&mut self) -> Event {
         let replies = &mut self.replies;
         let reply = async {
@@ -73,9 +73,9 @@ impl Process {
                 match replies.next_line().await {
                     Ok(Some(line)) => match Reply::decode(&line) {
                         Some(reply) => return reply,
-                        None => tracing::debug!(line, "the guard said something odd"),
+                        None => tracing::debug!(line, "the guard sent an unexpected line"),
                     },
-                    // Its end follows.
+                    // The end of the process follows.
                     _ => std::future::pending().await,
                 }
             }
@@ -86,7 +86,7 @@ impl Process {
         }
     }
 
-    /// Ends one that is stuck.
+    /// Kills the process and reaps it.
     pub(super) fn kill(mut self) {
         if let Err(error) = self.child.start_kill() {
             tracing::debug!(%error, "the guard could not be killed");

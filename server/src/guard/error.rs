@@ -4,34 +4,34 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Why a database is not guarded.
+/// Why a database has no guard.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
     /// The process could not be started.
     #[error("the guard process could not be started")]
     Start(#[source] io::Error),
-    /// It does not read what it is told, or is gone.
+    /// A frame could not be written to it: it is gone, or does not read.
     #[error("the guard process could not be told until when the database may serve")]
     Tell(#[source] io::Error),
-    /// It does not read what it is told.
+    /// It does not read its frames.
     #[error("the guard process is stuck: {unread} bytes for it are unread")]
     Stuck {
-        /// How many.
+        /// The number of unread bytes.
         unread: u64,
     },
-    /// It did not get ready in time.
+    /// It was not ready in time.
     #[error("the guard process was not ready within {within:?}: {state}")]
     NotReady {
-        /// How long was waited.
+        /// How long the daemon waited.
         within: Duration,
-        /// What it was instead.
+        /// Its state instead.
         state: String,
     },
-    /// It lacks what the settings require.
+    /// It lacks something that the settings require, such as the watchdog.
     #[error("{0}")]
     Refused(String),
-    /// An earlier guard could not be relieved.
-    #[error("the guard of an earlier agent, process {pid}, could not be ended")]
+    /// An earlier guard could not be ended.
+    #[error("the guard of an earlier daemon, process {pid}, could not be ended")]
     Earlier {
         /// The process.
         pid: i32,

@@ -1,28 +1,28 @@
-//! What the agent and its guard say to each other: frames of one size on the guard's standard input, lines on its
+//! The messages between the daemon and its guard: frames of a fixed size on the guard's standard input, lines on its
 //! standard output.
 
 use std::time::Duration;
 
 use qluster_consensus::env::clock::Instant;
 
-/// Length of a frame in bytes. The kernel writes so few into a pipe as a whole or not at all.
+/// Length of a frame in bytes. The kernel writes as few as these into a pipe all at once, or not at all.
 pub(super) const LENGTH: usize = 32;
 
-/// What the agent says.
+/// A message of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Frame {
-    /// The database is no primary: there is nothing to guard.
+    /// The database is not a primary: there is nothing to guard.
     Rest,
-    /// The database is, or is about to be, a primary.
+    /// The database is a primary, or is about to be one.
     Serve(Serve),
 }
 
-/// For how long the database may serve.
+/// How long the database may serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Serve {
-    /// Until when, on CLOCK_BOOTTIME.
+    /// The deadline, on CLOCK_BOOTTIME.
     pub(super) until: Instant,
-    /// How long the end of its processes may take.
+    /// How long ending its processes may take.
     pub(super) fencing: Duration,
     /// The cluster's node-timeout.
     pub(super) node_timeout: Duration,
@@ -35,7 +35,7 @@ impl Frame {
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let words = match self {
             Self::Rest => [0; 4],
-            // No lease ends at the instant of the boot.
+            // No deadline is at the instant of the boot.
             Self::Serve(serve) => {
                 [nanos(serve.until).max(1), nanos(serve.fencing), nanos(serve.node_timeout), serve.ask]
             }
@@ -64,12 +64,12 @@ impl Frame {
     }
 }
 
-/// What the guard says.
+/// A message of the guard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reply {
-    /// It guards, as it was asked to.
+    /// It is ready, as the promotion with this number asked.
     Ready(u64),
-    /// It guards the deadline, and lacks what was required, so nothing may be promoted.
+    /// It guards the deadline, but lacks something that is required (the text says what). So nothing may be promoted.
     Refused(u64, String),
     /// Something that people should know.
     Note(String),
@@ -84,7 +84,7 @@ impl Reply {
         }
     }
 
-    /// None where the line is no reply.
+    /// Reads a line. None if it is no reply.
     pub(super) fn decode(line: &str) -> Option<Self> {
         let (word, rest) = line.trim_end().split_once(' ')?;
         match word {
@@ -115,7 +115,7 @@ mod tests {
             }
         }
 
-        /// Whatever is in it, it is a frame: what is no rest is a lease.
+        /// All bytes are a frame: what is not `Rest` is a deadline.
         #[test]
         fn any_frame_is_read_as_it_would_be_written(bytes: [u8; LENGTH]) {
             let frame = Frame::decode(&bytes);

@@ -1,4 +1,4 @@
-//! The agent's side of the guard: keeps one running, and tells it until when the database may serve.
+//! The daemon's side of the guard: keeps a guard process running, and sends it the deadline of the database.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,17 +12,17 @@ use super::error::GuardError;
 use super::frame::{Frame, Reply, Serve};
 use super::{GuardConfig, WatchdogMode};
 
-/// A promotion waits so long for the guard. Starting one takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a promotion waits for the guard. Starting a guard takes milliseconds.
+const READY_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Between two starts of a guard that keeps ending.
-const RESTART: Duration = Duration::from_secs(1);
+/// The pause between two starts of a guard that keeps ending.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-/// A guard that was told nothing yet, by an agent whose predecessor led, is told the first deadline this soon: that of
-/// the earlier guard comes nearer.
-const FIRST: Duration = Duration::from_millis(20);
+/// How often the daemon looks for the first deadline for a new guard, when the database is a primary already (an earlier
+/// daemon led). It is short, since the deadline of the earlier guard comes nearer.
+const FIRST_DEADLINE_PERIOD: Duration = Duration::from_millis(20);
 
-/// The guard of a database, as its agent sees it. Clones share it.
+/// The guard of a database, as the daemon sees it. Clones share it.
 #[derive(Clone)]
 pub struct Guard(Arc<Inner>);
 
@@ -37,31 +37,31 @@ struct Inner {
     stop: watch::Sender<bool>,
 }
 
-/// The lease of this node.
+/// Until when the database of this node may serve as a primary.
 #[derive(Clone, Copy, Debug)]
-pub struct Lease {
-    /// Until when the node leads for sure, on CLOCK_BOOTTIME; none where it does not, or not any more.
-    pub end: Option<Instant>,
-    /// How long a fence may take.
+pub struct Deadline {
+    /// The end of the node's lease, on CLOCK_BOOTTIME. None if it has no lease.
+    pub until: Option<Instant>,
+    /// How long fencing the database may take.
     pub fencing: Duration,
     /// The cluster's node-timeout.
     pub node_timeout: Duration,
 }
 
-/// What came of the last ask of the guard.
+/// What the guard answered last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
-    /// There is none; why.
+    /// There is no guard. The text says why.
     Away(String),
-    /// It has nothing to guard, or was asked and has not answered.
+    /// It has nothing to guard, or has not answered yet.
     Waiting,
-    /// It is ready, as that promotion asked.
+    /// It is ready, as the promotion with this number asked.
     Ready(u64),
-    /// It lacks what is required.
+    /// It lacks something that is required. The text says what.
     Refused(u64, String),
 }
 
-/// Makes the database one to guard, as long as this lives: a promotion is under way.
+/// A promotion is under way. As long as this exists, the guard treats the database as a primary.
 #[must_use]
 pub struct Hold(Guard);
 
@@ -73,7 +73,7 @@ impl Drop for Hold {
 }
 
 impl Guard {
-    /// A guard that does not run yet.
+    /// A guard that does not run yet. [`Guard::run`] starts it.
     pub fn new(config: GuardConfig) -> Self {
         Self(Arc::new(Inner {
             config,
@@ -85,8 +85,11 @@ impl Guard {
         }))
     }
 
-    /// Waits until the guard is there, knows a deadline, and has the watchdog armed where one is used. Fails where that
-    /// takes longer than three seconds, or where the watchdog is required and cannot be used.
+    /// Waits until the guard runs, knows a deadline, and has armed the watchdog if one is used.
+    ///
+    /// # Errors
+    ///
+    /// If that takes longer than three seconds, or if the watchdog is required and cannot be used.
     pub async fn hold(&self) -> Result<Hold, GuardError> {
         let inner = &self.0;
         let mut state = inner.state.subscribe();
@@ -98,7 +101,7 @@ impl Guard {
             State::Ready(answered) | State::Refused(answered, _) => *answered >= ask,
             State::Away(_) | State::Waiting => false,
         });
-        match tokio::time::timeout(PATIENCE, answer).await {
+        match tokio::time::timeout(READY_TIMEOUT, answer).await {
             Ok(Ok(state)) => match &*state {
                 State::Refused(_, reason) => Err(GuardError::Refused(reason.clone())),
                 _ => Ok(hold),
@@ -108,69 +111,69 @@ impl Guard {
                     State::Away(reason) => reason.clone(),
                     _ => "it has not answered, or this node has no lease".into(),
                 };
-                Err(GuardError::NotReady { within: PATIENCE, state })
+                Err(GuardError::NotReady { within: READY_TIMEOUT, state })
             }
         }
     }
 
-    /// Leaves the database to the guard as it is: the agent ends. What the guard was told last counts.
+    /// Ends [`Guard::run`] and leaves the guard as it is, since the daemon ends. The last deadline counts.
     pub fn leave(&self) {
         self.0.stop.send_replace(true);
     }
 
-    /// Keeps a guard running and tells it until when the database may serve, until [`Guard::leave`]. `leads` tells
-    /// whether the database is, or may be, a primary.
-    pub async fn run(self, lease: impl Fn() -> Lease, leads: impl Fn() -> bool) {
+    /// Keeps a guard process running and sends it the deadline, until [`Guard::leave`]. `leads` returns whether the
+    /// database is, or may be, a primary.
+    pub async fn run(self, deadline: impl Fn() -> Deadline, leads: impl Fn() -> bool) {
         let mut stop = self.0.stop.subscribe();
         let mut noted = None;
         loop {
             tokio::select! {
                 // The sender lives as long as this.
                 _ = stop.wait_for(|stop| *stop) => return,
-                () = self.keep(&lease, &leads, &mut noted) => {}
+                () = self.keep(&deadline, &leads, &mut noted) => {}
             }
         }
     }
 
-    /// Starts a guard, and attends to it until it is none any more.
-    async fn keep(&self, lease: &impl Fn() -> Lease, leads: &impl Fn() -> bool, noted: &mut Option<String>) {
+    /// Starts a guard process, and attends to it until it has to be replaced.
+    async fn keep(&self, deadline: &impl Fn() -> Deadline, leads: &impl Fn() -> bool, noted: &mut Option<String>) {
         let inner = &self.0;
         let begun = tokio::time::Instant::now();
         let reason = match Process::start(&inner.config) {
             Ok(mut process) => {
-                tracing::debug!(pid = process.pid(), "the guard is there");
+                tracing::debug!(pid = process.pid(), "the guard has started");
                 inner.state.send_replace(State::Waiting);
-                let reason = self.attend(&mut process, lease, leads, noted).await;
+                let reason = self.attend(&mut process, deadline, leads, noted).await;
                 process.kill();
                 reason
             }
             Err(error) => crate::report::chain(&error),
         };
-        tracing::warn!(reason, "there is no guard any more: another one is started");
+        tracing::warn!(reason, "the guard is gone: another one is started");
         inner.state.send_replace(State::Away(reason));
-        if begun.elapsed() < RESTART {
-            tokio::time::sleep(RESTART).await;
+        if begun.elapsed() < RESTART_PAUSE {
+            tokio::time::sleep(RESTART_PAUSE).await;
         }
     }
 
-    /// Tells a guard what it has to know, and answers why it is to be replaced.
+    /// Sends a guard what it has to know. Returns why the guard must be replaced.
     async fn attend(
         &self,
         process: &mut Process,
-        lease: &impl Fn() -> Lease,
+        deadline: &impl Fn() -> Deadline,
         leads: &impl Fn() -> bool,
         noted: &mut Option<String>,
     ) -> String {
         let inner = &self.0;
         let clock = Clock::boottime();
-        // As good as told.
+        // A new guard knows that.
         let mut told = Frame::Rest;
         loop {
-            // The lease is looked at after it: whoever counts up has one.
+            // Read before the deadline: a promotion that counts up has a lease.
             let ask = inner.asks.load(Ordering::SeqCst);
             let serves = inner.holds.load(Ordering::SeqCst) > 0 || leads();
-            let lease = lease();
-            if let Some(frame) = news(serves, &lease, ask, told, clock.now()) {
+            let deadline = deadline();
+            if let Some(frame) = news(serves, &deadline, ask, told, clock.now()) {
                 if let Err(error) = process.tell(&frame) {
                     return crate::report::chain(&error);
                 }
@@ -182,9 +185,9 @@ impl Guard {
             let pause = async {
                 match told {
                     _ if !serves => std::future::pending().await,
-                    Frame::Rest => tokio::time::sleep(FIRST).await,
-                    // It knows of a deadline that is less than half a fence old, so the agent's own fence comes first:
-                    // half of what was told, which may be of a lease of before node-timeout was raised.
+                    Frame::Rest => tokio::time::sleep(FIRST_DEADLINE_PERIOD).await,
+                    // The deadline that the guard knows is at most half a fencing time old, so the daemon's own fencing comes
+                    // first. The fencing time that was sent counts: the lease may be from before node-timeout was raised.
                     Frame::Serve(serve) => tokio::time::sleep(serve.fencing / 2).await,
                 }
             };
@@ -208,7 +211,7 @@ impl Guard {
             }
             Reply::Note(text) if noted.as_ref() == Some(&text) => {}
             Reply::Note(text) => {
-                // On most machines there is none, and nobody asked for one.
+                // Most machines have no watchdog, and nobody asked for one.
                 if self.0.config.watchdog.mode == WatchdogMode::Automatic {
                     tracing::info!(reason = text, "the watchdog");
                 } else {
@@ -220,18 +223,18 @@ impl Guard {
     }
 }
 
-/// What a guard has to be told, where that is not what it was told last.
-fn news(serves: bool, lease: &Lease, ask: u64, told: Frame, now: Instant) -> Option<Frame> {
-    let Lease { end, fencing, node_timeout } = *lease;
+/// The frame that a guard needs next. None if it knows everything.
+fn news(serves: bool, deadline: &Deadline, ask: u64, told: Frame, now: Instant) -> Option<Frame> {
+    let Deadline { until, fencing, node_timeout } = *deadline;
     let serve = |until| Frame::Serve(Serve { until, fencing, node_timeout, ask });
-    match (told, end) {
+    match (told, until) {
         (Frame::Rest, _) if !serves => None,
         (Frame::Serve(_), _) if !serves => Some(Frame::Rest),
-        // An agent that has just started has not proven its lease yet. Its predecessor's guard knows the end of it.
+        // A daemon that has just started has not proven its lease yet. The guard of the daemon before knows the deadline.
         (Frame::Rest, None) => None,
-        (Frame::Rest, Some(end)) => Some(serve(end)),
-        (Frame::Serve(before), Some(end)) => (before.until != end || before.ask != ask).then(|| serve(end)),
-        // It was handed over, or lost: somebody else may be elected before the end that was told. The agent fences now.
+        (Frame::Rest, Some(until)) => Some(serve(until)),
+        (Frame::Serve(before), Some(until)) => (before.until != until || before.ask != ask).then(|| serve(until)),
+        // The lease was handed over, or lost: another node may be elected before the deadline. The daemon fences now.
         (Frame::Serve(before), None) => {
             let until = now + fencing.min(before.fencing);
             (until < before.until).then(|| serve(until))
@@ -253,27 +256,27 @@ mod tests {
 
     #[test]
     fn a_guard_is_told_what_it_does_not_know() {
-        let lease = |end: u64| Lease { end: Some(at(end)), fencing: at(250), node_timeout: at(1000) };
-        let none = Lease { end: None, ..lease(0) };
+        let lease = |end: u64| Deadline { until: Some(at(end)), fencing: at(250), node_timeout: at(1000) };
+        let none = Deadline { until: None, ..lease(0) };
         let rest = Frame::Rest;
         for (serves, lease, ask, told, expected) in [
             // A standby has nothing to guard, whoever leads.
             (false, lease(6000), 0, rest, None),
             (false, none, 0, rest, None),
-            // A promotion, or an agent that has come back within its lease.
+            // A promotion, or a daemon that was restarted within its lease.
             (true, lease(6000), 1, rest, Some(serve(6000, 1))),
             (true, none, 0, rest, None),
             // The lease goes on.
             (true, lease(6000), 1, serve(6000, 1), None),
             (true, lease(6200), 1, serve(6000, 1), Some(serve(6200, 1))),
             (true, lease(6000), 2, serve(6000, 1), Some(serve(6000, 2))),
-            // node-timeout is less now.
+            // node-timeout was lowered.
             (true, lease(5800), 1, serve(6000, 1), Some(serve(5800, 1))),
-            // The lease is gone: there is the time of a fence left, or less.
+            // The lease is gone: the time of a fence is left, or less.
             (true, none, 1, serve(6000, 1), Some(serve(5250, 1))),
             (true, none, 1, serve(5250, 1), None),
             (true, none, 1, serve(4000, 1), None),
-            // The database is no primary any more.
+            // The database is not a primary any more.
             (false, lease(6000), 1, serve(6000, 1), Some(rest)),
             (false, none, 1, serve(6000, 1), Some(rest)),
         ] {
@@ -292,7 +295,7 @@ mod tests {
             watchdog: Default::default(),
         };
         let guard = Guard::new(config);
-        let lease = || Lease { end: Some(at(u64::MAX)), fencing: at(250), node_timeout: at(1000) };
+        let lease = || Deadline { until: Some(at(u64::MAX)), fencing: at(250), node_timeout: at(1000) };
         let running = tokio::spawn(guard.clone().run(lease, || false));
         let error = guard.hold().await.err().unwrap().to_string();
         assert!(error.contains("could not be started"), "{error}");

@@ -1,28 +1,32 @@
-//! The guard: a small process beside the agent that ends PostgreSQL when the agent's lease is over and the agent, which
-//! is killed or stopped, did not.
+//! The guard: a small process beside the daemon. It ends a primary when the daemon's lease is over and the daemon, which
+//! was killed or stopped, did not do so.
 //!
-//! The agent tells it until when the database may serve as a primary ([`Guard`]); the guard waits for that instant, and
-//! then climbs the demote ladder. A living agent always acts first: it fences some time before its lease ends. A
-//! standby is left alone.
+//! The daemon sends a deadline: until when the database may serve as a primary ([`Guard`]). The guard waits for that
+//! instant, and then climbs the demote ladder. A daemon that works always acts first: it fences the database some time
+//! before its lease ends. The guard leaves a standby alone.
 //!
-//! - The guard outlives its agent. It goes on until the last deadline that it was told, does its work, and exits.
-//! - A new agent has a guard of its own. That one ends the earlier ones only once it is told a deadline: until then the
-//!   new agent has not proven that its lease goes on, and theirs counts.
-//! - The guard holds the watchdog, not the agent: it is disarmed also where the agent is gone, and goes off where
-//!   neither of them ended the database.
-//! - Nothing is promoted without a guard that said that it is ready ([`Guard::hold`]).
+//! - The guard outlives its daemon. It waits for the last deadline that it got, ends the database, and exits.
+//! - A new daemon starts its own guard. The new guard ends the earlier ones only when it gets its first deadline. Until
+//!   then the new daemon has not proven that its lease continues, and the deadline of the earlier guards counts.
+//! - The guard holds the watchdog, not the daemon. So the watchdog is disarmed even if the daemon is gone, and it resets
+//!   the machine if neither of them ends the database.
+//! - Nothing is promoted until a guard has reported that it is ready ([`Guard::hold`]).
 //!
 //! # Layout
 //!
-//! - `handle`, `child`: the agent's side. `frame`: what they say to each other.
-//! - `duty`: the process itself. `watch`: what it decides. `others`, `watchdog`: earlier guards, and the device.
+//! - `handle`, `child`: the daemon's side. `frame`: the messages between the two.
+//! - `run`: the guard process. `watch`: its decisions, pure functions. `end_primary`: ending the database.
+//! - `others`: guards of earlier daemons. `watchdog`: the device.
+//!
+//! It uses `os` and `formats`, and no other part of the server, except for [`crate::report`].
 
 mod child;
-mod duty;
+mod end_primary;
 mod error;
 mod frame;
 mod handle;
 mod others;
+mod run;
 mod watch;
 mod watchdog;
 
@@ -30,25 +34,25 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-pub use self::duty::{Arguments, run};
 pub use self::error::GuardError;
-pub use self::handle::{Guard, Hold, Lease};
+pub use self::handle::{Deadline, Guard, Hold};
+pub use self::run::{Arguments, run};
 
-/// The subcommand that is a guard.
+/// The subcommand that runs a guard.
 const COMMAND: &str = "guard";
 
 /// What is guarded, and how.
 #[derive(Clone, Debug)]
 pub struct GuardConfig {
-    /// The program that is a guard when it is told to: the agent's own.
+    /// The program whose subcommand `guard` is the guard: the daemon's own.
     pub program: PathBuf,
-    /// The data directory, as the kernel names it.
+    /// The data directory, as the kernel names it (a canonical path).
     pub data_dir: PathBuf,
-    /// Where the guard works: the same directory for each guard of this database, and for nobody else's.
+    /// The working directory of the guard: the same for each guard of this database, and used by no other database.
     pub run_dir: PathBuf,
-    /// Programs that work on the database. Only their names count.
+    /// Programs that work on the data directory. Only their names count.
     pub programs: Vec<PathBuf>,
-    /// Whether it kicks a watchdog.
+    /// Which watchdog it kicks, if any.
     pub watchdog: WatchdogSettings,
 }
 
@@ -56,9 +60,9 @@ pub struct GuardConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum WatchdogMode {
-    /// None is used.
+    /// No watchdog is used.
     Off,
-    /// The device is used where it can be.
+    /// The device is used if it can be.
     #[default]
     Automatic,
     /// Nothing is promoted without it.

@@ -1,4 +1,4 @@
-//! Guards of earlier agents, which go on until the lease that they know of ends.
+//! Guards of earlier daemons. They continue until the deadline that they know.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -12,19 +12,19 @@ use rustix::process::{Pid, Signal};
 
 use super::error::GuardError;
 use super::{COMMAND, WatchdogMode};
-use crate::database;
+use crate::os::process::is_alive;
 
-/// A killed process is gone after this time, unless the kernel holds it.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a killed process may take to end. After that, the kernel holds it.
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Ends the other guards of the database in `data_dir`, and waits until they have: what they hold is free then. Answers
-/// with the watchdogs that they may have left armed.
+/// Kills the other guards of the database in `data_dir`, and waits until they have ended and what they hold is free.
+/// Returns the watchdogs that they may have left armed.
 ///
-/// Only for a guard that was told a deadline, since they know of earlier ones.
+/// Only for a guard that has a deadline: the others know an earlier one.
 pub(super) fn relieve(data_dir: &Path) -> Result<Vec<PathBuf>, GuardError> {
     let mut watchdogs = Vec::new();
     for pid in find(data_dir) {
-        // Not to be read any more once it has ended.
+        // It cannot be read after the process has ended.
         let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         watchdogs.extend(watchdog(&cmdline));
         let failed = |source| GuardError::Earlier { pid, source };
@@ -34,8 +34,8 @@ pub(super) fn relieve(data_dir: &Path) -> Result<Vec<PathBuf>, GuardError> {
             Err(error) => return Err(failed(error.into())),
         }
         let begun = Instant::now();
-        while database::is_alive(pid) {
-            if begun.elapsed() > PATIENCE {
+        while is_alive(pid) {
+            if begun.elapsed() > KILL_TIMEOUT {
                 return Err(failed(Errno::TIMEDOUT.into()));
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -44,8 +44,8 @@ pub(super) fn relieve(data_dir: &Path) -> Result<Vec<PathBuf>, GuardError> {
     Ok(watchdogs)
 }
 
-/// The other guards. They are told by what they are and not by a file that says so: it could be old, or somebody
-/// else's.
+/// The process ids of the other guards. They are found by what they run, and not by a process id file: that could be old, or
+/// belong to somebody else.
 fn find(data_dir: &Path) -> Vec<i32> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let me = std::process::id();
@@ -56,19 +56,19 @@ fn find(data_dir: &Path) -> Vec<i32> {
         let same_account = || std::fs::metadata(&dir).is_ok_and(|about| about.uid() == own);
         let same_place = || place.is_some() && std::fs::read_link(dir.join("cwd")).ok() == place;
         let same_task = || std::fs::read(dir.join("cmdline")).is_ok_and(|cmdline| is_guard(&cmdline, data_dir));
-        u32::try_from(*pid) != Ok(me) && same_account() && same_place() && same_task() && database::is_alive(*pid)
+        u32::try_from(*pid) != Ok(me) && same_account() && same_place() && same_task() && is_alive(*pid)
     };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(is_one).collect()
 }
 
-/// Whether a `/proc/…/cmdline` is that of a guard of the database in `data_dir`, by whatever name its program goes.
+/// Whether a `/proc/…/cmdline` is that of a guard of the database in `data_dir`, whatever its program is called.
 fn is_guard(cmdline: &[u8], data_dir: &Path) -> bool {
     let mut words = cmdline.split(|&byte| byte == 0).skip(1);
     words.next() == Some(COMMAND.as_bytes()) && words.next().map(OsStr::from_bytes) == Some(data_dir.as_os_str())
 }
 
-/// The watchdog that a guard uses, if any, by its `/proc/…/cmdline`.
+/// The watchdog that a guard uses, by its `/proc/…/cmdline`. None if it uses none.
 fn watchdog(cmdline: &[u8]) -> Option<PathBuf> {
     let mut words = cmdline.split(|&byte| byte == 0).skip(3);
     let mode = words.next().and_then(|mode| WatchdogMode::from_str(std::str::from_utf8(mode).ok()?, false).ok())?;

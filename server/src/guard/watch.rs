@@ -1,4 +1,4 @@
-//! What a guard has to do, decided from what it was told and the time: pure functions.
+//! What a guard has to do, decided by the frames that it got and the time: pure functions.
 
 use std::time::Duration;
 
@@ -6,50 +6,50 @@ use qluster_consensus::env::clock::Instant;
 
 use super::frame::{Frame, Serve};
 
-/// Between two kicks of the watchdog. Several fit into the shortest timeout that a watchdog can have, a second.
-pub(super) const KICK: Duration = Duration::from_millis(250);
+/// The time between two kicks of the watchdog. Several kicks fit into the shortest timeout of a watchdog, a second.
+const KICK_PERIOD: Duration = Duration::from_millis(250);
 
-/// After the database could not be ended, that is tried again after this time.
-const AGAIN: Duration = Duration::from_secs(1);
+/// The pause after which the guard tries again to end a database that it could not end.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// What a guard was told, and what came of it.
+/// What a guard knows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watch {
-    /// What the agent said last; none while there is nothing to guard.
+    /// The last deadline. None while there is nothing to guard.
     serve: Option<Serve>,
-    /// When the watchdog is kicked next, while it is armed.
+    /// When the watchdog is kicked next. None while it is not armed.
     kick_at: Option<Instant>,
-    /// Whether the agent is gone.
+    /// Whether the daemon is gone.
     alone: bool,
-    /// The last question that was answered.
+    /// The number of the promotion that got the last reply.
     answered: Option<u64>,
 }
 
-/// What there is to do.
+/// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Wait for the agent, and for this instant, where there is one.
+    /// Wait for the daemon, and not longer than until this instant, if there is one.
     Wait(Option<Instant>),
     /// Kick the watchdog.
     Kick,
-    /// The lease is over: end the database within so long, where it may be a primary.
+    /// The deadline has passed: end the database within this time, if it may be a primary.
     End(Duration),
-    /// Nobody is left who could ask for anything.
+    /// The daemon is gone, and there is nothing to guard.
     Exit,
 }
 
-/// What a frame asks for at once.
+/// What a frame asks the guard to do at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     Nothing,
-    /// Get ready to guard, and answer.
+    /// Get ready to guard, and reply.
     Ready(Serve),
-    /// Let go of the watchdog: the database is no primary any more.
+    /// Disarm the watchdog: the database is not a primary any more.
     Rest,
 }
 
 impl Watch {
-    /// Takes in what the agent says.
+    /// Takes in a frame of the daemon.
     pub(super) fn hear(&mut self, frame: Frame) -> Asked {
         match frame {
             Frame::Rest => {
@@ -64,13 +64,13 @@ impl Watch {
         }
     }
 
-    /// The agent is gone. What it said last counts until it is over.
-    pub(super) fn agent_gone(&mut self) {
+    /// The daemon is gone. Its last deadline still counts.
+    pub(super) fn daemon_gone(&mut self) {
         self.alone = true;
     }
 
-    /// The guard is to go: whoever stops all of the agent's processes would leave nobody to end the database, or to kick
-    /// the watchdog.
+    /// The guard got a SIGTERM. Whoever sends it to all of the daemon's processes would leave nobody to end the database or
+    /// to kick the watchdog. So the deadline is now.
     pub(super) fn terminate(&mut self, now: Instant) {
         self.alone = true;
         if let Some(serve) = &mut self.serve {
@@ -82,12 +82,12 @@ impl Watch {
         self.alone
     }
 
-    /// The watchdog was kicked then, or is not armed any more.
+    /// The watchdog was kicked at this instant, or (None) is not armed any more.
     pub(super) fn kicked(&mut self, at: Option<Instant>) {
-        self.kick_at = at.map(|at| at + KICK);
+        self.kick_at = at.map(|at| at + KICK_PERIOD);
     }
 
-    /// The database was ended, or was no primary.
+    /// The database was ended, or was not a primary.
     pub(super) fn ended(&mut self) {
         self.serve = None;
         self.answered = None;
@@ -96,13 +96,13 @@ impl Watch {
     /// The database could not be ended.
     pub(super) fn failed(&mut self, now: Instant) {
         if let Some(serve) = &mut self.serve {
-            serve.until = now + AGAIN;
+            serve.until = now + RETRY_PAUSE;
         }
-        // The watchdog is kicked under a lease only.
+        // The watchdog is only kicked before the deadline.
         self.kick_at = None;
     }
 
-    /// Decides what there is to do.
+    /// Decides what to do next.
     pub(super) fn step(&self, now: Instant) -> Step {
         match (&self.serve, self.kick_at) {
             (None, _) if self.alone => Step::Exit,
@@ -146,7 +146,7 @@ mod tests {
             (guarding(), 9000, Step::End(at(250))),
             (without.clone(), 1999, Step::Wait(Some(at(2000)))),
             (without, 2000, Step::End(at(250))),
-            // Its agent being gone changes nothing before the end.
+            // That the daemon is gone changes nothing before the deadline.
             (alone.clone(), 1999, Step::Kick),
             (alone, 2000, Step::End(at(250))),
             (Watch::default(), 9000, Step::Wait(None)),
@@ -177,7 +177,7 @@ mod tests {
         watch.hear(Frame::Serve(serve(3000, 1)));
         watch.kicked(Some(at(2000)));
         assert_eq!(watch.step(at(2100)), Step::Wait(Some(at(2250))));
-        // Also where it is less: a lease that was handed over is over.
+        // Also an earlier one: a lease that was handed over is over.
         watch.hear(Frame::Serve(serve(2050, 1)));
         assert_eq!(watch.step(at(2100)), Step::End(at(250)));
         watch.hear(Frame::Rest);
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(watch.step(at(2600)), Step::Wait(Some(at(3500))));
         assert_eq!(watch.step(at(3500)), Step::End(at(250)));
         watch.ended();
-        watch.agent_gone();
+        watch.daemon_gone();
         assert_eq!(watch.step(at(3500)), Step::Exit);
     }
 }

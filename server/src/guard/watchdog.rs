@@ -1,11 +1,11 @@
-//! The watchdog: a device that resets the machine unless it is kicked, so that a primary whose machine hangs, or whose
-//! guard was killed together with its agent, does not serve on.
+//! The watchdog: a device that resets the machine unless it is kicked. So a primary does not go on serving if its machine
+//! hangs, or if its guard was killed together with the daemon.
 //!
-//! Opening the device arms it, any byte but a `V` kicks it, and a `V` right before it is closed disarms it. Closed
-//! without that, as when its process is killed, it goes on counting: whoever guards next opens and kicks it.
+//! Opening the device arms it. Any byte except `V` kicks it, and a `V` right before it is closed disarms it. If it is closed
+//! without that, as when its process is killed, it goes on counting: the next guard opens and kicks it (the kernel's
+//! documentation, "The Linux Watchdog driver API").
 //!
-//! Its timeout is looked at and not set: that takes an ioctl, which takes `unsafe`. A FIFO is kicked as well, for
-//! whatever reads it.
+//! Its timeout is read and not set: that would take an ioctl, and so `unsafe`. A FIFO is kicked, too, for whatever reads it.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -17,10 +17,10 @@ use rustix::fs::OFlags;
 
 use super::error::WatchdogError;
 
-/// The number of `/dev/watchdog`, which has no entry of its own among the watchdogs: it is the first of them.
-const FIRST: (u32, u32) = (10, 130);
+/// Device number of `/dev/watchdog`. It has no own entry among the watchdogs: it is the first of them.
+const FIRST_WATCHDOG: (u32, u32) = (10, 130);
 
-/// Kicks, and disarms when the device is closed next.
+/// The byte that kicks, and the one that disarms when the device is closed next.
 const KICK: &[u8] = b"k";
 const DISARM: &[u8] = b"V";
 
@@ -30,25 +30,25 @@ pub(super) struct Watchdog {
     file: File,
 }
 
-/// What the kernel tells of a watchdog, where it does.
+/// What the kernel says about a watchdog, if it does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Traits {
-    /// It resets the machine so many seconds after the last kick.
+    /// Seconds after the last kick until it resets the machine.
     timeout: Option<u64>,
-    /// It cannot be disarmed.
+    /// Whether it cannot be disarmed.
     forever: bool,
 }
 
 impl Watchdog {
-    /// Arms the watchdog. With `strict` one that takes too long for `node_timeout` is refused; otherwise that is
-    /// answered as a note.
+    /// Arms the watchdog. If its timeout is too long for `node_timeout`, that is an error with `strict`; otherwise it is
+    /// returned beside the watchdog, as a note.
     pub(super) fn arm(
         device: &Path,
         node_timeout: Duration,
         strict: bool,
     ) -> Result<(Self, Option<WatchdogError>), WatchdogError> {
         let traits = look_at(device)?;
-        // Before it is opened, since that arms it.
+        // Checked before the device is opened, since that arms it.
         let doubt = judge(device, traits, node_timeout);
         let doubt = match doubt {
             Err(error @ WatchdogError::Slow { .. }) if !strict => Some(error),
@@ -71,26 +71,26 @@ impl Watchdog {
         self.device == device
     }
 
-    /// Disarms a watchdog that a killed process may have left armed, unless another holds it.
+    /// Disarms a watchdog that a killed process may have left armed, unless another process holds it.
     pub(super) fn release(device: &Path) -> Result<(), WatchdogError> {
-        // One that cannot be disarmed was not armed, and is not by opening it now.
+        // A watchdog that cannot be disarmed was never armed. Opening it now would arm it.
         if look_at(device)?.forever {
             return Ok(());
         }
         match Self::open(device) {
             Ok(watchdog) => watchdog.disarm(),
-            // By another of its names.
+            // It is held under another of its names.
             Err(WatchdogError::Open { source, .. }) if source.kind() == std::io::ErrorKind::ResourceBusy => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Has it start counting anew.
+    /// Makes it start counting again.
     pub(super) fn kick(&mut self) -> Result<(), WatchdogError> {
         self.write(KICK)
     }
 
-    /// Disarms it: nothing is left that must not go on.
+    /// Disarms it.
     pub(super) fn disarm(mut self) -> Result<(), WatchdogError> {
         self.write(DISARM)
     }
@@ -101,7 +101,7 @@ impl Watchdog {
     }
 }
 
-/// What is known of a device; anything that is no watchdog is refused.
+/// What is known about a device. An error if it is not a watchdog.
 fn look_at(device: &Path) -> Result<Traits, WatchdogError> {
     let failed = |source| WatchdogError::Open { device: device.to_owned(), source };
     let about = std::fs::metadata(device).map_err(failed)?;
@@ -113,9 +113,9 @@ fn look_at(device: &Path) -> Result<Traits, WatchdogError> {
     known.flatten().ok_or_else(|| WatchdogError::Odd { device: device.to_owned() })
 }
 
-/// The longest useful timeout in seconds. It counts from the last kick, which may be a moment before the lease ends:
-/// then the guard's own attempt to end the database, a quarter of the node time-out, must fit in, and a guard that the
-/// machine is late to run must not be taken for one that hangs. The kernel counts in seconds.
+/// The longest useful timeout, in seconds. It counts from the last kick, which may be a moment before the deadline. Then the
+/// guard tries to end the database, which may take a quarter of the node timeout. A guard that the machine runs late must
+/// not be taken for one that hangs. The kernel counts in seconds.
 fn longest(node_timeout: Duration) -> u64 {
     node_timeout.as_secs() + u64::from(node_timeout.subsec_nanos() > 0) + 1
 }
@@ -131,17 +131,17 @@ fn judge(device: &Path, traits: Traits, node_timeout: Duration) -> Result<(), Wa
     }
 }
 
-/// What the kernel tells of the character device with this number; None where it is no watchdog.
+/// What the kernel says about the character device with this number. None if it is not a watchdog.
 fn traits(sys: &Path, number: (u32, u32)) -> Option<Traits> {
     let dir = match number {
-        FIRST => sys.join("class/watchdog/watchdog0"),
+        FIRST_WATCHDOG => sys.join("class/watchdog/watchdog0"),
         (major, minor) => {
             let dir = sys.join(format!("dev/char/{major}:{minor}"));
             let class = std::fs::read_link(dir.join("subsystem")).ok()?;
             class.ends_with("watchdog").then_some(dir)?
         }
     };
-    // Kernels that are built without these files tell nothing.
+    // Some kernels are built without these files.
     let read = |name| std::fs::read_to_string(dir.join(name)).ok()?.trim().parse::<u64>().ok();
     Some(Traits { timeout: read("timeout"), forever: read("nowayout").is_some_and(|value| value != 0) })
 }
@@ -186,11 +186,11 @@ mod tests {
             std::os::unix::fs::symlink(dir, sys.path().join("dev/char").join(number)).unwrap();
         }
         let expected = Some(Traits { timeout: Some(15), forever: false });
-        for (number, expected) in [(FIRST, expected), ((248, 0), expected), ((1, 3), None), ((9, 9), None)] {
+        for (number, expected) in [(FIRST_WATCHDOG, expected), ((248, 0), expected), ((1, 3), None), ((9, 9), None)] {
             assert_eq!(traits(sys.path(), number), expected, "{number:?}");
         }
         std::fs::write(class.join("nowayout"), "1\n").unwrap();
-        assert_eq!(traits(sys.path(), FIRST), Some(Traits { timeout: Some(15), forever: true }));
+        assert_eq!(traits(sys.path(), FIRST_WATCHDOG), Some(Traits { timeout: Some(15), forever: true }));
     }
 
     #[test]

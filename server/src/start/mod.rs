@@ -2,7 +2,6 @@
 
 pub mod join;
 pub(crate) mod known;
-pub mod limits;
 pub mod recover;
 pub mod settings;
 pub(crate) mod systemd;
