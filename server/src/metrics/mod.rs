@@ -9,7 +9,7 @@ mod peers;
 mod requests;
 mod table;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use prometheus::core::Collector;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, TextEncoder};
@@ -21,6 +21,7 @@ pub use self::peers::Measured;
 pub use self::requests::Counted;
 use self::table::Table;
 pub use self::table::{Kind, Metric};
+use crate::os::lock::lock;
 
 /// The type of what is answered: the text format, in the one version that it has.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -99,7 +100,7 @@ impl Metrics {
 
     /// All metrics as they are now, in Prometheus' text format.
     pub fn text(&self, cluster: Option<&Cluster>) -> Result<String, prometheus::Error> {
-        let _turn = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = lock(&self.scrape);
         self.gauges.set(cluster);
         TextEncoder::new().encode_to_string(&self.table.gather())
     }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -26,6 +26,7 @@ use super::error::PeerError;
 use super::log::{PeerLog, State, Subject};
 use super::stream::{Stream, connect};
 use super::wire::{self, Frame, Greeting, Hello, Proofs, Stage};
+use crate::os::lock::lock;
 use crate::security::{Role as ProofOf, Security, nonce};
 
 /// So many requests to one node can wait to be sent.
@@ -104,7 +105,7 @@ impl WebSocketTransport {
 
     /// Puts a request in line, or says why that cannot be.
     fn enqueue(&self, to: NodeId, address: SocketAddr, call: Call) -> Result<(), &'static str> {
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut links = lock(&self.links);
         let link = links.entry(to).or_insert_with(|| self.link(to, address));
         // A node can move. Its old connection ends, and with it what waits there.
         if link.address != address || link.line.is_closed() {
@@ -146,7 +147,7 @@ impl Transport for WebSocketTransport {
     }
 
     fn forget(&self, id: NodeId) {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        lock(&self.links).remove(&id);
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::SystemTime;
 
 use qluster_consensus::model::NodeId;
+
+use crate::os::lock::lock;
 
 /// So many lines are kept, the newest.
 const LINES: usize = 500;
@@ -52,17 +54,17 @@ impl PeerLog {
     /// Notes a line, with the time that it is now.
     pub fn note(&self, text: String) {
         tracing::info!(target: "qluster::peer", "{text}");
-        self.lock().keep(text);
+        lock(&self.inner).keep(text);
     }
 
     /// The lines, oldest first, each with the time when it was noted.
     pub fn lines(&self) -> Vec<(SystemTime, String)> {
-        self.lock().lines.iter().cloned().collect()
+        lock(&self.inner).lines.iter().cloned().collect()
     }
 
     /// Notes how the connection `subject` is, unless that was its state before.
     pub(super) fn change(&self, subject: Subject, state: State, text: impl FnOnce() -> String) {
-        let mut inner = self.lock();
+        let mut inner = lock(&self.inner);
         if inner.states.get(&subject) == Some(&state) {
             return;
         }
@@ -78,11 +80,6 @@ impl PeerLog {
             false => tracing::info!(target: "qluster::peer", "{text}"),
         }
         inner.keep(text);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Lines are whole even if a thread panicked between two of them.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -136,6 +133,6 @@ mod tests {
             let host = IpAddr::from(host.to_be_bytes());
             log.change(Subject::Stranger(host), State::Refused(String::new()), String::new);
         }
-        assert!(log.lock().states.len() <= SUBJECTS);
+        assert!(lock(&log.inner).states.len() <= SUBJECTS);
     }
 }

@@ -26,7 +26,7 @@ mod tokens;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
@@ -43,6 +43,7 @@ pub use tls::Tls;
 pub use tokens::Kind;
 use tokens::Tokens;
 
+use crate::os::lock::lock;
 use crate::report;
 
 /// Files are looked at this often.
@@ -266,11 +267,6 @@ impl Keys {
             tls: settings.tls.as_ref().map(Tls::read).transpose()?,
         })
     }
-}
-
-fn lock(failures: &Mutex<Failures>) -> MutexGuard<'_, Failures> {
-    // Whole after each call.
-    failures.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
