@@ -116,3 +116,51 @@ impl AccessFiles {
             .map(|name| std::fs::metadata(self.data_dir.join(name)).and_then(|about| about.modified()).ok())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use qluster_consensus::model::{NodeId, Port};
+
+    use super::*;
+    use crate::os::account::Accounts;
+
+    #[test]
+    fn refused_rules_give_way_to_the_last_good_ones_until_the_user_changes_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, run) = (dir.path().join("data"), dir.path().join("run"));
+        [&data, &run].iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
+        let own = Own {
+            node: NodeId(1),
+            ip: [127, 0, 0, 1].into(),
+            port: Port::new(5432).unwrap(),
+            socket_dir: run.clone(),
+            hba_file: data.join("qluster_hba.conf"),
+            ident_file: data.join("qluster_ident.conf"),
+            passfile: None,
+        };
+        let files = Files { accounts: Accounts::find(None).unwrap() };
+        let access = AccessFiles::new(&data, &run, &files, &own, &["postgres".into()], false);
+        let users = |rules: &str| std::fs::write(data.join("pg_hba.conf"), rules).unwrap();
+        let written = || {
+            let text = std::fs::read_to_string(&own.hba_file).unwrap();
+            hba::users_part(&text).map(str::to_owned)
+        };
+        users("good\n");
+        assert!(access.write(Some(Access::Open)).unwrap());
+        assert!(!access.write(None).unwrap(), "nothing has changed");
+        access.keep_rules().unwrap();
+        users("bad\n");
+        assert!(access.write(None).unwrap());
+        assert_eq!(written().as_deref(), Some("bad\n"));
+        assert!(access.refuse_rules().unwrap(), "good rules are kept");
+        access.write(None).unwrap();
+        assert_eq!(written().as_deref(), Some("good\n"));
+        users("better\n");
+        access.write(None).unwrap();
+        assert_eq!(written().as_deref(), Some("better\n"));
+        // The form stays as it is, unless another is given.
+        access.write(Some(Access::Closed)).unwrap();
+        access.write(None).unwrap();
+        assert_eq!(written(), None);
+    }
+}

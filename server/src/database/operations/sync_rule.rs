@@ -224,6 +224,17 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_is_in_force_on_one_postmaster_until_somebody_changes_it() {
+        let state = SyncRuleState::default();
+        assert!(!state.is_in_force(None, "a") && !state.is_in_force(Some(7), "a"));
+        state.set_in_force(Some(7), "a".into());
+        assert!(state.is_in_force(Some(7), "a"));
+        assert!(!state.is_in_force(Some(8), "a") && !state.is_in_force(Some(7), "b") && !state.is_in_force(None, "a"));
+        state.note_drift();
+        assert!(!state.is_in_force(Some(7), "a"));
+    }
+
+    #[test]
     fn an_intermediate_rule_begins_with_the_furthest_and_has_priorities_that_no_other_has() {
         let senders = |priority| {
             [sender("qluster_2_7", "streaming", 1, Some(5)), sender("qluster_3_7", "streaming", priority, Some(9))]
