@@ -1,7 +1,7 @@
-//! A look into a store that changes nothing, also into one that a node cannot open.
+//! Reads a store without changing it, also one that a node cannot open.
 //!
 //! redb repairs a file that was not closed in order, and writes to it for that. So the file is read into memory, and
-//! only that copy is opened. What cannot be read is told value by value, with the reason.
+//! only that copy is opened. Each value that cannot be read is reported, with the reason.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -70,7 +70,7 @@ pub enum Value<T> {
 pub struct StoredEntry {
     /// The index, counted from 0.
     pub index: u64,
-    /// The entry. Its own index is the same: another is told as unreadable.
+    /// The entry. If its own index differs, it counts as unreadable.
     pub entry: Value<Entry>,
 }
 
@@ -83,7 +83,7 @@ pub struct Entry {
     pub payload: LogPayload,
 }
 
-/// Why nothing of a store can be told.
+/// Why nothing of a store can be read.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
     /// The node runs.
@@ -200,8 +200,8 @@ impl<T: Serialize> Serialize for Value<T> {
     }
 }
 
-/// The bytes of a store that no node uses. Until they are read, a node that is started waits in vain for its lock, as it
-/// would for another node; that takes milliseconds.
+/// The bytes of a store that no node uses. The file is locked while it is read, for milliseconds: a node that is started
+/// in that time finds its store in use.
 fn read_unused(path: &Path) -> Result<Vec<u8>, InspectError> {
     let failed = |source| InspectError::File { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
@@ -216,7 +216,7 @@ fn read_unused(path: &Path) -> Result<Vec<u8>, InspectError> {
     Ok(bytes)
 }
 
-/// Opens a copy of the file: with a check of all its pages, as a node does; or else without.
+/// Opens a copy of the file with a check of all its pages, as a node does. If that fails, opens it without the check.
 fn open(bytes: &[u8], path: &Path) -> Result<(Database, Vec<String>), InspectError> {
     let refused = match open_copy(bytes, true) {
         Ok(database) => return Ok((database, Vec::new())),
@@ -238,7 +238,7 @@ fn open_copy(bytes: &[u8], check: bool) -> Result<Database, String> {
     })
 }
 
-/// redb may panic at a damaged file: that is an error like any other here.
+/// redb may panic if the file is damaged. Here that is an error like any other.
 fn caught<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("its pages make no sense".into()))
 }
@@ -278,14 +278,14 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     }
 }
 
-/// The state in a snapshot. Of a version that is not known no more than that can be told.
+/// The state in a snapshot. If its version is not known, nothing else of it can be read.
 fn state(bytes: &[u8]) -> Result<State, String> {
     let (version, _): (Version, _) = postcard::take_from_bytes(bytes).map_err(|error| error.to_string())?;
     Spoken::new(Versions::KNOWN).check(version).map_err(|error| error.to_string())?;
     decode(bytes)
 }
 
-/// The entries of the log; or those before the first that cannot be found, and the reason.
+/// The entries of the log. If they cannot be read to the end: those that were read, and the reason.
 fn log(reading: &ReadTransaction) -> Result<Vec<StoredEntry>, (Vec<StoredEntry>, String)> {
     let mut entries = Vec::new();
     let read = caught(|| {
@@ -355,7 +355,7 @@ mod tests {
         let writing = database.begin_write().unwrap();
         writing.open_table(FACTS).unwrap().insert("removed", &[1_u8][..]).unwrap();
         writing.commit().unwrap();
-        // As a node that is killed leaves it.
+        // A node that is killed leaves the file like this.
         let left = std::fs::read(&path).unwrap();
         drop(database);
         assert_ne!(left, std::fs::read(&path).unwrap());
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_told_and_the_rest_is_read() {
+    fn what_cannot_be_read_is_reported_and_the_rest_is_read() {
         let (_directory, path) = copy();
         replace::<&str>(&path, "facts", "vote", &[1, 0, 1]);
         replace::<u64>(&path, "log", 7, &[1, 7, 99]);
@@ -401,9 +401,9 @@ mod tests {
         Contents::read(&path).unwrap();
     }
 
-    /// Wrong bits anywhere: what they spoil is told, or nothing can be read; and no panic comes out.
+    /// Whichever bit is wrong: the values that it spoils are reported, or nothing can be read. It never panics.
     #[test]
-    fn wrong_bits_are_told_or_hurt_nothing() {
+    fn wrong_bits_are_reported_or_hurt_nothing() {
         let (directory, path) = copy();
         let mut refused = 0;
         for at in (0..FIXTURE.len()).step_by(997) {
