@@ -196,10 +196,10 @@ fn a_foreign_file_is_refused_with_the_reason() {
 fn what_is_no_file_is_refused_with_its_path() {
     let (directory, path) = place();
     let error = Store::open(directory.path()).unwrap_err().to_string();
-    assert_eq!(error, format!("{} is not a store of qluster: it is no file", directory.path().display()));
+    assert_eq!(error, format!("{} is not a store of qluster: it is not a file", directory.path().display()));
     // What nothing is ever written to would be waited for, or never end.
     for device in ["/dev/zero", "/dev/full"] {
-        assert!(Store::open(Path::new(device)).unwrap_err().to_string().contains("it is no file"), "{device}");
+        assert!(Store::open(Path::new(device)).unwrap_err().to_string().contains("it is not a file"), "{device}");
     }
     std::os::unix::fs::symlink(&path, &path).unwrap();
     let error = Store::open(&path).unwrap_err().to_string();
