@@ -2,19 +2,18 @@
 //!
 //! # Layout
 //!
-//! - [`api`]: the REST API: its trait, its handlers and what they share, its codes, its description, and what load
-//!   balancers ask.
+//! - [`api`]: the REST API: its trait, its handlers and their context, its codes, its description, and the checks of load
+//!   balancers.
 //! - [`security`]: who may do what: tokens, the cluster's secret, TLS.
-//! - [`peer`]: the channel on which the nodes talk to each other.
+//! - [`peer`]: the channel between nodes.
 //! - [`database`]: PostgreSQL, as consensus directs it. [`guard`]: the process that ends it if the daemon cannot.
-//! - [`formats`]: PostgreSQL's text and binary formats. [`os`]: the machine's side. From bottom to top: `os`, `formats`,
-//!   `guard`, `database`; none of them uses one above it.
-//! - `statements`: the statements that do not write.
+//! - [`formats`]: PostgreSQL's text and binary formats. [`os`]: the machine's side.
+//! - `statements`: finds out which statements do not write.
 //! - [`inspect`]: what the store of a node that does not run holds.
-//! - [`metrics`], [`page`], [`site`], [`report`]: what is told to Prometheus and to people: the status page, served at
-//!   `/`; the documentation, served at `/docs`; errors and events as text.
+//! - [`metrics`]: what Prometheus reads. [`page`]: the status page, served at `/`. [`site`]: the documentation, served at
+//!   `/docs`. [`report`]: errors and events as text.
 //! - [`start`]: how a node starts: its settings, becoming a member, going on alone, systemd.
-//! - [`daemon`]: all of that, put together.
+//! - [`daemon`]: all of that, put together. `tasks`: the tasks that it runs and watches.
 //! - `faults`: switches for tests, in a program of their own.
 
 pub mod api;
@@ -34,3 +33,4 @@ pub mod security;
 pub mod site;
 pub mod start;
 mod statements;
+mod tasks;

@@ -7,24 +7,25 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use qluster_consensus::model::NodeRole;
 use qluster_server::api::openapi;
-use qluster_server::daemon::{self, Start};
+use qluster_server::daemon;
 use qluster_server::site::Site;
-use qluster_server::start::recover;
 use qluster_server::start::settings::{Overrides, Settings};
+use qluster_server::start::{Start, recover};
 use qluster_server::{guard, inspect, report};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 const NAME: &str = "qluster-server";
 
-/// The cores of the host are for its database; the agent mostly waits.
-const WORKERS: usize = 2;
+/// The cores of the host are for its database; the daemon mostly waits.
+const WORKER_THREADS: usize = 2;
 
-/// How it exits where starting it again does not help: somebody has to change something. sysexits.h calls it EX_CONFIG.
-const HOPELESS: u8 = 78;
+/// The exit code if another start would fail as well, and somebody has to change something first. sysexits.h calls it
+/// EX_CONFIG; the systemd unit does not restart after it.
+const EXIT_CONFIG: u8 = 78;
 
-/// Makes PostgreSQL highly available: elects a leader among the nodes of a cluster, promotes its database, and has the
-/// others follow it.
+/// Makes PostgreSQL highly available: the nodes of a cluster elect a leader; its database becomes the primary, and the
+/// databases of the others follow it.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Arguments {
@@ -38,24 +39,25 @@ struct Arguments {
 enum Command {
     /// Run the node
     Run,
-    /// Create a cluster and its database, or adopt the one that is there; then run. Does nothing the second time but
-    /// run.
+    /// Create a cluster and its database, or adopt the database that is there; then run. If the node is part of a cluster
+    /// already, only run.
     Bootstrap,
-    /// Join a cluster: be added, clone its database, be upgraded; then run. Does nothing the second time but run.
+    /// Join a cluster: be added, clone its database, be enrolled; then run. If the node is part of a cluster already, only
+    /// run.
     Join {
-        /// Any node of the cluster, such as http://10.0.0.1:8080
+        /// Address of any node of the cluster, such as http://10.0.0.1:8080
         url: String,
-        /// What the node becomes: voter, witness or replica; or what it stays: listener
+        /// Role of the node once it is enrolled: voter, witness or replica; or listener, which it stays
         #[arg(long, default_value_t = NodeRole::Voter)]
         role: NodeRole,
     },
-    /// Go on alone, as a new cluster, where the majority of the nodes is gone for good. The node must not be running.
+    /// Go on alone, as a new cluster, after the majority of the nodes is lost for good. The node must not be running.
     ///
-    /// Without the flag it only shows what is known and what would be given up. Acknowledged commits that this node has
-    /// not received are lost. Other nodes that are left join the new cluster with empty directories; started as they
-    /// are, they might lead the old cluster beside this one.
+    /// Without the flag, it only shows what is known, and which nodes would be given up. Acknowledged commits that this
+    /// node has not received are lost. Other nodes that are left must join the new cluster with empty directories: if they
+    /// start as they are, they may lead the old cluster beside the new one.
     Recover {
-        /// Do it: the other nodes are lost, or will never be started again with what they have on their disks
+        /// Confirm that the other nodes are lost, or will never be started again with what they have on their disks
         #[arg(long)]
         others_are_gone_for_good: bool,
     },
@@ -72,12 +74,12 @@ enum Command {
     },
     /// Print the description of the REST API (OpenAPI)
     Openapi,
-    /// Write the documentation, as a site that needs no server; a running node serves it at /docs
+    /// Write the documentation as HTML files that need no server; a running node serves it at /docs
     Docs {
-        /// Where to; it is made where it is missing
+        /// Directory for the files; created if it is missing
         dir: PathBuf,
     },
-    /// Print a script that completes commands: source it, or put it where your shell looks
+    /// Print a script that completes commands: source it, or put it where your shell looks for such scripts
     #[command(hide = true)]
     Completion {
         /// For which shell
@@ -89,7 +91,7 @@ enum Command {
         /// An existing directory, such as /usr/share/man/man1
         dir: PathBuf,
     },
-    /// End PostgreSQL when the lease is over; the daemon starts this
+    /// End PostgreSQL when the lease ends; the daemon starts this
     #[command(hide = true)]
     Guard(guard::Arguments),
 }
@@ -116,10 +118,11 @@ pub(crate) fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => {
             fail(&error);
-            return HOPELESS.into();
+            return EXIT_CONFIG.into();
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
@@ -130,13 +133,13 @@ pub(crate) fn main() -> ExitCode {
         };
         Ok::<_, std::io::Error>(daemon::run(settings, start, stop).await)
     });
-    // What still runs is waiting for something that will not come any more.
+    // What still runs waits for something that will never come.
     runtime.shutdown_background();
     match ended {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) if error.is_hopeless() => {
             fail(&error);
-            HOPELESS.into()
+            EXIT_CONFIG.into()
         }
         Ok(Err(error)) => fail(&error),
         Err(error) => fail(&error),
@@ -199,7 +202,7 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Text at a terminal, JSON otherwise. What openraft tells of its inner workings is for those who ask for it.
+/// Logs text at a terminal, JSON otherwise. What openraft logs of its inner workings is for those who ask for it.
 fn log() {
     let filter = EnvFilter::try_from_env("QLUSTER_LOG")
         .unwrap_or_else(|_| EnvFilter::new("warn,qluster_server=info,qluster_consensus=info,openraft=error"));

@@ -1,4 +1,4 @@
-//! The first parameter of each operation: that whoever asks may.
+//! The first parameter of each operation: whether the caller may use it.
 
 use std::any::Any;
 use std::pin::Pin;
@@ -12,8 +12,8 @@ use dropshot::{
 use crate::api::context::Context;
 use crate::security::Refusal;
 
-/// Proof that whoever asks may: the first parameter of each operation, so that nothing else of the request is looked at
-/// before.
+/// Proof that the caller may use the operation. It is the first parameter of each operation, so that nothing else of the
+/// request is read before.
 #[derive(Debug)]
 pub struct Allowed(());
 
@@ -40,14 +40,16 @@ impl From<Refusal> for HttpError {
             }
             Refusal::Foreign => refused(
                 ClientErrorStatusCode::FORBIDDEN,
-                "a page of another site asked for this: where there are no tokens, only this node's own page may, by the \
-                 node's address (expected `Origin` to be that address)",
+                "a page of another site asked for this: without tokens, only this node's own page may do so, at the node's \
+                 address (expected `Origin` to be that address)",
             ),
             Refusal::TooMany => refused(
                 ClientErrorStatusCode::TOO_MANY_REQUESTS,
                 "too many wrong tokens came from this address: try again in a second",
             ),
-            Refusal::Unlisted => HttpError::for_internal_error("nobody said what this operation needs".into()),
+            Refusal::Unlisted => {
+                HttpError::for_internal_error("the table of what operations need lacks this one".into())
+            }
         }
     }
 }

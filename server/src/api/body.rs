@@ -11,11 +11,11 @@ use http::Request;
 use schemars::JsonSchema;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-/// A body has come by then; dropshot would wait for ever.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time limit for the arrival of a body. dropshot would wait for ever.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A [`TypedBody`] that nothing follows: dropshot does not look past the end of the value, so that of two values that
-/// were sent, the first would be taken and the second lost.
+/// A [`TypedBody`] that nothing follows. dropshot does not read past the end of the value: if a body had two values, the
+/// second would be lost.
 pub struct WholeBody<T>(T);
 
 impl<T: JsonSchema + DeserializeOwned + Send + Sync + 'static> WholeBody<T> {
@@ -27,8 +27,8 @@ impl<T: JsonSchema + DeserializeOwned + Send + Sync + 'static> WholeBody<T> {
     async fn read<C: ServerContext>(rqctx: &RequestContext<C>, request: Request<Body>) -> Result<Self, HttpError> {
         let (parts, body) = request.into_parts();
         let whole = UntypedBody::from_request(rqctx, Request::from_parts(parts.clone(), body));
-        let late = |_| HttpError::for_bad_request(None, format!("the body did not come within {PATIENCE:?}"));
-        let whole = tokio::time::timeout(PATIENCE, whole).await.map_err(late)??;
+        let late = |_| HttpError::for_bad_request(None, format!("the body did not come within {BODY_DEADLINE:?}"));
+        let whole = tokio::time::timeout(BODY_DEADLINE, whole).await.map_err(late)??;
         let again = Request::from_parts(parts, Body::from(whole.as_bytes().to_vec()));
         let value = TypedBody::from_request(rqctx, again).await?.into_inner();
         serde_json::from_slice::<IgnoredAny>(whole.as_bytes()).map_err(|error| {

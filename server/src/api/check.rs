@@ -1,25 +1,18 @@
-//! What load balancers ask: whether this node is to get traffic of a kind. Names and meaning are those of Patroni's
-//! checks, so that what is written for these works here.
+//! The checks of load balancers: whether this node should get traffic of a kind. A pure function of what the node knows.
+//! The checks have the names and the meaning of Patroni's, so that what is written for these works here.
 //!
 //! | check | met by |
 //! |---|---|
-//! | `/primary` | the leader, while its lease holds and its database lets clients in: no two nodes at once |
-//! | `/replica` | a standby that may be read from; with `lag`, one that streams and is not further behind |
-//! | `/read-only` | whatever meets one of these two |
+//! | `/primary` | the leader, while its lease holds and its database lets clients in: never two nodes at once |
+//! | `/replica` | a standby that may be read from; with `lag`, one whose lag is known and not larger |
+//! | `/read-only` | a node that meets `/primary` or `/replica` |
 //! | `/health` | a database that runs |
-//! | `/liveness` | a node whose consensus runs, or is starting: where it is not met, a restart may help |
+//! | `/liveness` | a node whose consensus runs, or is starting; if it is not met, a restart may help |
 //! | `/readiness` | the leader, or a standby that streams from it; without a database, a node that knows the leader |
+//!
+//! `/liveness` needs no judgement: see [`Context::alive`](crate::api::context::Context::alive).
 
-use dropshot::{ApiDescription, ApiDescriptionRegisterError, ApiEndpoint, ApiEndpointVersions};
-use http::Method;
-use qluster_consensus::model::{Bytes, DatabaseRole, ErrorCode, Leader, Node, NodeDatabase, NodeState, NodeStatus};
-use qluster_consensus::node::cluster::{Cluster, ClusterError};
-
-use crate::api::QlusterApi;
-use crate::api::context::Shared;
-use crate::api::handlers::Api;
-use crate::api::status::ApiError;
-use crate::report;
+use qluster_consensus::model::{Bytes, DatabaseRole, Leader, Node, NodeDatabase, NodeState, NodeStatus};
 
 /// A check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,52 +29,25 @@ pub enum Check {
     Readiness,
 }
 
-/// What a check looks at.
+/// What a check goes by.
 #[derive(Clone, Debug)]
-struct Seen {
+pub struct Seen {
     /// The leader, or why there is none.
-    leader: Result<Leader, String>,
-    /// This node as a member of the cluster.
-    node: Option<Node>,
-    status: NodeStatus,
-    /// Whether its primary lets clients in.
-    admits: bool,
+    pub leader: Result<Leader, String>,
+    /// This node as a member of the cluster; None if it is not a member.
+    pub node: Option<Node>,
+    /// The status of this node.
+    pub status: NodeStatus,
+    /// Whether its database is a primary that lets clients in.
+    pub admits: bool,
 }
 
-/// Answers a check: the status of the node, or why the check is not met.
-pub fn answer(cluster: &Cluster, check: Check, lag: Option<Bytes>) -> Result<NodeStatus, ApiError> {
-    let status = own_status(cluster).map_err(|error| unmet(report::chain(&error)))?;
-    let leader = cluster.leader().map_err(|error| report::chain(&error));
-    let seen = Seen { leader, node: cluster.own_node(), admits: cluster.admits(), status };
-    judge(check, lag, &seen).map_err(|reason| unmet(reason).with_leader(seen.leader.ok()))?;
-    // The lease may have ended meanwhile, and another node may have been promoted.
-    if check == Check::Primary {
-        cluster.is_leader().map_err(|error| unmet(report::chain(&error)))?;
-    }
-    Ok(seen.status)
-}
-
-/// Answers whether this node is alive: one that was removed from its cluster is, though there is nothing to tell of it.
-pub fn alive(cluster: &Cluster) -> Result<Option<NodeStatus>, ApiError> {
-    match own_status(cluster) {
-        Err(error @ ClusterError::Unavailable(_)) => Err(unmet(report::chain(&error))),
-        status => Ok(status.ok()),
-    }
-}
-
-fn own_status(cluster: &Cluster) -> Result<NodeStatus, ClusterError> {
-    let mut status = cluster.status()?;
-    let gone = || ClusterError::Unavailable("this node tells nothing of itself".into());
-    status.nodes.remove(&status.node).ok_or_else(gone)
-}
-
-/// That a check is not met, and why.
-pub fn unmet(reason: impl Into<String>) -> ApiError {
-    ApiError::new(ErrorCode::NotServing, reason)
-}
-
-/// Whether a check is met; otherwise why not.
-fn judge(check: Check, lag: Option<Bytes>, seen: &Seen) -> Result<(), String> {
+/// Whether a check is met, for a standby within `lag`.
+///
+/// # Errors
+///
+/// Why the check is not met, in a sentence.
+pub fn judge(check: Check, lag: Option<Bytes>, seen: &Seen) -> Result<(), String> {
     match check {
         Check::Primary => primary(seen),
         Check::Replica => replica(seen).and_then(|()| within(lag, &seen.status)),
@@ -101,19 +67,19 @@ fn primary(seen: &Seen) -> Result<(), String> {
     }
     match runs(seen)?.role {
         DatabaseRole::Primary if seen.admits => Ok(()),
-        DatabaseRole::Primary => Err("this node leads, and lets no clients in yet".into()),
-        role => Err(format!("this node leads, and its database is {role}")),
+        DatabaseRole::Primary => Err("this node leads, but its database lets no clients in yet".into()),
+        role => Err(format!("this node leads, but its database is {role}")),
     }
 }
 
 fn replica(seen: &Seen) -> Result<(), String> {
     let database = runs(seen)?;
     if database.role != DatabaseRole::Standby {
-        return Err(format!("the database of this node is {}, no standby", database.role));
+        return Err(format!("the database of this node is {}, not a standby", database.role));
     }
     let node = seen.node.as_ref().ok_or("this node is not part of the cluster")?;
     if !node.role.has_database() {
-        return Err(format!("this node is a {}: it is no replica before it is upgraded", node.role));
+        return Err(format!("this node is a {}: it is no replica before it is enrolled", node.role));
     }
     if node.state == NodeState::Down {
         let reason = node.reason.as_deref().unwrap_or("it has problems");
@@ -141,7 +107,7 @@ fn ready(lag: Option<Bytes>, seen: &Seen) -> Result<(), String> {
     }
 }
 
-/// Its database, where it runs.
+/// The database of this node, if it runs.
 fn runs(seen: &Seen) -> Result<&NodeDatabase, String> {
     let database = seen.status.database.as_ref().ok_or("this node has no database")?;
     if database.role.runs() {
@@ -158,27 +124,6 @@ fn within(limit: Option<Bytes>, status: &NodeStatus) -> Result<(), String> {
         Some(lag) => Err(format!("this node is {lag} bytes behind, more than {limit}")),
         None => Err("it is not known how far this node is behind".into()),
     }
-}
-
-/// The paths of the checks, for the methods that balancers use beside GET.
-pub const PATHS: [&str; 6] = ["/primary", "/replica", "/read-only", "/health", "/liveness", "/readiness"];
-
-/// Adds HEAD and OPTIONS for each check: balancers that look at the code alone ask so. They are what GET is; the body of
-/// an answer to HEAD is not sent.
-pub fn add_methods(api: &mut ApiDescription<Shared>) -> Result<(), ApiDescriptionRegisterError> {
-    let all = || ApiEndpointVersions::All;
-    let json = "application/json";
-    for method in [Method::HEAD, Method::OPTIONS] {
-        let id = |check: &str| format!("{check}_{}", method.as_str().to_ascii_lowercase());
-        let [primary, replica, read_only, health, liveness, readiness] = PATHS;
-        api.register(ApiEndpoint::new(id("primary"), Api::primary, method.clone(), json, primary, all()))?;
-        api.register(ApiEndpoint::new(id("replica"), Api::replica, method.clone(), json, replica, all()))?;
-        api.register(ApiEndpoint::new(id("read_only"), Api::read_only, method.clone(), json, read_only, all()))?;
-        api.register(ApiEndpoint::new(id("health"), Api::health, method.clone(), json, health, all()))?;
-        api.register(ApiEndpoint::new(id("liveness"), Api::liveness, method.clone(), json, liveness, all()))?;
-        api.register(ApiEndpoint::new(id("readiness"), Api::readiness, method.clone(), json, readiness, all()))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

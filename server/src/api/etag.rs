@@ -1,4 +1,4 @@
-//! Tags of the list of statements, by which a caller tells which one it has.
+//! Tags of the list of statements: a caller says with one which list it has.
 
 use dropshot::{ApiEndpointResponse, Body, HttpError, HttpResponse, HttpResponseHeaders, HttpResponseOk};
 use http::header::{CONTENT_TYPE, ETAG};
@@ -8,13 +8,14 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-/// The tags of a cluster's lists: its id, since another cluster's generations mean something else, and the generation.
+/// Makes the tags of a cluster's lists. A tag consists of the cluster's id, since the generations of another cluster mean
+/// something else, and the generation.
 pub(crate) struct Tag(String);
 
-/// An answer with its tag: the list, or that it is still the one that the caller has.
+/// An answer with its tag: the list, or 304 if the caller has it.
 pub struct Tagged(Response<Body>);
 
-/// Identifies a version of what is answered.
+/// Identifies a version of the answer.
 #[derive(Serialize, JsonSchema)]
 struct Described {
     /// Changes whenever the answer does.
@@ -26,7 +27,7 @@ struct Described {
 pub(crate) enum Error {
     #[error("the statements cannot be written as JSON")]
     Json(#[from] serde_json::Error),
-    #[error("the answer is no HTTP response")]
+    #[error("the answer cannot be made an HTTP response")]
     Http(#[from] http::Error),
 }
 
@@ -40,7 +41,7 @@ impl Tag {
         format!("\"{}-{generation}\"", self.0)
     }
 
-    /// The generation that one of the tags in a header is of, where it is of this cluster. A proxy that compressed the
+    /// The newest generation among the tags of this cluster in a header; None if there is none. A proxy that compressed the
     /// answer may have made the tag a weak one.
     pub(crate) fn generation(&self, header: &str) -> Option<u64> {
         let tags = header.split(',').map(|tag| tag.trim().trim_start_matches("W/").trim_matches('"'));
@@ -49,7 +50,7 @@ impl Tag {
 }
 
 impl Tagged {
-    /// The statements; or, where there are none given, that they are those of the tag.
+    /// The statements; or without them, that the caller has those of the tag.
     pub(crate) fn new(etag: String, statements: Option<&ReadonlyStatements>) -> Result<Self, Error> {
         let response = Response::builder().header(ETAG, etag);
         Ok(Self(match statements {
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_is_read_back_and_one_of_another_cluster_is_none() {
+    fn a_tag_is_read_back_and_one_of_another_cluster_does_not_count() {
         let (ours, other) = (Tag::of(Uuid::from_u128(7 << 100)), Tag::of(Uuid::from_u128(8 << 100)));
         let tag = ours.text(12);
         assert_eq!(ours.generation(&tag), Some(12));

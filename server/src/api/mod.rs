@@ -1,19 +1,30 @@
 //! The REST API: paths, parameters and what they mean. `openapi.yaml` is emitted from this trait.
 //!
-//! The operations, their parameters and codes are given; what was added is optional (parameters with defaults, fields
-//! in answers). Every operation answers for the node that it is asked at: a follower tells what it has applied, and
-//! only the leader changes anything. A follower does not forward a change: it answers 417 with the leader's address,
-//! so that a caller always knows whose answer it has, and a partitioned node cannot make it wait.
+//! The operations, their parameters and codes are given. What was added to them is optional: parameters with defaults,
+//! and fields in answers. Every operation answers for the node that is asked: a follower answers with what it has
+//! applied, and only the leader changes anything. A follower does not forward a change. It answers 417 with the leader's
+//! address, so that callers always know whose answer they have, and a partitioned node cannot make them wait.
 //!
-//! Reads that many poll (`/is-leader`, `/map`, `/leader`) never touch the network or the disk.
+//! Operations that many programs poll (`/is-leader`, `/map`, `/leader`) never touch the network or the disk.
+//!
+//! # Layout
+//!
+//! - This file: the trait, and the parameters of its operations.
+//! - `context`: the parts of the node, as the handlers ask them. `check`: the checks of load balancers, a pure function.
+//! - `handlers`: the operations. `answer`: what all of them do with a request. `allowed`, `body`: how requests are read.
+//!   `etag`, `docs`: answers that are not plain JSON. `status`: the table of status codes.
+//! - `routes`: everything that is served. `openapi`: its description.
 
 mod allowed;
+mod answer;
 pub mod body;
 pub mod check;
 pub mod context;
+mod docs;
 pub mod etag;
 pub mod handlers;
 pub mod openapi;
+pub mod routes;
 pub mod status;
 
 use std::net::IpAddr;
@@ -35,19 +46,19 @@ use crate::api::etag::Tagged;
 use crate::api::status::ApiError;
 use crate::database::DbConfig;
 
-/// So many events are told at most, and where it is not said how many.
-pub const EVENTS: u32 = 1000;
+/// How many events an answer has at most, and if the caller does not say how many.
+pub const EVENT_LIMIT: u32 = 1000;
 
 /// The REST API of a node.
 #[dropshot::api_description]
 pub trait QlusterApi {
-    /// What the handlers share.
+    /// The parts of the node.
     type Context;
 
     /// Returns 200 if this node is the cluster leader
     ///
-    /// That is: it was elected, its lease holds, and the first entry of its term is applied. No two nodes answer 200
-    /// at once.
+    /// That is: it was elected, its lease holds, and it has applied the first entry of its term. No two nodes answer 200 at
+    /// once.
     #[endpoint { method = GET, path = "/is-leader" }]
     async fn is_leader(
         rqctx: RequestContext<Self::Context>,
@@ -56,8 +67,8 @@ pub trait QlusterApi {
 
     /// Returns the cluster map and settings
     ///
-    /// With `after-index`, the answer waits until the map is newer than that index, at most for `wait`; then the map
-    /// is answered as it is.
+    /// With `after-index`, the answer waits until the map is newer than that index. After `wait`, the answer is the map as it
+    /// is.
     #[endpoint { method = GET, path = "/map" }]
     async fn map(
         rqctx: RequestContext<Self::Context>,
@@ -65,9 +76,9 @@ pub trait QlusterApi {
         query: Query<WaitQuery>,
     ) -> Result<HttpResponseOk<ClusterMap>, ApiError>;
 
-    /// Returns how the nodes are: their databases, positions in the WAL, lag
+    /// Returns the state of the nodes: their databases, positions in the WAL, lag
     ///
-    /// As this node heard it from them lately, without asking anybody now. The leader is the best one to ask.
+    /// The answer is what this node has last heard from the others. The leader has the newest answer.
     #[endpoint { method = GET, path = "/status" }]
     async fn status(
         rqctx: RequestContext<Self::Context>,
@@ -90,8 +101,8 @@ pub trait QlusterApi {
 
     /// Update cluster configuration
     ///
-    /// Any subset of the settings; the others stay. Unknown settings, and settings that together break the timing rule
-    /// (three heartbeats within `node-timeout`), are refused, and nothing is changed. Answers with all settings.
+    /// Send any of the settings; the others stay. Unknown settings are refused, and so are settings that together break the
+    /// timing rule (three heartbeats within `node-timeout`): then nothing is changed. The answer has all settings.
     #[endpoint { method = POST, path = "/config", request_body_max_bytes = 65536 }]
     async fn config_post(
         rqctx: RequestContext<Self::Context>,
@@ -101,7 +112,7 @@ pub trait QlusterApi {
 
     /// Get database configuration
     ///
-    /// Asks the running PostgreSQL of this node.
+    /// The settings that the running PostgreSQL of this node reports.
     #[endpoint { method = GET, path = "/db-config" }]
     async fn db_config(
         rqctx: RequestContext<Self::Context>,
@@ -117,8 +128,8 @@ pub trait QlusterApi {
 
     /// Change leader
     ///
-    /// A planned switchover. Answers with the new leader once it leads; 412 with the reason where the node is not fit
-    /// to lead. With `accept-data-loss`, for a cluster in which nobody can lead: see there.
+    /// A planned switchover. The answer is the new leader once it leads, or 412 with the reason if the node is not fit to
+    /// lead. `accept-data-loss` is for a cluster in which no node can lead.
     #[endpoint { method = POST, path = "/leader" }]
     async fn leader_post(
         rqctx: RequestContext<Self::Context>,
@@ -128,7 +139,7 @@ pub trait QlusterApi {
 
     /// Add a new node to the cluster (all new nodes initially become listeners)
     ///
-    /// Answers with the new node, its id included. A host that comes back after it was removed gets a new id.
+    /// The answer is the new node with its id. A host that comes back after it was removed gets a new id.
     #[endpoint { method = POST, path = "/node" }]
     async fn node_add(
         rqctx: RequestContext<Self::Context>,
@@ -138,8 +149,9 @@ pub trait QlusterApi {
 
     /// Upgrade the listener to a proper node
     ///
-    /// The node must be reachable, caught up and, where its role has a database, streaming; otherwise 412 with the
-    /// reason. Also brings a node back after `/node-down`.
+    /// Gives the node the role that it was added for: it is enrolled. The node must be reachable and caught up and, if its
+    /// role has a database, streaming; otherwise the answer is 412 with the reason. This also brings a node back after
+    /// `/node-down`.
     #[endpoint { method = PATCH, path = "/node/{node}" }]
     async fn node_upgrade(
         rqctx: RequestContext<Self::Context>,
@@ -150,7 +162,7 @@ pub trait QlusterApi {
 
     /// Remove a node from a cluster
     ///
-    /// The removed node notices, stops its database and refuses to start it again unasked. Refused with 412 where the
+    /// The removed node notices it, stops its database and does not start it again by itself. The answer is 412 if the
     /// remaining nodes could not form a majority. A leader that is removed hands over first.
     #[endpoint { method = DELETE, path = "/node/{node}" }]
     async fn node_remove(
@@ -161,7 +173,7 @@ pub trait QlusterApi {
 
     /// The database of a node has problems: now it can't participate in votings and be a replica for poolers
     ///
-    /// Until it is upgraded again. A leader hands over first.
+    /// This lasts until the node is upgraded again. A leader hands over first.
     #[endpoint { method = POST, path = "/node-down/{node}" }]
     async fn node_down(
         rqctx: RequestContext<Self::Context>,
@@ -171,9 +183,9 @@ pub trait QlusterApi {
 
     /// Get hashes of queries that don't write anything to the database
     ///
-    /// A statement with one of these hashes may be sent to any standby of the database, in whatever search path.
-    /// With the `etag` of an earlier answer in `if-none-match`, the answer is 304 while nothing has changed; with `wait`
-    /// as well, it waits for a change.
+    /// A statement with one of these hashes may be sent to any standby of the database, with any search path. If the header
+    /// `if-none-match` has the `etag` of an earlier answer, the answer is 304 while nothing has changed; with `wait` as
+    /// well, it waits for a change.
     #[endpoint { method = GET, path = "/sql/readonly" }]
     async fn sql_readonly(
         rqctx: RequestContext<Self::Context>,
@@ -184,14 +196,14 @@ pub trait QlusterApi {
 
     /// Human-readable cluster and rpc events
     ///
-    /// Text, a line an event, newest last.
+    /// Text with a line for each event, the newest last.
     #[endpoint { method = GET, path = "/rpc" }]
     async fn rpc(rqctx: RequestContext<Self::Context>, allowed: Allowed) -> Result<Response<Body>, ApiError>;
 
     /// Cluster events
     ///
-    /// Oldest first. With `after-index`, those after that log index; with `wait` as well, the answer waits until there
-    /// is one.
+    /// The oldest come first. With `after-index`, only events after that log index; with `wait` as well, the answer waits
+    /// until there is one.
     #[endpoint { method = GET, path = "/events" }]
     async fn events(
         rqctx: RequestContext<Self::Context>,
@@ -199,7 +211,7 @@ pub trait QlusterApi {
         query: Query<EventsQuery>,
     ) -> Result<HttpResponseOk<Vec<Event>>, ApiError>;
 
-    /// The documentation: its first page, or the file of that name. For people, without a credential.
+    /// The documentation: its first page, or the file of that name. It is for people, and needs no credential.
     #[endpoint { method = GET, path = "/docs/{path:.*}", unpublished = true }]
     async fn docs(
         rqctx: RequestContext<Self::Context>,
@@ -209,15 +221,16 @@ pub trait QlusterApi {
 
     /// Whether this node takes writes
     ///
-    /// For load balancers, as the checks below: 200 or 503, for GET, HEAD and OPTIONS, as Patroni's. 200 only at the
-    /// leader, while its lease holds and its database lets clients in: at no two nodes at once.
+    /// This and the checks below are for load balancers. As with Patroni's, the answer to GET, HEAD and OPTIONS is 200 or
+    /// 503. This one is 200 only at the leader, while its lease holds and its database lets clients in: never at two nodes
+    /// at once.
     #[endpoint { method = GET, path = "/primary" }]
     async fn primary(
         rqctx: RequestContext<Self::Context>,
         allowed: Allowed,
     ) -> Result<HttpResponseOk<NodeStatus>, ApiError>;
 
-    /// Whether this node is a standby to read from
+    /// Whether this node has a standby that may be read from
     #[endpoint { method = GET, path = "/replica" }]
     async fn replica(
         rqctx: RequestContext<Self::Context>,
@@ -242,8 +255,7 @@ pub trait QlusterApi {
 
     /// Whether this node is alive
     ///
-    /// 503 where its consensus has stopped, which a restart may mend. The body is null while the node is starting or
-    /// joining.
+    /// 503 if its consensus has stopped; a restart may help. The body is null while the node is starting or joining.
     #[endpoint { method = GET, path = "/liveness" }]
     async fn liveness(
         rqctx: RequestContext<Self::Context>,
@@ -252,8 +264,8 @@ pub trait QlusterApi {
 
     /// Whether this node is a working part of its cluster
     ///
-    /// The leader that lets clients in, a standby that streams from it, or a node without a database that knows the
-    /// leader.
+    /// 200 for the leader if it lets clients in, for a standby that streams from it, and for a node without a database that
+    /// knows the leader.
     #[endpoint { method = GET, path = "/readiness" }]
     async fn readiness(
         rqctx: RequestContext<Self::Context>,
@@ -261,7 +273,7 @@ pub trait QlusterApi {
         query: Query<LagQuery>,
     ) -> Result<HttpResponseOk<NodeStatus>, ApiError>;
 
-    /// What is measured at this node, in Prometheus' text format
+    /// The metrics of this node, in Prometheus' text format
     #[endpoint { method = GET, path = "/metrics" }]
     async fn metrics(rqctx: RequestContext<Self::Context>, allowed: Allowed) -> Result<Response<Body>, ApiError>;
 
@@ -269,7 +281,7 @@ pub trait QlusterApi {
     #[endpoint { method = GET, path = "/", unpublished = true }]
     async fn page(rqctx: RequestContext<Self::Context>, allowed: Allowed) -> Result<Response<Body>, ApiError>;
 
-    /// What the status page consists of.
+    /// A file of the status page.
     #[endpoint { method = GET, path = "/page/{file}", unpublished = true }]
     async fn page_file(
         rqctx: RequestContext<Self::Context>,
@@ -277,18 +289,18 @@ pub trait QlusterApi {
         path: Path<FilePath>,
     ) -> Result<Response<Body>, ApiError>;
 
-    /// The channel on which the nodes of a cluster talk to each other; not for clients.
+    /// The channel between the nodes of a cluster; not for clients.
     #[channel { protocol = WEBSOCKETS, path = "/peer", unpublished = true }]
     async fn peer(rqctx: RequestContext<Self::Context>, upgraded: WebsocketConnection) -> WebsocketChannelResult;
 }
 
-/// What to wait for.
+/// Which map to wait for.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct WaitQuery {
-    /// Wait for something newer than this log index.
+    /// Wait for a map that is newer than this log index.
     pub after_index: Option<LogIndex>,
-    /// How long to wait at most; with `after-index` and without this: 30s. At most 5m.
+    /// How long to wait for it; default 30s, at most 5m. Only with `after-index`.
     pub wait: Option<Duration>,
 }
 
@@ -296,8 +308,8 @@ pub struct WaitQuery {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct LagQuery {
-    /// A standby that has not replayed so much of the leader's WAL, or of which that is not known, does not meet the
-    /// check: bytes, or with a unit, `16MB`.
+    /// How much of the leader's WAL the standby may not have replayed yet: in bytes, or with a unit, `16MB`. A standby
+    /// whose lag is larger, or unknown, does not meet the check.
     pub lag: Option<Bytes>,
 }
 
@@ -307,13 +319,14 @@ pub struct LagQuery {
 pub struct EventsQuery {
     /// Only events after this log index.
     pub after_index: Option<LogIndex>,
-    /// At most so many: the oldest of those asked for with `after-index`, otherwise the newest. Default 1000.
+    /// How many events to return at most; default 1000. With `after-index` the oldest of those after it, otherwise the
+    /// newest.
     pub limit: Option<Limit>,
-    /// How long to wait for an event where there is none after `after-index`; without this, not at all. At most 5m.
+    /// How long to wait if there is no event after `after-index`; default 0s, at most 5m.
     pub wait: Option<Duration>,
 }
 
-/// How many events are told at most: 1 to [`EVENTS`].
+/// How many events an answer may have: 1 to [`EVENT_LIMIT`].
 #[derive(Clone, Copy, Debug)]
 pub struct Limit(pub u32);
 
@@ -321,8 +334,8 @@ impl<'de> Deserialize<'de> for Limit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        let limit = text.parse().ok().filter(|limit| digits && (1..=EVENTS).contains(limit));
-        let wrong = || de::Error::custom(format!("expected a limit from 1 to {EVENTS}, got `{text}`"));
+        let limit = text.parse().ok().filter(|limit| digits && (1..=EVENT_LIMIT).contains(limit));
+        let wrong = || de::Error::custom(format!("expected a limit from 1 to {EVENT_LIMIT}, got `{text}`"));
         limit.map(Self).ok_or_else(wrong)
     }
 }
@@ -341,15 +354,15 @@ impl JsonSchema for Limit {
     }
 }
 
-/// Who is to lead.
+/// The node that should lead.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct NewLeaderQuery {
     /// New leader ID
     pub node: NodeId,
-    /// Make it the leader although acknowledged commits may be lost by it: only where nobody can lead, since nodes
-    /// that may have more are gone or not fit (`reason` in the map says so). Any node takes this request. It is
-    /// recorded as the event `data-loss-accepted`. Default false.
+    /// Make it the leader even though acknowledged commits may be lost. This is only possible if no node can lead, because
+    /// nodes that may have more commits are gone or not fit (`reason` in the map says so). Any node accepts this request.
+    /// It is recorded as the event `data-loss-accepted`. Default false.
     pub accept_data_loss: Option<bool>,
 }
 
@@ -362,11 +375,11 @@ pub struct AddNodeQuery {
     pub ip: IpAddr,
     /// Node role: what it becomes when it is upgraded
     pub role: NodeRole,
-    /// Its rest api port; the port of the receiving node where none is given
+    /// Its rest api port; default is the port of the node that is asked
     pub api_port: Option<Port>,
 }
 
-/// Reads the address of one host. A name is none: the nodes reach each other without a name service.
+/// Reads the address of one host. A name is not allowed: the nodes reach each other without a name service.
 fn ip<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Error> {
     let text = String::deserialize(deserializer)?;
     let wrong = || format!("expected the IPv4 or IPv6 address of one host such as `10.0.0.2`, got `{text}`");
@@ -396,7 +409,7 @@ pub struct FilePath {
     pub file: String,
 }
 
-/// Where an upgraded node is reached.
+/// At which ports a node is reached.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct UpgradeNodeQuery {
@@ -410,14 +423,14 @@ pub struct UpgradeNodeQuery {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ReadonlyQuery {
-    /// How long to wait for another answer than that of `if-none-match`; without this, not at all. At most 5m.
+    /// How long to wait for another answer than that of `if-none-match`; default 0s, at most 5m.
     pub wait: Option<Duration>,
 }
 
-/// What the caller knows already.
+/// Which answer the caller has already.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ReadonlyHeaders {
-    /// The `etag` of an earlier answer: where it is still the same, the answer is 304 without a body.
+    /// The `etag` of an earlier answer. If that is still the same, the answer is 304 without a body.
     pub if_none_match: Option<String>,
 }

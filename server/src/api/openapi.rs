@@ -1,8 +1,8 @@
-//! The API's description, `openapi.yaml`: what dropshot emits from the trait in `api.rs`, refined.
+//! The API's description, `openapi.yaml`: what dropshot emits from the trait in `api/mod.rs`, refined.
 //!
 //! dropshot documents errors as ranges (`4XX`, `5XX`) and a hand-made response (`/rpc`) not at all. Here every
-//! operation gets exactly the codes that it can answer with, and what each means there. Which code a mistake has is
-//! decided by [`ErrorCode::status`]; which codes an operation has, and their meaning, by the tables below.
+//! operation gets exactly the codes that it can answer with, and what each means there. [`ErrorCode::status`] decides
+//! which code an error has; the tables below decide which codes an operation has, and what they mean.
 
 use openapiv3::{
     Components, License, MediaType, OpenAPI, Operation, Parameter, ParameterSchemaOrContent, PathItem, ReferenceOr,
@@ -20,21 +20,21 @@ const HEADER: &str = "# Generated from server/src/api/mod.rs by `cargo xtask ope
 #[derive(Debug, thiserror::Error)]
 pub enum OpenapiError {
     /// dropshot refuses the trait.
-    #[error("the API trait is no API")]
+    #[error("dropshot does not accept the API trait")]
     Api(#[source] dropshot::ApiDescriptionBuildErrors),
-    /// What dropshot emits is no OpenAPI document.
-    #[error("dropshot's description is no OpenAPI document")]
+    /// What dropshot emits is not an OpenAPI document.
+    #[error("dropshot's description is not an OpenAPI document")]
     Emitted(#[source] serde_json::Error),
-    /// This crate's version is no version.
+    /// This crate's version is not a semantic version.
     #[error("the crate's version is not a semantic version")]
     Version(#[source] semver::Error),
     /// An operation of the trait is not in the table.
     #[error("operation `{0}` has no line in the table of operations in openapi.rs")]
     Unlisted(String),
     /// An operation of the table is not in the trait.
-    #[error("operation `{0}` is in the table of operations in openapi.rs, and not in api.rs")]
+    #[error("operation `{0}` is in the table of operations in openapi.rs, but not in api/mod.rs")]
     Vanished(&'static str),
-    /// Nobody said what an operation of the trait needs.
+    /// The table of what operations need lacks an operation of the trait.
     #[error("operation `{0}` has no line in the table of what operations need in security/needs.rs")]
     Unguarded(String),
     /// The document cannot be written as YAML.
@@ -42,7 +42,7 @@ pub enum OpenapiError {
     Yaml(#[source] serde_norway::Error),
 }
 
-/// What an operation does with the cluster: it decides which codes there are, and what they mean.
+/// What an operation does with the cluster. This decides which codes it has, and what they mean.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     /// Whether this node leads.
@@ -57,7 +57,7 @@ enum Class {
     Switchover,
     /// Changes the cluster by an entry in its log.
     Change,
-    /// Answers whether this node is to get traffic of a kind.
+    /// Answers whether this node should get traffic of a kind.
     Check,
     /// Reads what this node remembers, whether or not it is part of a cluster.
     Memory,
@@ -71,10 +71,10 @@ const BALANCING: &str = "load balancing";
 
 const TAGS: [(&str, &str); 5] = [
     (CLUSTER, "Who leads, who is there, and the settings"),
-    (NODES, "Adding, upgrading and removing nodes"),
+    (NODES, "Adding, enrolling and removing nodes"),
     (DATABASE, "The database of the node that is asked"),
     (EVENTS, "What happened"),
-    (BALANCING, "What load balancers ask: 200 where the node is to get traffic of a kind, 503 where not"),
+    (BALANCING, "The checks of load balancers: 200 if the node should get traffic of a kind, 503 if not"),
 ];
 
 /// The operations, by the name of their method in the trait.
@@ -169,7 +169,7 @@ fn general(error: ErrorCode) -> (&'static str, &'static str) {
             ("the change is in the leader's log but was not confirmed in time: it may still take effect", "look first")
         }
         ErrorCode::TooManyRequests => ("too many wrong credentials came from this address", "yes, shortly"),
-        ErrorCode::NotServing => ("a load balancer's check is not met; the body says why", "of another node"),
+        ErrorCode::NotServing => ("a load balancer's check is not met; the body says why", "at another node"),
         ErrorCode::Internal | ErrorCode::Other => ("a defect or a failing disk", "no"),
         ErrorCode::NoLeader => ("the cluster has no leader now", "yes, shortly"),
         ErrorCode::Unavailable => (
@@ -179,7 +179,7 @@ fn general(error: ErrorCode) -> (&'static str, &'static str) {
     }
 }
 
-/// All errors that there are, in the order of their codes.
+/// All errors, in the order of their codes.
 const ERRORS: [ErrorCode; 13] = [
     ErrorCode::BadRequest,
     ErrorCode::Unauthenticated,
@@ -198,8 +198,8 @@ const ERRORS: [ErrorCode; 13] = [
 
 /// The kinds of tokens.
 const SCHEMES: [(Kind, &str); 2] = [
-    (Kind::Read, "A token of those that may read. A node at a loopback address may do without tokens."),
-    (Kind::Admin, "A token of those that may also change. A node at a loopback address may do without tokens."),
+    (Kind::Read, "A read token: it allows reading. A node at a loopback address may have no tokens."),
+    (Kind::Admin, "An admin token: it allows changes as well. A node at a loopback address may have no tokens."),
 ];
 
 fn scheme(kind: Kind) -> &'static str {
@@ -214,7 +214,7 @@ pub fn document() -> Result<String, OpenapiError> {
     let api = crate::api::qluster_api_mod::stub_api_description().map_err(OpenapiError::Api)?;
     let version = env!("CARGO_PKG_VERSION").parse().map_err(OpenapiError::Version)?;
     let emitted = api.openapi("qluster rest api", version).json().map_err(OpenapiError::Emitted)?;
-    // By way of the typed document, which orders an object's members as people expect; a raw value sorts them.
+    // Through the typed document, which orders an object's members as people expect; a raw value would sort them.
     let mut document: OpenAPI = serde_json::from_value(emitted).map_err(OpenapiError::Emitted)?;
     refine(&mut document)?;
     let yaml = serde_norway::to_string(&document).map_err(OpenapiError::Yaml)?;
@@ -236,7 +236,7 @@ fn refine(document: &mut OpenAPI) -> Result<(), OpenapiError> {
         .collect();
 
     let components = document.components.get_or_insert_default();
-    // The ranges' body: each operation has its own codes now.
+    // The body of the ranges: each operation gets its own codes below.
     components.responses.clear();
     for (kind, text) in SCHEMES {
         components.security_schemes.insert(
@@ -268,7 +268,7 @@ fn refine(document: &mut OpenAPI) -> Result<(), OpenapiError> {
                     content.example = content.schema.as_ref().and_then(|schema| partial_example(schema, &components));
                 }
             }
-            // Responses that are made by hand: dropshot knows nothing of them.
+            // dropshot knows nothing of responses that a handler builds itself.
             let text = TEXTS.iter().find(|(name, _)| name == id).map(|(_, example)| (200, text_response(example)));
             let by_hand = text.or((*id == "sql_readonly").then(|| (304, unchanged_response())));
             if let Some((status, response)) = by_hand {
@@ -288,7 +288,7 @@ fn refine(document: &mut OpenAPI) -> Result<(), OpenapiError> {
 fn by(check: &Operation, method: &str) -> Operation {
     let mut operation = check.clone();
     operation.operation_id = check.operation_id.as_ref().map(|id| format!("{id}_{method}"));
-    operation.description = Some("As GET, for balancers that look at the code alone.".into());
+    operation.description = Some("As GET, for load balancers that look at the code alone.".into());
     for response in operation.responses.responses.values_mut() {
         if let (ReferenceOr::Item(response), "head") = (response, method) {
             response.content.clear();
@@ -336,7 +336,7 @@ fn refine_operation(operation: &mut Operation, tag: &str, class: Class, needs: N
         }
         .into();
         for content in success.content.values_mut() {
-            // dropshot names arrays (`Array_of_Event`), which tells a reader nothing.
+            // dropshot names arrays (`Array_of_Event`), which says nothing to a reader.
             if let Some(ReferenceOr::Item(schema)) = &mut content.schema {
                 schema.schema_data.title = None;
             }
@@ -349,7 +349,7 @@ fn refine_operation(operation: &mut Operation, tag: &str, class: Class, needs: N
     operation.responses = Responses { responses, ..Default::default() };
 }
 
-/// The example of a request's schema with only what is given: fields that are null may as well be left out.
+/// The example of a request's schema without the fields that are null: they may be left out.
 fn partial_example(schema: &ReferenceOr<Schema>, components: &Components) -> Option<serde_json::Value> {
     let ReferenceOr::Reference { reference } = schema else { return None };
     let mut example = components.schemas.get(reference.rsplit('/').next()?)?.as_item()?.schema_data.example.clone()?;
@@ -383,16 +383,16 @@ fn unchanged_response() -> Response {
     Response { description: "nothing has changed since the answer with that `etag`".into(), ..Default::default() }
 }
 
-/// What the API is, and the codes that all its operations share.
+/// What the API is, and what the codes mean in all its operations.
 fn description() -> String {
     let mut text = String::from(
         "The REST API of a qluster node: who leads, who is there, and how to change it.\n\
          \n\
-         Every operation answers for the node that is asked. Reads are served by any node, from what it has applied. \
-         Changes are made by the leader only; another node answers 417 and names it. To hear of changes, ask `/map` \
-         or `/events` with `after-index` and `wait`: the answer comes when there is something newer.\n\
+         Every operation answers for the node that is asked. Any node serves reads, from what it has applied. Only the \
+         leader makes changes; another node answers 417 and names it. To wait for changes, ask `/map` or `/events` with \
+         `after-index` and `wait`: the answer comes when there is something newer.\n\
          \n\
-         Whatever is not 200 has a body of the schema `Error`:\n\
+         Every answer but 200 and 304 has a body of the schema `Error`:\n\
          \n\
          | code | error-code | means | may the caller retry? |\n\
          |---|---|---|---|\n",

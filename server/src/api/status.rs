@@ -11,7 +11,7 @@
 //! | 420 | `unconfirmed` | look first: the change may still take effect |
 //! | 429 | `too-many-requests` | yes, shortly |
 //! | 500 | `internal` | no |
-//! | 503 | `not-serving` | of another node: a balancer's check is not met |
+//! | 503 | `not-serving` | at another node: a load balancer's check is not met |
 //! | 530 | `no-leader` | yes, shortly |
 //! | 531 | `unavailable` | yes, elsewhere |
 
@@ -33,19 +33,19 @@ impl ApiError {
         Self(Error { message: message.into(), error_code: code, request_id: None, leader: None })
     }
 
-    /// The same, with the leader that could serve the request.
+    /// The error with the leader that could serve the request.
     pub fn with_leader(mut self, leader: Option<Leader>) -> Self {
         self.0.leader = leader;
         self
     }
 
-    /// The same, as the answer to the request `id`.
+    /// The error as the answer to the request `id`.
     pub fn with_request_id(mut self, id: &str) -> Self {
         self.0.request_id = Some(id.into());
         self
     }
 
-    /// What the caller gets to see.
+    /// The body of the answer.
     pub fn body(&self) -> &Error {
         &self.0
     }
@@ -68,8 +68,8 @@ impl From<ClusterError> for ApiError {
 }
 
 impl From<HttpError> for ApiError {
-    /// Errors of what comes before a handler: credentials, what cannot be read (400; a body over the limit too), or a
-    /// defect.
+    /// Errors of what comes before a handler: credentials, a request that cannot be read (400; also a body over the limit),
+    /// or a defect.
     fn from(error: HttpError) -> Self {
         let code = match error.status_code.as_u16() {
             401 => ErrorCode::Unauthenticated,

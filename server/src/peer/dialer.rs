@@ -16,7 +16,6 @@ use qluster_consensus::raft::transport::{PeerRequest, PeerResponse, Transport, T
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -28,28 +27,29 @@ use super::stream::{Stream, connect};
 use super::wire::{self, Frame, Greeting, Hello, Proofs, Stage};
 use crate::os::lock::lock;
 use crate::security::{Role as ProofOf, Security, nonce};
+use crate::tasks::Owned;
 
-/// So many requests to one node can wait to be sent.
-const LINE: usize = 1024;
-/// So many of them are written at a time.
-const BATCH: usize = 64;
-/// A node is connected and has greeted within this time.
-const DIAL: Duration = Duration::from_secs(1);
-/// A node is not dialed more often than this.
-const REDIAL: Duration = Duration::from_millis(20);
-/// When a request is unanswered and nothing came for so long, a ping asks whether the node is still there. The
-/// accepting side answers it even if it is slow to answer the request.
-const PROBE: Duration = Duration::from_millis(100);
-/// Where nothing came for so long after a ping, the node, or the way to it, is gone. What is written until then is
-/// lost on the dead connection; but a way that needs longer for a piece of a snapshot could never transfer one.
-const PROBE_PATIENCE: Duration = Duration::from_millis(600);
-/// The same ping when nothing is asked, so that the node does not take the connection for dead.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// How many requests to one node may wait to be sent.
+const QUEUE_LIMIT: usize = 1024;
+/// How many of them are written at a time.
+const BATCH_LIMIT: usize = 64;
+/// A node must be connected and have greeted within this time.
+const DIAL_DEADLINE: Duration = Duration::from_secs(1);
+/// The least time between two attempts to dial a node.
+const REDIAL_INTERVAL: Duration = Duration::from_millis(20);
+/// If a request is unanswered and nothing arrives for this time, a ping asks whether the node is still there. The
+/// accepting side answers the ping even if it is slow to answer the request.
+const PROBE_DELAY: Duration = Duration::from_millis(100);
+/// If nothing arrives for this time after a ping, the node or the network to it is gone. What is written until then is
+/// lost on the dead connection. But with a shorter deadline, a slow network could not transfer a piece of a snapshot.
+const PROBE_DEADLINE: Duration = Duration::from_millis(600);
+/// How often a ping is sent while no request is unanswered, so that the node does not take the connection for dead.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Carries requests to other nodes over one WebSocket each, to `/peer` on their API port.
+/// Carries requests to other nodes, over one WebSocket to `/peer` on the API port of each.
 ///
-/// Connections are made when they are first needed, and again when they are needed after they were lost. Each node has
-/// a task, which ends when the transport is dropped.
+/// A connection is made when it is first needed, and again if it is needed after it was lost. Each node has a task, which
+/// ends when the transport is dropped.
 pub struct WebSocketTransport {
     identity: Identity,
     security: Arc<Security>,
@@ -58,25 +58,25 @@ pub struct WebSocketTransport {
     links: Mutex<HashMap<NodeId, Link>>,
 }
 
-/// The way to a node.
+/// The connection to a node, and the queue of requests for it.
 struct Link {
     address: SocketAddr,
     line: mpsc::Sender<Call>,
-    /// Ends with the link.
-    _task: JoinSet<()>,
+    /// Ends with the link. If it panics, `line` is closed, and the next request makes another link.
+    _task: Owned,
 }
 
-/// A request in line.
+/// A request in the queue.
 struct Call {
     request: PeerRequest,
     claim: Claim,
     answer: Answer,
 }
 
-/// Takes the answer, or the reason why a request was not sent.
+/// Where the answer goes, or the reason why a request was not sent.
 type Answer = oneshot::Sender<Result<PeerResponse, String>>;
 
-/// A request is either sent or given up: whoever is first has the claim, and the other knows.
+/// A request is either sent or given up: whoever comes first has the claim, and the other side sees it.
 #[derive(Clone, Default)]
 struct Claim(Arc<AtomicBool>);
 
@@ -87,23 +87,22 @@ impl Claim {
 }
 
 impl WebSocketTransport {
-    /// A transport for the node `identity`, which notes in `log` what becomes of its connections, and speaks `versions`.
-    /// With a secret or TLS in `security`, it speaks only to nodes that have them, too.
+    /// A transport for the node `identity` that speaks `versions`, and notes in `log` what becomes of its connections. If
+    /// `security` has a secret or TLS, it speaks only to nodes that have them, too.
     pub fn new(identity: Identity, security: Arc<Security>, log: Arc<PeerLog>, versions: Spoken) -> Arc<Self> {
         Arc::new(Self { identity, security, log, versions, links: Mutex::default() })
     }
 
     fn link(&self, to: NodeId, address: SocketAddr) -> Link {
-        let (line, calls) = mpsc::channel(LINE);
+        let (line, calls) = mpsc::channel(QUEUE_LIMIT);
         let versions = self.versions.clone();
         let hello = Hello { versions: versions.now(), cluster: self.identity.cluster, from: self.identity.node, to };
         let dialer = Dialer { hello, versions, address, security: self.security.clone(), log: self.log.clone() };
-        let mut task = JoinSet::new();
-        task.spawn(dialer.run(calls));
+        let task = Owned::start(format!("connection to node {to}"), dialer.run(calls));
         Link { address, line, _task: task }
     }
 
-    /// Puts a request in line, or says why that cannot be.
+    /// Puts a request into the queue, or returns why that cannot be done.
     fn enqueue(&self, to: NodeId, address: SocketAddr, call: Call) -> Result<(), &'static str> {
         let mut links = lock(&self.links);
         let link = links.entry(to).or_insert_with(|| self.link(to, address));
@@ -119,7 +118,7 @@ impl WebSocketTransport {
 }
 
 impl Transport for WebSocketTransport {
-    /// As the trait says; to be called within a tokio runtime.
+    /// As the trait says; it must be called within a tokio runtime.
     fn call(
         &self,
         to: NodeId,
@@ -154,7 +153,7 @@ impl Transport for WebSocketTransport {
 /// Keeps the connection to a node.
 struct Dialer {
     hello: Hello,
-    /// What is spoken by the time of the next greeting.
+    /// The versions that the next greeting offers.
     versions: Spoken,
     address: SocketAddr,
     security: Arc<Security>,
@@ -171,9 +170,9 @@ impl Dialer {
             if first.answer.is_closed() {
                 continue;
             }
-            next_dial = Instant::now() + REDIAL;
-            let late = |_| Err(PeerError::Late { awaited: "greeting", within: DIAL });
-            match timeout(DIAL, self.dial()).await.unwrap_or_else(late) {
+            next_dial = Instant::now() + REDIAL_INTERVAL;
+            let late = |_| Err(PeerError::Late { awaited: "greeting", within: DIAL_DEADLINE });
+            match timeout(DIAL_DEADLINE, self.dial()).await.unwrap_or_else(late) {
                 Ok(socket) => {
                     self.log.change(subject, State::Connected, || format!("connected to node {to} at {address}"));
                     let Err(why) = converse(socket, first, &mut calls).await else { return };
@@ -201,7 +200,7 @@ impl Dialer {
     async fn dial(&self) -> Result<WebSocketStream<Stream>, PeerError> {
         let tls = self.security.keys().tls.as_ref().map(|tls| tls.client.clone());
         let stream = connect(self.address, tls).await?;
-        // TLS, where there is any, is below this.
+        // TLS, if there is any, is below this.
         let url = format!("ws://{}/peer", self.address);
         let limits = Some(Stage::Greeting.limits());
         let (mut socket, _) = tokio_tungstenite::client_async_with_config(url, stream, limits).await?;
@@ -228,8 +227,11 @@ impl Dialer {
     }
 }
 
-/// Sends `first` and all that comes after it, and hands out the answers. Returns when there will be nothing more to
-/// send, or why the connection was lost. Whoever waits for an answer then gets none.
+/// Sends `first` and all that comes after it, and hands out the answers. Returns when there is nothing more to send.
+///
+/// # Errors
+///
+/// Why the connection was lost. Requests that are unanswered then get no answer.
 async fn converse<S>(socket: WebSocketStream<S>, first: Call, calls: &mut mpsc::Receiver<Call>) -> Result<(), PeerError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -243,12 +245,12 @@ where
     let mut writing = true;
     loop {
         let due = match probed {
-            Some(probed) => probed + PROBE_PATIENCE,
-            None if asked.waiting.is_empty() => quiet_since + KEEP_ALIVE,
-            None => quiet_since + PROBE,
+            Some(probed) => probed + PROBE_DEADLINE,
+            None if asked.waiting.is_empty() => quiet_since + KEEP_ALIVE_INTERVAL,
+            None => quiet_since + PROBE_DELAY,
         };
         tokio::select! {
-            // What came is looked at before the clock is: this process, too, may have been frozen.
+            // What has arrived counts before the clock does: this process, too, may have been frozen.
             biased;
             message = stream.next() => {
                 (quiet_since, probed) = (Instant::now(), None);
@@ -268,17 +270,17 @@ where
                     quiet_since = Instant::now();
                 }
                 outgoing.extend(asked.ask(call));
-                while outgoing.len() < BATCH && let Ok(call) = calls.try_recv() {
+                while outgoing.len() < BATCH_LIMIT && let Ok(call) = calls.try_recv() {
                     outgoing.extend(asked.ask(call));
                 }
                 writing = true;
             }
             () = sleep_until(due) => {
                 if probed.is_some() {
-                    return Err(PeerError::Late { awaited: "sign of life", within: PROBE_PATIENCE });
+                    return Err(PeerError::Late { awaited: "sign of life", within: PROBE_DEADLINE });
                 }
                 asked.clean();
-                // Where there is no room for it the node does not read, which is no sign of life either.
+                // If it cannot be written, the node does not read, which is no sign of life either.
                 probed = Some(Instant::now());
                 outgoing.push_back(Message::Ping(Default::default()));
                 writing = true;
@@ -296,7 +298,7 @@ struct Asked {
 }
 
 impl Asked {
-    /// Encodes a request that is still wanted, and counts it as sent.
+    /// Encodes a request whose answer is still wanted, and counts it as sent.
     fn ask(&mut self, call: Call) -> Option<Message> {
         if call.answer.is_closed() {
             return None;
@@ -320,7 +322,7 @@ impl Asked {
         Some(message)
     }
 
-    /// Hands out an answer. It may come after nobody waits for it any more.
+    /// Hands out an answer, unless nobody waits for it any more.
     fn answer(&mut self, id: u64, body: PeerResponse) -> Result<(), PeerError> {
         if id >= self.next {
             return Err(PeerError::Unexpected("an answer to nothing"));
@@ -331,9 +333,9 @@ impl Asked {
         Ok(())
     }
 
-    /// Forgets the requests that nobody waits for any more; a node may leave some unanswered for ever.
+    /// Forgets the requests that nobody waits for any more: a node may never answer some.
     fn clean(&mut self) {
         self.waiting.retain(|_, answer| !answer.is_closed());
-        self.clean_at = 2 * self.waiting.len().max(LINE);
+        self.clean_at = 2 * self.waiting.len().max(QUEUE_LIMIT);
     }
 }

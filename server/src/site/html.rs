@@ -1,11 +1,11 @@
-//! What is around each page: its head, the list of all pages, the search.
+//! The frame of each page: its head, the list of all pages, the search.
 
 use std::fmt::Write;
 
 use super::Page;
 use super::markdown::Rendered;
 
-/// Text as it stands in HTML, in attributes too.
+/// Text escaped for HTML, also in attributes.
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for char in text.chars() {
@@ -20,7 +20,7 @@ pub(super) fn escaped(text: &str) -> String {
     out
 }
 
-/// The page at `at`, whole.
+/// The page at `at`, with its frame.
 pub(super) fn frame(pages: &[Page], at: usize, page: &Rendered) -> String {
     let title = escaped(&page.title);
     let version = env!("CARGO_PKG_VERSION");
@@ -80,7 +80,7 @@ fn menu(pages: &[Page], at: usize) -> String {
     out
 }
 
-/// What is on this page.
+/// The contents of this page.
 fn contents(page: &Rendered) -> String {
     let inner: Vec<_> = page.sections.iter().filter(|section| section.level == 2).collect();
     if inner.len() < 2 {

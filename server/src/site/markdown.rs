@@ -1,4 +1,4 @@
-//! The guide's text as HTML: with anchors, and with code that can be copied.
+//! The guide's Markdown as HTML, with anchors, and with code that can be copied.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ pub(super) struct Rendered {
     /// The first heading.
     pub(super) title: String,
     pub(super) html: String,
-    /// What its headings begin, in order.
+    /// Its sections, in order.
     pub(super) sections: Vec<Section>,
 }
 
@@ -69,7 +69,7 @@ pub(super) fn render(text: &str) -> Rendered {
                 out.push(event);
                 out.push(Event::Html("</div>\n".into()));
             }
-            // The texts are ours; a page that has markup of its own shows it rather than to become it.
+            // Markup in a text is shown, not interpreted.
             Event::Html(markup) | Event::InlineHtml(markup) if !markup.starts_with("<!--") => {
                 out.push(Event::Text(markup));
             }
@@ -87,7 +87,7 @@ pub(super) fn render(text: &str) -> Rendered {
     Rendered { title, html, sections }
 }
 
-/// A block of code. What its info string says for the tests is not for readers, but for one word: `terminal`.
+/// A block of code. Of its info string, which is for the tests, only the word `terminal` is shown to readers.
 pub(super) fn code_block(info: &str, code: &str) -> String {
     let mut words = info.split_whitespace();
     let language = words.next().unwrap_or_default();
@@ -120,7 +120,7 @@ fn note(sections: &mut [Section], text: &str) {
     }
 }
 
-/// A link to another text as one to its page.
+/// A link to another Markdown file, as a link to its page.
 fn of_site(link: &str) -> CowStr<'static> {
     let (file, id) = link.split_once('#').map_or((link, None), |(file, id)| (file, Some(id)));
     let page = match file.strip_suffix(".md") {
@@ -152,7 +152,7 @@ fn number(level: HeadingLevel) -> u8 {
     }
 }
 
-/// A heading as an id, as people expect it from elsewhere: words in small letters, with hyphens between.
+/// A heading as an id, as other sites have them: words in small letters, with hyphens between.
 pub(super) fn slug(heading: &str) -> String {
     let heading = heading.replace('\'', "");
     let words = heading.split(|char: char| !char.is_alphanumeric()).filter(|word| !word.is_empty());

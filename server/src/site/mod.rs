@@ -1,8 +1,8 @@
 //! The documentation as a site: the guide in `docs/` and the reference of the API, which every node serves at `/docs` and
 //! `qluster-server docs DIR` writes to files.
 //!
-//! Every page is one file beside the others, whose links are relative and which asks nothing of other hosts, so that it
-//! reads the same from a node and from a disk.
+//! All pages are files in one directory. Their links are relative, and they load nothing from other hosts, so that they
+//! read the same from a node and from a disk.
 
 mod guide;
 mod html;
@@ -16,25 +16,23 @@ use std::sync::LazyLock;
 use self::guide::GUIDE;
 use self::html::{escaped, frame};
 use self::markdown::Rendered;
-use crate::api::openapi::{self, OpenapiError};
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
+/// The description of the API. A test holds it against the API itself.
+const DESCRIPTION: &str = include_str!("../../../openapi.yaml");
 /// The reference's page.
 const REFERENCE: &str = "api.html";
-/// Where a reader begins.
+/// The first page.
 pub const INDEX: &str = "index.html";
 
-/// Made at the first request.
+/// Rendered at the first request.
 static SITE: LazyLock<Result<Site, SiteError>> = LazyLock::new(Site::build);
 
-/// Why there is no site.
+/// Why the site cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SiteError {
-    /// The API is not described.
-    #[error("the API is not described")]
-    Openapi(#[from] OpenapiError),
-    /// The description is no YAML.
+    /// The description is not YAML.
     #[error("the description of the API cannot be read")]
     Description(#[from] serde_norway::Error),
     /// A file cannot be written.
@@ -54,19 +52,23 @@ pub struct Site(BTreeMap<&'static str, String>);
 /// A page before its frame is around it.
 struct Page {
     file: &'static str,
-    /// What it is called where pages are listed.
+    /// Its heading in the list of pages.
     group: &'static str,
     rendered: Rendered,
 }
 
 impl Site {
     /// The site of this program.
+    ///
+    /// # Errors
+    ///
+    /// A defect: the API's description cannot be read.
     pub fn get() -> Result<&'static Self, &'static SiteError> {
         SITE.as_ref()
     }
 
     fn build() -> Result<Self, SiteError> {
-        let document: serde_json::Value = serde_norway::from_str(&openapi::document()?)?;
+        let document: serde_json::Value = serde_norway::from_str(DESCRIPTION)?;
         let mut pages: Vec<_> =
             GUIDE.iter().map(|&(group, file, text)| Page { file, group, rendered: markdown::render(text) }).collect();
         pages.push(Page { file: REFERENCE, group: "Reference", rendered: reference::render(&document) });
@@ -77,7 +79,7 @@ impl Site {
         Ok(Self(files))
     }
 
-    /// A file, and what it is.
+    /// A file and its content type; None if there is no file of that name.
     pub fn file(&self, name: &str) -> Option<(&str, &'static str)> {
         let text = self.0.get(name)?;
         let kind = match name.rsplit_once('.') {
@@ -93,7 +95,11 @@ impl Site {
         self.0.iter().map(|(name, text)| (*name, text.as_str()))
     }
 
-    /// Writes all files into `dir`, which is made where it is missing.
+    /// Writes all files into `dir`, which is created if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// The directory or a file cannot be written.
     pub fn write(&self, dir: &Path) -> Result<(), SiteError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -108,7 +114,7 @@ impl Site {
     }
 }
 
-/// What the search on the page looks through, as a statement of JavaScript: a page from a disk may not fetch anything.
+/// The index for the search on the page, as a statement of JavaScript: a page from a disk may not fetch anything.
 fn search_index(pages: &[Page]) -> String {
     let sections = pages.iter().flat_map(|page| {
         page.rendered.sections.iter().map(|section| {
@@ -132,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn every_link_leads_to_something_and_nothing_is_asked_of_other_hosts() {
+    fn every_link_leads_to_something_and_nothing_is_loaded_from_other_hosts() {
         let site = Site::build().unwrap();
         let ids: BTreeMap<&str, BTreeSet<&str>> =
             site.files().map(|(name, text)| (name, values(text, "id").into_iter().collect())).collect();

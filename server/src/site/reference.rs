@@ -1,4 +1,4 @@
-//! The reference of the API as a page: its operations with their parameters and answers, and its schemas.
+//! The reference of the API as a page: operations with their parameters and answers, and schemas.
 
 use std::fmt::Write;
 
@@ -73,7 +73,7 @@ fn describe(page: &mut Rendered, document: &Value, method: &str, path: &str, ope
     }
 }
 
-/// An example of a body of this schema; null where there is none.
+/// An example of a body of this schema; null if there is none.
 fn example_of(document: &Value, schema: &Value) -> Value {
     match reference(schema) {
         Some(name) => document["components"]["schemas"][name]["example"].clone(),
@@ -84,7 +84,7 @@ fn example_of(document: &Value, schema: &Value) -> Value {
     }
 }
 
-/// Shows an example, where it is one.
+/// Shows an example, unless it is empty.
 fn show(page: &mut Rendered, introduction: &str, example: &Value) {
     let nothing = example.is_null() || example.as_array().is_some_and(Vec::is_empty);
     // A value of JSON can be written as JSON.
@@ -125,7 +125,7 @@ fn describe_schema(page: &mut Rendered, name: &str, schema: &Value) {
     show(page, "", &schema["example"]);
 }
 
-/// The line that asks for it.
+/// The command that sends the request.
 fn curl(document: &Value, method: &str, path: &str, operation: &Value) -> String {
     let mut path = path.to_owned();
     let (mut query, mut headers) = (Vec::new(), String::new());
@@ -151,11 +151,11 @@ fn curl(document: &Value, method: &str, path: &str, operation: &Value) -> String
     format!("curl -s {verb}\"$API{path}{query}\"{headers}{body}")
 }
 
-/// A value for a parameter, as it stands in a URL.
+/// A value for a parameter, as a URL has it.
 fn example(document: &Value, name: &str, schema: &Value) -> String {
     let referred = reference(schema).map(|name| &document["components"]["schemas"][name]["example"]);
     match (name, referred) {
-        // Long polls answer at once where there is something newer.
+        // Long polls answer at once if there is something newer.
         ("after-index", _) => "0".into(),
         ("wait", _) => "1s".into(),
         ("limit", _) => "10".into(),
@@ -170,7 +170,7 @@ fn example(document: &Value, name: &str, schema: &Value) -> String {
     }
 }
 
-/// A type as HTML, with a link to its schema where it has one.
+/// A type as HTML, with a link to its schema if it has one.
 fn kind(schema: &Value) -> String {
     if let Some(name) = reference(schema) {
         return format!("<a href=\"#schema-{}\">{name}</a>", name.to_lowercase());
@@ -208,7 +208,7 @@ fn heading(page: &mut Rendered, level: u8, heading: &str, id: &str) {
     page.sections.push(Section { level, id: id.into(), heading: heading.into(), text: String::new() });
 }
 
-/// Adds HTML, and its text to what the search looks through.
+/// Adds HTML to the page, and its text to the index of the search.
 fn add(page: &mut Rendered, html: &str) {
     page.html.push_str(html);
     if let Some(section) = page.sections.last_mut() {

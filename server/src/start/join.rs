@@ -1,4 +1,5 @@
-//! How a node becomes part of a cluster: it asks to be added, and for its upgrade once it is fit.
+//! How a node becomes part of a cluster: it asks to be added, and to be enrolled once it is fit. To be enrolled is to get
+//! the role that it was added for; until then it is a listener. The API calls that an upgrade.
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -19,17 +20,17 @@ use crate::report;
 use crate::security::Security;
 use crate::start::settings::Settings;
 
-/// A node that wants to join tries for so long to be added: elections are over long before.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two tries.
-const PAUSE: Duration = Duration::from_millis(500);
-/// A single request may take so long: a change is confirmed or given up before.
-const REQUEST: Duration = Duration::from_secs(30);
+/// How long a node tries to be added. Elections take much less.
+const JOIN_DEADLINE: Duration = Duration::from_secs(60);
+/// The time between two attempts.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// The time limit of a single request. A change is confirmed or given up before that.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why a node did not join.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// The given address is none.
+    /// The given address is not one of a node.
     #[error("expected the address of a node of the cluster such as `http://10.0.0.1:8080`, got `{given}`: {reason}")]
     Address {
         /// What was given.
@@ -43,7 +44,7 @@ pub enum JoinError {
     /// A node refused.
     #[error("{attempted}: {error}")]
     Refused {
-        /// What was asked, of whom.
+        /// Which request, to which node.
         attempted: String,
         /// The answer.
         error: Error,
@@ -51,7 +52,7 @@ pub enum JoinError {
     /// Nobody answered.
     #[error("{attempted}")]
     Request {
-        /// What was asked, of whom.
+        /// Which request, to which node.
         attempted: String,
         /// The cause.
         #[source]
@@ -60,7 +61,7 @@ pub enum JoinError {
 }
 
 impl JoinError {
-    /// Whether trying again does not help: somebody has to change something first.
+    /// Whether another attempt would fail as well: somebody has to change something first.
     pub fn is_hopeless(&self) -> bool {
         match self {
             Self::Address { .. } => true,
@@ -72,7 +73,7 @@ impl JoinError {
     }
 }
 
-/// Asks nodes over their API, and follows them to the leader.
+/// A client of the nodes' API, which follows their answers to the leader.
 struct Asker {
     http: reqwest::Client,
     url: Url,
@@ -81,8 +82,8 @@ struct Asker {
 
 impl Asker {
     fn new(url: Url, security: &Security) -> Result<Self, JoinError> {
-        let mut builder = reqwest::Client::builder().timeout(REQUEST).no_proxy();
-        // Nodes do not redirect; whoever does is no node, and gets no token passed on.
+        let mut builder = reqwest::Client::builder().timeout(REQUEST_DEADLINE).no_proxy();
+        // Nodes do not redirect. Whoever does is not a node, and must not get the token passed on.
         builder = builder.redirect(reqwest::redirect::Policy::none());
         if let Some(tls) = &security.keys().tls {
             builder = builder.tls_backend_preconfigured(tls.client.as_ref().clone());
@@ -113,34 +114,42 @@ impl Asker {
         Err(JoinError::Refused { attempted: format!("{method} {url} was refused"), error })
     }
 
-    /// Goes on at the leader that an answer names. Whether that is another than before.
+    /// Goes on with the leader that an answer names. Whether that is another node than before.
     fn follow(&mut self, error: &Error) -> bool {
         let Some(leader) = &error.leader else { return false };
         let address = SocketAddr::new(leader.ip, leader.api_port.get());
         let before = self.url.clone();
-        // Neither fails for an address: a URL that has a host can have another, and a port.
+        // Neither can fail: a URL that has a host can have another one, and a port.
         let _ = self.url.set_ip_host(address.ip());
         let _ = self.url.set_port(Some(address.port()));
         self.url != before
     }
 }
 
-/// Reads the address of a node. All nodes of a cluster speak TLS, or none.
+/// Reads the address of a node. Either all nodes of a cluster use TLS, or none.
+///
+/// # Errors
+///
+/// It is not such an address, or its scheme does not fit `tls`.
 pub fn address(given: &str, tls: bool) -> Result<Url, JoinError> {
     let wrong = |reason: String| JoinError::Address { given: given.into(), reason };
     let url: Url = given.parse().map_err(|error| wrong(format!("{error}")))?;
     let reason = match (url.scheme(), url.host()) {
-        ("http", Some(_)) if tls => "this node speaks TLS, so the others do: give an https:// address",
-        ("https", Some(_)) if !tls => "this node was given no certificate: --tls-cert, --tls-key and --tls-ca",
+        ("http", Some(_)) if tls => "this node uses TLS, so the others do as well: give an https:// address",
+        ("https", Some(_)) if !tls => "this node has no certificate: give --tls-cert, --tls-key and --tls-ca",
         ("http" | "https", Some(_)) => return Ok(url),
-        _ => "it is no http:// or https:// address with a host",
+        _ => "it is not an http:// or https:// address with a host",
     };
     Err(wrong(reason.into()))
 }
 
-/// Asks the cluster that the node at `url` belongs to for a place, and returns it. A try that was not confirmed is
-/// repeated: a listener that never was upgraded is replaced by the next one from the same address.
-pub async fn ask_for_a_place(
+/// Asks the cluster of the node at `url` to add this node, and returns its identity. An attempt that was not confirmed is
+/// repeated: a listener that was never enrolled is replaced by the next one from the same address.
+///
+/// # Errors
+///
+/// The cluster refuses the node, or has not added it in time.
+pub async fn ask_to_be_added(
     url: Url,
     settings: &Settings,
     role: NodeRole,
@@ -149,7 +158,7 @@ pub async fn ask_for_a_place(
     let mut asker = Asker::new(url, security)?;
     let query =
         [("ip", settings.ip.to_string()), ("role", role.to_string()), ("api-port", settings.api_port.to_string())];
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + JOIN_DEADLINE;
     let node: Node = loop {
         let error = match asker.ask(Method::POST, "/node", &query).await {
             Ok(node) => break node,
@@ -173,15 +182,15 @@ pub async fn ask_for_a_place(
         if !again || tokio::time::Instant::now() >= deadline {
             return Err(error);
         }
-        tracing::info!(reason = report::chain(&error), "not added yet");
-        tokio::time::sleep(PAUSE).await;
+        tracing::info!(reason = report::chain(&error), "this node is not added yet");
+        tokio::time::sleep(RETRY_INTERVAL).await;
     };
     let info: ClusterInfo = asker.ask(Method::GET, "/info", &[]).await?;
     Ok(Identity { cluster: info.cluster_id, node: node.id })
 }
 
-/// Asks the leader for the upgrade of this node until it has it, where it is still a listener that is to become more.
-pub async fn ask_for_the_upgrade(
+/// Asks the leader to enroll this node until that is done. Returns at once if the node has its role already.
+pub async fn ask_to_be_enrolled(
     cluster: Cluster,
     database: Option<Arc<Postgres>>,
     db_port: Option<Port>,
@@ -189,23 +198,24 @@ pub async fn ask_for_the_upgrade(
     security: Arc<Security>,
 ) {
     let me = cluster.identity().node;
-    let mut told = String::new();
+    let mut logged = String::new();
     loop {
         let own = cluster.map().ok().and_then(|map| map.nodes.get(&me).cloned());
         if let Some(node) = own.as_ref().filter(|node| node.role == node.upgrade_to) {
-            // It was told that it is not, where the answer took too long.
-            if !told.is_empty() {
-                tracing::info!(%me, role = %node.role, "this node was upgraded");
+            // The request may have had no answer in time, and was logged as failed then.
+            if !logged.is_empty() {
+                tracing::info!(%me, role = %node.role, "this node was enrolled");
             }
             return;
         }
-        // A clone may take hours, in which the answer is known. A cluster without databases has none to stream from.
+        // While the database is cloned, which may take hours, the answer would be no. A cluster without databases has none
+        // to stream from.
         let streams = |leader: &Leader| {
             leader.db_port.is_none() || database.as_ref().is_none_or(|database| database.status().borrow().streaming)
         };
         if let (Some(_), Some(leader)) = (own, cluster.leader().ok().filter(streams)) {
             let address = SocketAddr::new(leader.ip, leader.api_port.get());
-            // A witness has no database, and its port is not used.
+            // The API asks for a port even of a witness, which has no database: it is not used.
             let db_port = db_port.unwrap_or(api_port);
             let query = [("db-port", db_port.to_string()), ("api-port", api_port.to_string())];
             let asked = async {
@@ -214,19 +224,19 @@ pub async fn ask_for_the_upgrade(
             };
             match asked.await {
                 Ok(node) => {
-                    tracing::info!(%me, role = %node.role, "this node was upgraded");
+                    tracing::info!(%me, role = %node.role, "this node was enrolled");
                     return;
                 }
                 Err(error) => {
                     let reason = report::chain(&error);
-                    if reason != told {
-                        tracing::info!(reason, "this node is not upgraded yet");
-                        told = reason;
+                    if reason != logged {
+                        tracing::info!(reason, "this node is not enrolled yet");
+                        logged = reason;
                     }
                 }
             }
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(RETRY_INTERVAL).await;
     }
 }
 
@@ -235,7 +245,7 @@ fn address_of(address: SocketAddr, tls: bool) -> Result<Url, JoinError> {
     self::address(&format!("{scheme}://{address}"), tls)
 }
 
-/// Shows how far the clone of the database is, until it is done: as a bar at a terminal, otherwise in the log.
+/// Shows the progress of the clone of the database, until it is done: as a bar at a terminal, otherwise in the log.
 pub async fn show_progress(database: Arc<Postgres>) {
     let mut status = database.status();
     let bar = std::io::stderr().is_terminal().then(|| {
@@ -275,7 +285,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_that_is_none_is_refused_with_an_example() {
+    fn what_is_not_an_address_is_refused_with_an_example() {
         for (given, tls) in [
             ("", false),
             ("10.0.0.1:8080", false),

@@ -1,4 +1,5 @@
-//! What the cluster knows of a node, held against the settings that it starts with: before it takes part in anything.
+//! Whether the settings that a node starts with fit what the cluster knows of it. This is checked before the node takes
+//! part in anything.
 
 use std::path::Path;
 
@@ -6,25 +7,25 @@ use qluster_consensus::model::{Node, Port};
 
 use crate::start::settings::{DatabaseSettings, Settings};
 
-/// Why a node must not start with these settings, where the cluster knows it as `member`. Before it had a primary, which is
-/// `promoted`, its first database is whatever is there.
+/// Why a node that the cluster knows as `member` must not start with these settings; None if it may. Until the cluster has
+/// `promoted` a primary, its first database is whatever is in the data directory.
 pub(crate) fn mismatch(member: &Node, promoted: bool, settings: &Settings) -> Option<String> {
     let (id, address) = (member.id, settings.api_address());
     let known = member.api_address();
     if known != address {
-        // A copy of another node's store would vote, and lead, beside that node.
+        // A node with a copy of another node's store would vote and lead beside that node.
         return Some(format!(
             "the store {} is that of node {id} at {known}, and not of a node at {address}: give each node its own \
-             `data-dir`, and the address that it was added with",
+             `data-dir`, and the address with which it was added",
             settings.store().display()
         ));
     }
     let port = member.db_port?;
     match &settings.database {
-        // It would vote like a witness, for those who lack what its database holds.
+        // It would vote like a witness, also for nodes that lack what its database holds.
         None => Some(format!(
             "node {id} has a database in the cluster, at port {port}, and these settings name none: start it with the \
-             ones that it was started with before"
+             settings that it had before"
         )),
         Some(database) => other_database(member, database, port, promoted),
     }
@@ -38,26 +39,26 @@ fn other_database(
 ) -> Option<String> {
     if *port != known {
         return Some(format!(
-            "the cluster has this node's database at port {known}, and not at {port}: start it there. For another port, \
-             tell the cluster first, while the node is up: `qluster node upgrade {} --db-port {port}`",
+            "the cluster has this node's database at port {known}, and not at {port}: start it there. To use another \
+             port, tell the cluster first, while the node is up: `qluster node enroll {} --db-port {port}`",
             member.id
         ));
     }
     (promoted && is_foreign(data_dir)).then(|| {
         format!(
-            "{} has a database that is none of this cluster (it lacks qluster.conf): to have it replaced by a copy of the \
-             cluster's, empty that directory",
+            "{} has a database that does not belong to this cluster (it lacks qluster.conf): to replace it by a copy of \
+             the cluster's database, empty that directory",
             data_dir.display()
         )
     })
 }
 
-/// Whether a data directory belongs to a cluster of qluster. A copy has the file from where it was copied.
+/// Whether a data directory belongs to a cluster of qluster. A cloned database has the file as well: it is cloned, too.
 pub(crate) fn is_managed(data: &Path) -> bool {
     data.join("qluster.conf").exists()
 }
 
-/// Whether there is a database, and of another origin.
+/// Whether there is a database that belongs to no cluster.
 fn is_foreign(data: &Path) -> bool {
     data.join("PG_VERSION").exists() && !is_managed(data)
 }
@@ -116,7 +117,7 @@ mod tests {
         let foreign = data("foreign", &["PG_VERSION"]);
         for (known, api_port, database, expected) in [
             (Some(5432), 8080, Some((5432, &own)), None),
-            // A copy is to be made, or its making was interrupted.
+            // The database is not cloned yet, or that was interrupted.
             (Some(5432), 8080, Some((5432, &empty)), None),
             (None, 8080, Some((5432, &foreign)), None),
             (None, 8080, None, None),
@@ -132,7 +133,7 @@ mod tests {
                 Some(expected) => assert!(told.as_ref().is_some_and(|told| told.contains(expected)), "{told:?}"),
             }
         }
-        // Its making, or its adoption, was interrupted.
+        // The creation, or the adoption, of the cluster's database was interrupted.
         assert_eq!(mismatch(&member(Some(5432)), false, &settings(8080, Some((5432, foreign.as_path())))), None);
     }
 }

@@ -1,4 +1,4 @@
-//! `qluster-server recover`: one node goes on alone where the majority of its cluster is gone for good.
+//! `qluster-server recover`: one node goes on alone after the majority of its cluster is lost for good.
 
 use std::fmt::Write;
 
@@ -8,31 +8,35 @@ use qluster_consensus::raft::store::{Store, StoreError};
 use crate::start::known::is_managed;
 use crate::start::settings::Settings;
 
-/// Why a node does not go on alone.
+/// Why a node did not go on alone.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The daemon runs.
+    /// The daemon is running.
     #[error("the node is running: stop it first (`systemctl stop qluster`, or SIGTERM)")]
     Running(#[source] StoreError),
     /// The store cannot be opened.
     #[error("the node's store cannot be used")]
     Store(#[source] StoreError),
-    /// The node cannot.
-    #[error("this node cannot be recovered from")]
+    /// Consensus refuses.
+    #[error("the cluster cannot be recovered from this node")]
     Recover(#[from] RecoverError),
-    /// What is on the disk does not fit.
+    /// The settings do not fit what is on the disk; a sentence.
     #[error("{0}")]
     Refused(String),
-    /// It was not confirmed.
+    /// Nobody has confirmed it.
     #[error(
-        "nothing was changed. If the other nodes are gone for good, will never be started again with what they have on \
-         their disks, and this node has the newest commits of those that are left, say so: \
-         `recover --others-are-gone-for-good`"
+        "nothing was changed. Confirm with `recover --others-are-gone-for-good` if the other nodes are lost for good, or \
+         will never be started again with what they have on their disks, and this node has the newest commits of all \
+         that are left"
     )]
     NotConfirmed,
 }
 
-/// Looks at the node, tells what its going on alone would mean, and does it where that is `confirmed`.
+/// Reads the node's store, says by `tell` what it means if this node goes on alone, and does that if it is `confirmed`.
+///
+/// # Errors
+///
+/// It is not confirmed, the daemon is running, or this node cannot go on alone.
 pub fn run(settings: &Settings, confirmed: bool, tell: impl Fn(&str)) -> Result<(), Error> {
     let store = Store::open(&settings.store()).map_err(|error| match error {
         StoreError::InUse { .. } => Error::Running(error),
@@ -41,10 +45,12 @@ pub fn run(settings: &Settings, confirmed: bool, tell: impl Fn(&str)) -> Result<
     let survivor = Survivor::find(store)?;
     if survivor.node().db_port.is_some() {
         match &settings.database {
-            None => return Err(Error::Refused("the node has a database: tell where, as when it is run".into())),
+            None => {
+                return Err(Error::Refused("the node has a database: give its data directory, as for `run`".into()));
+            }
             Some(database) if !is_managed(&database.data_dir) => {
                 return Err(Error::Refused(format!(
-                    "there is no database of this cluster in {}: there would be nothing to go on with",
+                    "there is no database of this cluster in {}: without it, the node has nothing to go on with",
                     database.data_dir.display()
                 )));
             }
@@ -68,7 +74,7 @@ pub fn run(settings: &Settings, confirmed: bool, tell: impl Fn(&str)) -> Result<
     Ok(())
 }
 
-/// What is known of the node, and what would be given up, for people.
+/// What is known of the node, and which nodes would be given up, for people.
 fn outlook(survivor: &Survivor) -> Result<String, RecoverError> {
     let identity = survivor.identity();
     let mut text = format!("node {} of the cluster {}\n", identity.node, identity.cluster);
@@ -78,7 +84,7 @@ fn outlook(survivor: &Survivor) -> Result<String, RecoverError> {
         Some(start) => {
             writeln!(text, "  its WAL was written by primaries up to term {}, which began at {}", start.term, start.lsn)
         }
-        None => writeln!(text, "  its WAL is from before there was a primary"),
+        None => writeln!(text, "  its WAL is older than the first primary"),
     };
     let _ = match survivor.last_primary() {
         Some((node, term)) if node == identity.node => {

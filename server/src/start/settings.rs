@@ -1,4 +1,4 @@
-//! The node's settings: its file, overridden by the environment and the command line.
+//! The node's settings: its configuration file, overridden by the environment and the command line.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -11,49 +11,49 @@ use serde::Deserialize;
 use crate::guard::{WatchdogMode, WatchdogSettings};
 use crate::security::{SecurityFile, SecurityOverrides, SecuritySettings};
 
-/// The API's port where none is given.
-const API: Port = Port::constant(8080);
-/// The database's port where none is given.
-const POSTGRESQL: Port = Port::constant(5432);
+/// The API's port if none is given.
+const DEFAULT_API_PORT: Port = Port::constant(8080);
+/// The database's port if none is given.
+const DEFAULT_DB_PORT: Port = Port::constant(5432);
 /// The name of the node's store in its directory.
 pub(crate) const STORE_FILE: &str = "raft.redb";
-/// The file that is read where none is named.
+/// The configuration file that is read if none is named.
 pub const DEFAULT_FILE: &str = "/etc/qluster/config.yaml";
 
-/// What the command line and the environment say; it overrides the file.
+/// The settings of the command line and the environment. They override the file.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Overrides {
-    /// The node's file [default: /etc/qluster/config.yaml, where it exists]
+    /// Configuration file of the node [default: /etc/qluster/config.yaml, if it exists]
     #[arg(long, global = true, env = "QLUSTER_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Address of this host, under which the other nodes reach it
+    /// IP address of this host, at which the other nodes reach it
     #[arg(long, global = true, env = "QLUSTER_IP")]
     pub ip: Option<IpAddr>,
-    /// Port of the REST API and of the peers' channel [default: 8080]
+    /// Port of the REST API and of the channel between nodes [default: 8080]
     #[arg(long, global = true, env = "QLUSTER_API_PORT", value_name = "PORT")]
     pub api_port: Option<Port>,
-    /// Where the node keeps its own data [default: /var/lib/qluster]
+    /// Directory of the node's own data [default: /var/lib/qluster]
     #[arg(long, global = true, env = "QLUSTER_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Where it keeps the cluster's log, which may be on a disk of its own [default: the data directory]
+    /// Directory of the cluster's log, which may be on a disk of its own [default: the data directory]
     #[arg(long, global = true, env = "QLUSTER_RAFT_DIR", value_name = "DIR")]
     pub raft_dir: Option<PathBuf>,
-    /// Data directory of PostgreSQL; without one the node manages no database
+    /// Data directory of PostgreSQL; without it, the node manages no database
     #[arg(long, global = true, env = "QLUSTER_DB_DATA_DIR", value_name = "DIR")]
     pub db_data_dir: Option<PathBuf>,
     /// Port of PostgreSQL [default: 5432]
     #[arg(long, global = true, env = "QLUSTER_DB_PORT", value_name = "PORT")]
     pub db_port: Option<Port>,
-    /// Directory of PostgreSQL's programs [default: the newest that is installed]
+    /// Directory of PostgreSQL's programs [default: those of the newest version that is installed]
     #[arg(long, global = true, env = "QLUSTER_DB_BIN_DIR", value_name = "DIR")]
     pub db_bin_dir: Option<PathBuf>,
-    /// Account that PostgreSQL runs under when the daemon is root [default: postgres]
+    /// Account that PostgreSQL runs under if the daemon runs as root [default: postgres]
     #[arg(long, global = true, env = "QLUSTER_DB_OS_USER", value_name = "USER")]
     pub db_os_user: Option<String>,
-    /// Whether a watchdog resets the machine where a primary cannot be stopped in time [default: automatic]
+    /// Whether a watchdog resets the machine if a primary cannot be stopped in time [default: automatic]
     #[arg(long, global = true, env = "QLUSTER_WATCHDOG", value_name = "MODE")]
     pub watchdog: Option<WatchdogMode>,
-    /// The watchdog [default: /dev/watchdog]
+    /// Device of the watchdog [default: /dev/watchdog]
     #[arg(long, global = true, env = "QLUSTER_WATCHDOG_DEVICE", value_name = "FILE")]
     pub watchdog_device: Option<PathBuf>,
     /// Credentials.
@@ -61,7 +61,7 @@ pub struct Overrides {
     pub security: SecurityOverrides,
 }
 
-/// The file.
+/// The contents of the configuration file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 struct File {
@@ -96,17 +96,17 @@ struct WatchdogFile {
 pub struct Settings {
     /// Address of this host.
     pub ip: IpAddr,
-    /// Port of the REST API and of the peers' channel.
+    /// Port of the REST API and of the channel between nodes.
     pub api_port: Port,
-    /// Where the node keeps its own data.
+    /// Directory of the node's own data.
     pub data_dir: PathBuf,
-    /// Where it keeps the cluster's log.
+    /// Directory of the cluster's log.
     pub raft_dir: PathBuf,
-    /// Its database, where it manages one.
+    /// Its database; None if it manages none.
     pub database: Option<DatabaseSettings>,
-    /// What resets the machine where a primary cannot be stopped.
+    /// The watchdog, which resets the machine if a primary cannot be stopped.
     pub watchdog: WatchdogSettings,
-    /// Where its credentials are.
+    /// The files with its credentials.
     pub security: SecuritySettings,
 }
 
@@ -117,15 +117,15 @@ pub struct DatabaseSettings {
     pub data_dir: PathBuf,
     /// Its port.
     pub port: Port,
-    /// Directory of its programs.
+    /// Directory of its programs; None for those of the newest version that is installed.
     pub bin_dir: Option<PathBuf>,
-    /// Account that it runs under when the daemon is root.
+    /// Account that it runs under if the daemon runs as root; None for `postgres`.
     pub os_user: Option<String>,
     /// Programs that a fork has renamed, by PostgreSQL's name for them.
     pub programs: BTreeMap<String, String>,
 }
 
-/// Why there are no settings.
+/// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -137,8 +137,8 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    /// The file says something that is not understood.
-    #[error("the configuration file {} is not understood", path.display())]
+    /// The file is not YAML, or has an unknown or wrong setting.
+    #[error("cannot understand the configuration file {}", path.display())]
     Parse {
         /// Which.
         path: PathBuf,
@@ -146,13 +146,17 @@ pub enum ConfigError {
         #[source]
         source: serde_norway::Error,
     },
-    /// Something is missing or makes no sense.
+    /// A setting is missing or makes no sense; a sentence.
     #[error("{0}")]
     Rule(String),
 }
 
 impl Settings {
     /// The settings from the file, overridden by `overrides`.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or a setting is missing or wrong.
     pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
         let default = Path::new(DEFAULT_FILE);
         let file = match &overrides.config {
@@ -169,7 +173,7 @@ impl Settings {
             rule("the address of this host is not known: give --ip, or `ip` in the configuration file")
         })?;
         if ip.is_unspecified() || ip.is_multicast() {
-            return Err(ConfigError::Rule(format!("ip is {ip}, expected the address of this host, not of many")));
+            return Err(ConfigError::Rule(format!("ip is {ip}, expected the address of this one host, not of many")));
         }
         let data_dir =
             overrides.data_dir.clone().or(file.data_dir).unwrap_or_else(|| PathBuf::from("/var/lib/qluster"));
@@ -179,7 +183,7 @@ impl Settings {
         let database = match overrides.db_data_dir.clone().or(section.data_dir) {
             Some(directory) => Some(DatabaseSettings {
                 data_dir: absolute(directory)?,
-                port: overrides.db_port.or(section.port).unwrap_or(POSTGRESQL),
+                port: overrides.db_port.or(section.port).unwrap_or(DEFAULT_DB_PORT),
                 bin_dir: overrides.db_bin_dir.clone().or(section.bin_dir),
                 os_user: overrides.db_os_user.clone().or(section.os_user),
                 programs: section.programs,
@@ -197,7 +201,7 @@ impl Settings {
             Some(directory) => absolute(directory)?,
             None => data_dir.clone(),
         };
-        let api_port = overrides.api_port.or(file.api_port).unwrap_or(API);
+        let api_port = overrides.api_port.or(file.api_port).unwrap_or(DEFAULT_API_PORT);
         if database.as_ref().is_some_and(|database| database.port == api_port) {
             return Err(ConfigError::Rule(format!("api-port and the database's port are both {api_port}")));
         }
@@ -214,12 +218,12 @@ impl Settings {
         Ok(Self { ip, api_port, data_dir, raft_dir, database, watchdog, security })
     }
 
-    /// Where the REST API is.
+    /// Address of the REST API.
     pub fn api_address(&self) -> SocketAddr {
         SocketAddr::new(self.ip, self.api_port.get())
     }
 
-    /// The node's store.
+    /// Path of the node's store.
     pub fn store(&self) -> PathBuf {
         self.raft_dir.join(STORE_FILE)
     }
@@ -230,7 +234,7 @@ fn read(path: &Path) -> Result<File, ConfigError> {
     parse(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
 }
 
-/// A file of nothing but comments is one that says nothing.
+/// A file with nothing but comments has no settings.
 fn parse(text: &str) -> Result<File, serde_norway::Error> {
     Ok(serde_norway::from_str::<Option<File>>(text)?.unwrap_or_default())
 }

@@ -1,7 +1,8 @@
-//! What systemd is told of the daemon: that it is ready, that it stops, and, again and again, that it is not stuck.
+//! What systemd hears from the daemon: that it is ready, that it stops, and, again and again, that it is not stuck.
 //!
-//! Nothing of it happens where `NOTIFY_SOCKET` is not set.
+//! Nothing of it happens if `NOTIFY_SOCKET` is not set.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -16,27 +17,27 @@ pub(crate) fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// Feeds the watchdog of systemd, where there is one; ends never. A node that is stuck feeds it no more: `look` is to
-/// take the way that requests take.
+/// Feeds the watchdog of systemd, if there is one, and never returns. `probe` takes the way that requests take, so that
+/// a node that is stuck does not feed it.
 ///
-/// That watchdog ends the agent only. It has nothing to do with the one that resets the machine.
-pub(crate) async fn feed_watchdog(look: impl Fn()) {
+/// That watchdog ends the daemon only. It has nothing to do with the one that resets the machine.
+pub(crate) async fn feed_watchdog(probe: impl Fn()) -> Infallible {
     let Some(timeout) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
     loop {
-        look();
-        // On a thread of its own: it waits where systemd does not read.
+        probe();
+        // On a thread of its own: it blocks if systemd does not read.
         let _ = tokio::task::spawn_blocking(|| tell(&[NotifyState::Watchdog])).await;
         tokio::time::sleep(pause(timeout)).await;
     }
 }
 
-/// Between two signs of life, of which one may come late.
+/// The time between two signs of life, one of which may come late.
 fn pause(timeout: Duration) -> Duration {
     timeout / 3
 }
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "systemd could not be told how the node is");
+        tracing::warn!(%error, "systemd could not be notified");
     }
 }
