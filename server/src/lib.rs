@@ -8,7 +8,7 @@
 //! - [`peer`]: the channel between nodes.
 //! - [`database`]: PostgreSQL, as consensus directs it. [`guard`]: the process that ends it if the daemon cannot.
 //! - [`formats`]: PostgreSQL's text and binary formats. [`os`]: the machine's side.
-//! - `statements`: finds out which statements do not write.
+//! - `statements`: finds out which statements do not write; left out without the feature `readonly-statements`.
 //! - [`inspect`]: what the store of a node that does not run holds.
 //! - [`metrics`]: what Prometheus reads. [`page`]: the status page, served at `/`. [`site`]: the documentation, served at
 //!   `/docs`. [`report`]: errors and events as text.
@@ -32,5 +32,6 @@ pub mod report;
 pub mod security;
 pub mod site;
 pub mod start;
+#[cfg(feature = "readonly-statements")]
 mod statements;
 mod tasks;

@@ -5,12 +5,14 @@
 //! - `settings`: the node's file, environment and command line.
 //! - `node`: starts the node as it was, as the first of a cluster, or as a new member. `join`: how a new member is added
 //!   and enrolled. `known`: whether the settings fit what the cluster knows of the node.
+//! - `readonly`: starts the rounds of `crate::statements`, if this program has them.
 //! - `recover`: one node goes on alone. `systemd`: notifications.
 
 mod error;
 pub mod join;
 pub(crate) mod known;
 pub(crate) mod node;
+mod readonly;
 pub mod recover;
 pub mod settings;
 pub(crate) mod systemd;

@@ -16,14 +16,13 @@ use uuid::Uuid;
 
 use super::known::{is_managed, mismatch};
 use super::settings::Settings;
-use super::{Start, StartError, join};
+use super::{Start, StartError, join, readonly};
 use crate::api::context::Context;
 use crate::database::{DatabaseConfig, Passwords, Postgres};
 use crate::guard::Deadline;
 use crate::metrics::Measured;
 use crate::peer::WebSocketTransport;
 use crate::security::Security;
-use crate::statements;
 use crate::tasks::Tasks;
 
 /// The id of the node that creates a cluster.
@@ -60,7 +59,7 @@ pub(crate) async fn start(
     let _ = context.cluster.set(cluster.clone());
     if let Some(postgres) = &database {
         guard(postgres, &cluster, tasks);
-        tasks.run("judging statements", statements::run(postgres.clone(), cluster.clone()));
+        readonly::start(postgres, &cluster, tasks);
     }
     let (security, db_port) = (context.security.clone(), settings.database.as_ref().map(|database| database.port));
     let enrolled = join::ask_to_be_enrolled(cluster, database, db_port, settings.api_port, security);

@@ -1,5 +1,5 @@
-//! What the classifier knows of a database: the objects of the names that statements use, and of what those rest on.
-//! Texts are in it as facts, so that whoever looks at it parses nothing.
+//! What the judge knows of a database: the objects that statements name, and what those rest on. Texts are kept as
+//! facts, so that the judge parses nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ pub(crate) struct Catalogue {
     pub(crate) relations: BTreeMap<String, Vec<Relation>>,
     /// The search paths that sessions may begin with: schemas, in their order.
     pub(crate) search_paths: BTreeSet<Vec<String>>,
-    /// What no statement names, and what may be called by any: see [`Implicit`].
+    /// What any statement may call without its name: see [`Implicit`].
     pub(crate) implicit: Vec<Implicit>,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct Function {
     /// Whether it can be called with one argument.
     pub(crate) unary: bool,
     pub(crate) body: Body,
-    /// What its arguments are where they are not given, names resolved.
+    /// The defaults of its arguments, names resolved.
     pub(crate) defaults: Option<Result<Facts, String>>,
     /// The functions that an aggregate consists of.
     pub(crate) parts: Vec<Oid>,
@@ -48,7 +48,7 @@ pub(crate) enum Body {
     Text(Result<Facts, String>),
     /// The same, with unqualified names in `pg_catalog`.
     Resolved(Result<Facts, String>),
-    /// Something that is not looked into.
+    /// A body that is not read; why not.
     Unknown(String),
 }
 
@@ -76,8 +76,9 @@ pub(crate) struct Relation {
     pub(crate) parts: Vec<(String, char, char)>,
 }
 
-/// What is called where nothing names it: by `ORDER BY` and the like, or by a cast. The fingerprint leaves out the type of a constant that is cast, so that any
-/// statement with a constant may have the hash of one that casts it to any type: what casts call must be safe for all.
+/// What is called although nothing names it: by `ORDER BY` and the like, or by a cast. The fingerprint leaves out the
+/// type of a constant that is cast. So any statement with a constant may have the hash of a statement that casts it to
+/// any type, and what casts call must be safe for all.
 #[derive(Clone, Debug)]
 pub(crate) enum Implicit {
     /// The function of a cast, of a type's input, or of an operator class.
@@ -87,7 +88,7 @@ pub(crate) enum Implicit {
 }
 
 impl Catalogue {
-    /// The functions of a name, wherever they are.
+    /// The functions of a name, in all schemas.
     pub(super) fn functions(&self, name: &str) -> impl Iterator<Item = (Oid, &Function)> {
         let oids = self.functions_by_name.get(name).into_iter().flatten();
         oids.filter_map(|oid| Some((*oid, self.functions.get(oid)?)))

@@ -1,4 +1,4 @@
-//! Reading what the classifier needs of a database: by name, in one transaction that only reads and is short.
+//! Reads what the judge needs of a database: by name, in one short transaction that only reads.
 
 use std::collections::BTreeSet;
 
@@ -9,11 +9,11 @@ use super::facts::Facts;
 use super::parse;
 use super::{Asked, cell};
 
-/// Views over views over views: no statement is followed further than so many times.
-const ROUNDS: usize = 12;
+/// How deep views over views, and functions that call functions, are followed.
+const REFERENCE_DEPTH_LIMIT: usize = 12;
 
-/// Names the state of all that the classifier looks at. `xmin` changes with every change of a row, and is the same on
-/// all nodes. Of `pg_class` the columns count that matter here: others change all the time.
+/// Names the state of all that a judgement depends on. `xmin` changes with every change of a row, and is the same on
+/// all nodes. Of `pg_class`, only the columns that matter here count: others change all the time.
 const BASIS: &str = "
     SELECT md5(concat_ws(' ',
         (SELECT sum(hashint8extended(oid::bigint, xmin::text::bigint)) FROM pg_proc),
@@ -127,16 +127,16 @@ const SEARCH_PATHS: &str = "
 /// Roles whose own schema `$user` stands for. Of thousands of them, a part shows as well what depends on the role.
 const USERS: &str = "SELECT nspname::text FROM pg_namespace JOIN pg_roles ON rolname = nspname ORDER BY 1 LIMIT 100";
 
-/// Makes the transaction one that gives up soon, and PostgreSQL write names in full.
-pub(super) const SHORT: &str = "SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '100ms'; \
-                                SET LOCAL search_path = pg_catalog";
+/// Makes a transaction give up soon, and PostgreSQL write names in full.
+pub(super) const LIMITS: &str = "SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '100ms'; \
+                                 SET LOCAL search_path = pg_catalog";
 
-/// Names the state of what the classifier looks at.
+/// Names the state of the catalogue, as far as a judgement depends on it.
 pub(super) async fn basis(client: &impl tokio_postgres::GenericClient) -> Asked<String> {
     cell(&client.query_one(BASIS, &[]).await?, 0)
 }
 
-/// Begins a catalogue: with what no name leads to. To be called before [`SHORT`] hides the search path.
+/// Begins a catalogue with what no name leads to. Call it before [`LIMITS`] hides the search path.
 pub(super) async fn begin(transaction: &Transaction<'_>) -> Asked<Catalogue> {
     let mut catalogue = Catalogue::default();
     let users: Vec<String> = column(&transaction.query(USERS, &[]).await?)?;
@@ -152,7 +152,7 @@ pub(super) async fn begin(transaction: &Transaction<'_>) -> Asked<Catalogue> {
             catalogue.search_paths.extend(users.iter().map(own));
         }
     }
-    transaction.batch_execute(SHORT).await?;
+    transaction.batch_execute(LIMITS).await?;
     for row in transaction.query(CALLED_BY_NO_NAME, &[]).await? {
         catalogue.implicit.push(Implicit::Function(cell(&row, 0)?, cell(&row, 1)?));
     }
@@ -163,7 +163,7 @@ pub(super) async fn begin(transaction: &Transaction<'_>) -> Asked<Catalogue> {
     Ok(catalogue)
 }
 
-/// What is known by name, so that it is asked once.
+/// What was read already, so that it is read once.
 #[derive(Default)]
 pub(super) struct Known {
     names: BTreeSet<String>,
@@ -179,7 +179,7 @@ pub(super) async fn extend(
     version: u32,
 ) -> Asked<()> {
     let mut names: BTreeSet<String> = facts.flat_map(Facts::names).cloned().collect();
-    for _ in 0..ROUNDS {
+    for _ in 0..REFERENCE_DEPTH_LIMIT {
         names.extend(catalogue.facts().flat_map(Facts::names).cloned());
         let new: Vec<String> = names.difference(&known.names).cloned().collect();
         let called: Vec<Oid> =

@@ -1,4 +1,4 @@
-//! What a statement rests on, by its parse tree alone: or why its tree is not that of a statement which only reads.
+//! What a statement rests on according to its parse tree; or why the tree is not that of a statement that only reads.
 //!
 //! The tree is walked as JSON, so that no field is overlooked: a kind of node that is not listed here refuses the
 //! statement. What PostgreSQL calls without a name of its own in the tree (`IN` calls `=`) is added.
@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use pg_query::protobuf::AExprKind;
 use serde_json::{Map, Value};
 
-/// Deeper statements are refused: libpg_query's fingerprint does not see what is below 100.
-const DEPTH: usize = 90;
+/// Deeper statements are refused: libpg_query's fingerprint leaves out what is deeper than 100 levels.
+const DEPTH_LIMIT: usize = 90;
 
-/// A name as it is written, with its schema where that is written, too.
+/// A name as it is written, with its schema if that is written, too.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Name {
     pub(crate) schema: Option<String>,
@@ -86,7 +86,7 @@ const READS: [&str; 46] = [
 /// Leaves without a meaning of their own.
 const LEAVES: [&str; 5] = ["String", "Integer", "Float", "Boolean", "BitString"];
 
-/// Fields that hold a node of one kind and do not name it.
+/// Fields that hold a node of one kind without its name.
 const FIELDS: [(&str, &str); 11] = [
     ("larg", "SelectStmt"),
     ("rarg", "SelectStmt"),
@@ -117,7 +117,7 @@ impl Facts {
         }
     }
 
-    /// The same of several, together.
+    /// What several statements rest on together.
     pub(super) fn of_statements(tree: &Value) -> Result<Self, String> {
         let mut facts = Self::default();
         for statement in tree.get("stmts").and_then(Value::as_array).into_iter().flatten() {
@@ -131,7 +131,7 @@ impl Facts {
         Ok(facts)
     }
 
-    /// Takes in what another rests on.
+    /// Adds what another statement rests on.
     pub(super) fn merge(&mut self, other: Self) {
         let Self { relations, queries, functions, operators, implied, attributes } = other;
         self.relations.extend(relations);
@@ -157,8 +157,8 @@ impl Facts {
     }
 
     fn visit(&mut self, kind: &str, fields: &Map<String, Value>, depth: usize) -> Result<(), String> {
-        if depth > DEPTH {
-            return Err(format!("it is nested deeper than {DEPTH}"));
+        if depth > DEPTH_LIMIT {
+            return Err(format!("it is nested deeper than {DEPTH_LIMIT}"));
         }
         if LEAVES.contains(&kind) {
             return match fields.get("sval").and_then(Value::as_str) {

@@ -1,15 +1,15 @@
-//! Whether a statement writes: a pure function of what it rests on and what the catalogue says.
+//! Whether a statement may write: a pure function of what it rests on and of the catalogue.
 //!
-//! A session may have any search path, and its hash tells nothing of it. So whatever a name may stand for must be safe,
-//! in whichever schema it is; and where the search paths that the database's roles begin with make it stand for
-//! different things, the statement is refused although none of them writes, since readers would not see the same.
+//! A session may have any search path, and the hash of a statement says nothing about it. So all that a name may stand
+//! for must be safe, in every schema. If the search paths of the database's roles make a name stand for different
+//! things, the statement is refused even if none of them writes: readers would not see the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::catalogue::{Body, Catalogue, Function, Implicit, Oid, Relation, found_in};
 use super::facts::{Facts, Name};
 
-/// Volatile functions of PostgreSQL's own, or machine code of an extension's, that write nothing.
+/// Volatile functions of PostgreSQL or of an extension, in machine code, that write nothing.
 const HARMLESS: [&str; 18] = [
     "array_sample",
     "array_shuffle",
@@ -53,7 +53,7 @@ const HARMFUL: [&str; 17] = [
     "xpath_table",
 ];
 
-/// The same by the beginnings of their names.
+/// More of them, by the beginning of their names.
 const HARMFUL_FAMILIES: [&str; 15] = [
     "connectby",
     "crosstab",
@@ -72,16 +72,16 @@ const HARMFUL_FAMILIES: [&str; 15] = [
     "query_to_xml",
 ];
 
-/// Families by their ends: they run the query, the cursor or read the table that a text names.
+/// More of them, by the end of their names: they run the query or the cursor, or read the table, that a text names.
 const HARMFUL_ENDS: [&str; 3] = ["_to_xml", "_to_xmlschema", "_to_xml_and_xmlschema"];
 
 /// Judges statements by one catalogue.
 pub(crate) struct Judge<'a> {
     catalogue: &'a Catalogue,
-    /// What was found out. What is being looked at is taken for safe, since it may call itself (`||` does).
+    /// The verdicts. An object that is being judged counts as safe, since it may call itself (`||` does).
     known: BTreeMap<Object, Verdict>,
-    /// What the statement that is being judged has found safe: not certain before the whole statement is, since it may
-    /// rest on what was only taken for safe.
+    /// What was found safe for the statement that is being judged. It is certain only when the whole statement is safe,
+    /// since it may rest on what only counts as safe.
     uncertain: Vec<Object>,
     implicit: Option<Verdict>,
 }

@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::facts::Facts;
 
-/// Longer statements are refused: they are lists of values as a rule, and parsing takes memory.
-pub(super) const LONGEST: usize = 64 << 10;
+/// Longer statements are refused. As a rule they are lists of values, and parsing them takes memory.
+pub(super) const STATEMENT_LIMIT_BYTES: usize = 64 << 10;
 
-/// Statements of PL/pgSQL that do no more than their expressions do. `EXECUTE` is not among them.
+/// Statements of PL/pgSQL that do no more than their expressions do. `EXECUTE` is not one of them.
 const PLPGSQL: [&str; 15] = [
     "block",
     "assign",
@@ -37,7 +37,7 @@ pub(crate) fn hash(sql: &str) -> Option<StatementHash> {
     pg_query::fingerprint(sql, ParserOptions::DEFAULT, options).ok().map(|found| StatementHash(found.value))
 }
 
-/// What a statement rests on, or why it is none that only reads.
+/// What a statement rests on, or why it may write.
 pub(crate) fn statement(sql: &str) -> Result<Facts, String> {
     Facts::of_statement(&tree(sql, ParserOptions::DEFAULT)?)
 }
@@ -62,7 +62,7 @@ pub(crate) fn expression(sql: &str) -> Result<Facts, String> {
 
 /// What a function in PL/pgSQL rests on, by the statement that creates it.
 pub(crate) fn plpgsql(definition: &str) -> Result<Facts, String> {
-    if definition.len() > LONGEST {
+    if definition.len() > STATEMENT_LIMIT_BYTES {
         return Err("it is too long".into());
     }
     let tree = pg_query::parse_plpgsql(definition).map_err(|error| not_understood(&error))?;
@@ -74,8 +74,7 @@ pub(crate) fn plpgsql(definition: &str) -> Result<Facts, String> {
     Ok(facts)
 }
 
-/// The expressions that variables of a function in PL/pgSQL begin with: of variables of a composite type, libpg_query's
-/// tree does not have them.
+/// The initial values of a PL/pgSQL function's variables. libpg_query's tree lacks those of a composite type.
 fn initial_values(definition: &str) -> Result<Vec<String>, String> {
     let tokens = |sql| pg_query::scan(sql).map(|scanned| scanned.tokens).map_err(|error| not_understood(&error));
     let part = |text: &str, start: i32, end: i32| {
@@ -83,7 +82,7 @@ fn initial_values(definition: &str) -> Result<Vec<String>, String> {
         text.get(start..end).map(str::to_owned)
     };
     let odd = || "its text is odd".to_owned();
-    // The body comes last, between dollars.
+    // The body comes last, between dollar quotes.
     let quoted = tokens(definition)?.into_iter().rfind(|token| token.token() == Token::Sconst);
     let quoted = quoted.and_then(|token| part(definition, token.start, token.end)).ok_or_else(odd)?;
     let body = quoted
@@ -138,7 +137,7 @@ fn plpgsql_expression(value: &Value) -> Result<Facts, String> {
     match mode {
         0 => statement(query),
         2 => expression(query),
-        // `target := expression`; a target such as `a[f(x)]` is none that is looked into.
+        // `target := expression`; a target such as `a[f(x)]` is refused.
         3..=5 => {
             let (target, assigned) = query.split_once('=').ok_or("an odd assignment")?;
             if target.contains(['(', '[']) {
@@ -151,7 +150,7 @@ fn plpgsql_expression(value: &Value) -> Result<Facts, String> {
 }
 
 fn tree(sql: &str, options: ParserOptions) -> Result<Value, String> {
-    if sql.len() > LONGEST {
+    if sql.len() > STATEMENT_LIMIT_BYTES {
         return Err("it is too long".into());
     }
     let parsed = pg_query::parse(sql, options).map_err(|error| not_understood(&error))?;

@@ -10,16 +10,17 @@ use qluster_consensus::protocol::readonly::{Judged, READONLY_BATCH, ReadonlyUpda
 pub(super) struct Findings {
     /// Those that do not write, those called most often first.
     pub(super) safe: Vec<StatementHash>,
-    /// Those that may, and why. It outweighs `safe`: statements that write and that do not may have the same hash.
+    /// Those that may write, and why. This outweighs `safe`: a statement that writes may have the hash of one that does
+    /// not.
     pub(super) unsafe_: BTreeMap<StatementHash, String>,
-    /// Whether all statements were judged, since the catalogue has changed: what is in neither list is not known.
+    /// Whether all statements were judged, since the catalogue has changed: a statement in neither list is unknown.
     pub(super) all: bool,
 }
 
-/// What is told to the cluster: a change, and why, in a sentence.
-pub(super) type Told = (ReadonlyUpdate, String);
+/// A change of what is published, and its cause, in a sentence.
+pub(super) type Change = (ReadonlyUpdate, String);
 
-/// The changes that make what the cluster has agreed on what was found. `room` is left for so many more.
+/// The changes that lead from what the cluster has agreed on to what was found. There is room for `room` more hashes.
 pub(super) fn changes(
     database: &str,
     postgresql: u32,
@@ -27,7 +28,7 @@ pub(super) fn changes(
     agreed: Option<&Judged>,
     findings: &Findings,
     room: usize,
-) -> Vec<Told> {
+) -> Vec<Change> {
     let version = DatabaseStatements::VERSION;
     let old = agreed.map(|agreed| agreed.basis.as_str()).unwrap_or_default();
     // Hashes of another algorithm are dropped by whatever is written.
@@ -59,7 +60,7 @@ pub(super) fn changes(
     let mut told = Vec::new();
     let batches: Vec<_> = withdrawn.chunks(READONLY_BATCH).collect();
     for (index, batch) in batches.iter().enumerate() {
-        // What is left was judged by the new basis only once the last of them is gone.
+        // What is left counts as judged by the new basis only after the last of them is withdrawn.
         let by = if index + 1 == batches.len() { basis } else { old };
         told.push((statements(by, &[], batch), reasons(database, batch, findings)));
     }
@@ -71,9 +72,9 @@ pub(super) fn changes(
     told
 }
 
-/// Why statements are withdrawn: each reason once, with how many it is true of and one of them.
+/// Why statements are withdrawn: each reason once, with its number of statements and one of their hashes.
 fn reasons(database: &str, withdrawn: &[StatementHash], findings: &Findings) -> String {
-    let unknown = "the catalogue has changed, and pg_stat_statements has the statement no more";
+    let unknown = "the catalogue has changed, and pg_stat_statements no longer has the statement";
     let mut counts: BTreeMap<&str, (usize, StatementHash)> = BTreeMap::new();
     for hash in withdrawn {
         let reason = findings.unsafe_.get(hash).map_or(unknown, String::as_str);
@@ -116,8 +117,8 @@ mod tests {
         Findings { safe: hashes(safe), unsafe_, all }
     }
 
-    fn summary(told: &[Told]) -> Vec<(String, usize, usize)> {
-        let one = |(update, _): &Told| match update {
+    fn summary(told: &[Change]) -> Vec<(String, usize, usize)> {
+        let one = |(update, _): &Change| match update {
             ReadonlyUpdate::Statements { basis, added, withdrawn, .. } => (basis.clone(), added.len(), withdrawn.len()),
             other => panic!("{other:?}"),
         };

@@ -1,19 +1,19 @@
-//! The connections of the rounds: one a database, kept, since a new one costs the server more than what is asked.
+//! The connections of the rounds: one for each database. They are kept, since a new connection costs the server more
+//! than the queries over it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio_postgres::Client;
 
-use super::{Error, cell};
-use crate::database::Postgres;
+use super::{Error, Server, cell};
 
-/// The database that every server has.
+/// A database that every server has.
 pub(super) const MAIN: &str = "postgres";
 
-/// Connections to the databases of this node.
+/// The open connections to the databases of this node.
 pub(super) struct Sessions {
-    postgres: Arc<Postgres>,
+    server: Arc<dyn Server>,
     open: BTreeMap<String, Session>,
 }
 
@@ -27,34 +27,34 @@ pub(super) struct Session {
 const VERSION: &str = "SELECT current_setting('server_version_num')::int / 10000";
 
 impl Sessions {
-    pub(super) fn new(postgres: Arc<Postgres>) -> Self {
-        Self { postgres, open: BTreeMap::new() }
+    pub(super) fn new(server: Arc<dyn Server>) -> Self {
+        Self { server, open: BTreeMap::new() }
     }
 
-    /// The connection to a database.
+    /// The connection to a database; a new one if there is none.
     pub(super) async fn to(&mut self, database: &str) -> Result<&mut Session, Error> {
         if self.open.get(database).is_none_or(|session| session.client.is_closed()) {
-            let client = self.postgres.connect_to_look(database).await;
+            let client = self.server.connect(database).await;
             let client = client.map_err(|source| Error::Connect { database: database.into(), source })?;
             let version = async { cell::<i32>(&client.query_one(VERSION, &[]).await?, 0) };
-            let version = version.await.map_err(ask("tell the version", database))?;
+            let version = version.await.map_err(ask("read the version", database))?;
             self.open.insert(database.into(), Session { client, version: u32::try_from(version).unwrap_or_default() });
         }
-        self.open.get_mut(database).ok_or(Error::Stopping)
+        self.open.get_mut(database).ok_or_else(|| Error::Closed(database.into()))
     }
 
-    /// Lets go of all connections but these.
+    /// Closes all connections but those to these databases.
     pub(super) fn keep(&mut self, wanted: &BTreeSet<String>) {
         self.open.retain(|name, _| wanted.contains(name) || name == MAIN);
     }
 
-    /// Lets go of one that did not answer as it should.
+    /// Closes the connection to a database that did not answer as it should.
     pub(super) fn drop(&mut self, database: &str) {
         self.open.remove(database);
     }
 }
 
-/// What an error of PostgreSQL's means.
+/// Names what was attempted when PostgreSQL answered with an error.
 pub(super) fn ask(attempted: &'static str, database: &str) -> impl FnOnce(tokio_postgres::Error) -> Error {
     let database = database.to_owned();
     move |source| Error::Ask { attempted, database, source }

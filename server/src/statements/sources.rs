@@ -6,24 +6,25 @@ use futures::{Stream, TryStreamExt};
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
-use super::parse::LONGEST;
+use super::parse::STATEMENT_LIMIT_BYTES;
 use super::sessions::{MAIN, Sessions, ask};
 use super::{Asked, Error, cell};
 
-/// So many databases are looked into, those with the most statements: each takes a connection.
-pub(super) const DATABASES: usize = 20;
+/// In how many databases statements are judged: those with the most statements. Each takes a connection.
+pub(super) const DATABASE_LIMIT: usize = 20;
 
-/// The statements that the server knows, by database: their numbers, those called most often first.
+/// The statements that the server knows.
 #[derive(Debug)]
 pub(super) struct Inventory {
+    /// By database: the ids of its statements, those called most often first.
     pub(super) databases: BTreeMap<String, Vec<i64>>,
     /// All databases that can be connected to.
     pub(super) known: Vec<String>,
-    /// Who tells the statements; or why nobody does.
+    /// Where the statements are read; or why they cannot be read.
     pub(super) source: Result<Source, String>,
 }
 
-/// Who tells the statements.
+/// Where the statements are read.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
     /// The database that has the extension.
@@ -39,14 +40,14 @@ const FUNCTION: &str = "
 const DATABASE_NAMES: &str = "
     SELECT datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname <> 'postgres', datname";
 
-/// Looks which statements there are.
+/// Reads which statements there are.
 pub(super) async fn inventory(sessions: &mut Sessions) -> Result<Inventory, Error> {
     let main = sessions.to(MAIN).await?;
     let names = main.client.query(DATABASE_NAMES, &[]).await.map_err(ask("list the databases", MAIN))?;
     let known: Vec<String> =
         names.iter().map(|row| cell(row, 0)).collect::<Result<_, _>>().map_err(ask("read", MAIN))?;
     let mut source = None;
-    for name in known.iter().take(DATABASES) {
+    for name in known.iter().take(DATABASE_LIMIT) {
         let Ok(session) = sessions.to(name).await else { continue };
         let found = session.client.query_opt(FUNCTION, &[]).await.map_err(ask("look for the extension", name))?;
         let Some(found) = found else { continue };
@@ -69,7 +70,7 @@ pub(super) async fn inventory(sessions: &mut Sessions) -> Result<Inventory, Erro
                 }
                 let mut sizes: Vec<usize> = databases.values().map(Vec::len).collect();
                 sizes.sort_unstable_by(|one, other| other.cmp(one));
-                if let Some(&least) = sizes.get(DATABASES) {
+                if let Some(&least) = sizes.get(DATABASE_LIMIT) {
                     databases.retain(|_, ids| ids.len() > least);
                 }
                 let source = Ok(Source { database: name.clone(), function });
@@ -88,8 +89,8 @@ pub(super) async fn inventory(sessions: &mut Sessions) -> Result<Inventory, Erro
     Ok(Inventory { databases: BTreeMap::new(), known, source })
 }
 
-/// The statements of a database, their numbers and texts, as the server sends them. Those that it has no more, or that
-/// are too long to be looked at, are not among them.
+/// The ids and texts of statements of a database, as the server sends them. Statements that it no longer has, or that
+/// are longer than [`STATEMENT_LIMIT_BYTES`], are left out.
 pub(super) async fn texts(
     client: &Client,
     function: &str,
@@ -99,7 +100,7 @@ pub(super) async fn texts(
     let sql = format!(
         "SELECT queryid, query FROM {function}(true)
           WHERE dbid = (SELECT oid FROM pg_database WHERE datname = $1) AND queryid = ANY ($2)
-            AND length(query) <= {LONGEST}"
+            AND length(query) <= {STATEMENT_LIMIT_BYTES}"
     );
     // They are judged as they come.
     client.batch_execute("SET statement_timeout = '10min'").await?;

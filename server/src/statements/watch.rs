@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use qluster_consensus::model::{DatabaseStatements, StatementHash, Term};
 use qluster_consensus::node::cluster::Cluster;
-use qluster_consensus::protocol::database::DatabaseRole;
 use qluster_consensus::protocol::readonly::{READONLY_HASHES, Readonly, ReadonlyChange, ReadonlyUpdate};
 
 use super::catalogue::Catalogue;
@@ -17,57 +16,58 @@ use super::judge::Judge;
 use super::publish::{self, Findings};
 use super::sessions::{Sessions, ask};
 use super::sources::{self, Inventory};
-use super::{Error, parse};
-use crate::database::Postgres;
+use super::{Error, Server, parse};
 use crate::report;
 
-/// Between two questions whether the catalogue has changed: as long, at most, and as the judging takes, a statement
-/// stays published that is none any more.
-pub(super) const POLL: Duration = Duration::from_secs(1);
-/// Between two looks for new statements.
-pub(super) const LOOK: Duration = Duration::from_secs(10);
-/// The pause after a look at the catalogue is at least so many times as long as that took, and at most [`LOOK`].
-const PAUSE: u32 = 20;
-/// Judging all again counts for so much less: a change that comes soon after another must not wait for long. New
-/// statements are judged no more often than there is a look for them.
-const JUDGING: u32 = 5;
-/// So many new statements are judged in a round, so that none is long.
-const NEW: usize = 2_000;
-/// Statements that are judged together.
-const BATCH: usize = 200;
-/// A database whose catalogue could not be looked at for so long has no statements any more.
-const BLIND: Duration = Duration::from_secs(30);
-/// Between two looks whether this node leads.
-const STEP: Duration = Duration::from_millis(200);
+/// How often the leader checks whether a catalogue has changed. A statement that may write since stays published at most
+/// this long, and as long as the judging takes.
+pub(super) const CATALOGUE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the leader reads which statements are new.
+pub(super) const DISCOVERY_INTERVAL: Duration = Duration::from_secs(10);
+/// The pause after a check of the catalogue, as a multiple of the time that it took. It is at most
+/// [`DISCOVERY_INTERVAL`].
+const PAUSE_FACTOR: u32 = 20;
+/// The time that it takes to judge all statements again is divided by this before it counts for the pause: a change that
+/// comes soon after another must not wait for long. Judging new statements does not count, since that happens once in a
+/// [`DISCOVERY_INTERVAL`].
+const JUDGING_DIVISOR: u32 = 5;
+/// How many new statements are judged in a round, so that none takes long.
+const NEW_STATEMENTS_PER_ROUND: usize = 2_000;
+/// How many statements are judged together.
+const STATEMENTS_PER_BATCH: usize = 200;
+/// The statements of a database are withdrawn after its catalogue could not be read for this time.
+const UNREADABLE_LIMIT: Duration = Duration::from_secs(30);
+/// How often the node checks whether it leads.
+const LEADERSHIP_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Finds out which statements do not write, while this node leads; ends never.
-pub(crate) async fn run(postgres: Arc<Postgres>, cluster: Cluster) {
+/// Finds out which statements do not write, while this node leads; never returns.
+pub(crate) async fn run(server: Arc<dyn Server>, cluster: Cluster) {
     loop {
-        if let Some(term) = leads(&postgres, &cluster) {
-            let mut watch = Watch::new(&postgres, &cluster, term);
-            // Dropped with its connections where the lead is lost.
+        if let Some(term) = leads(server.as_ref(), &cluster) {
+            let mut watch = Watch::new(&server, &cluster, term);
+            // Dropped with its connections when the lead is lost.
             tokio::select! {
                 () = watch.rounds() => {}
-                () = deposed(&postgres, &cluster, term) => {}
+                () = deposed(server.as_ref(), &cluster, term) => {}
             }
         }
-        tokio::time::sleep(STEP).await;
+        tokio::time::sleep(LEADERSHIP_CHECK_INTERVAL).await;
     }
 }
 
-fn leads(postgres: &Postgres, cluster: &Cluster) -> Option<Term> {
+fn leads(server: &dyn Server, cluster: &Cluster) -> Option<Term> {
     let leader = cluster.is_leader().ok()?;
-    (postgres.role() == DatabaseRole::Primary).then_some(leader.term)
+    server.is_primary().then_some(leader.term)
 }
 
-async fn deposed(postgres: &Postgres, cluster: &Cluster, term: Term) {
-    while leads(postgres, cluster) == Some(term) {
-        tokio::time::sleep(STEP).await;
+async fn deposed(server: &dyn Server, cluster: &Cluster, term: Term) {
+    while leads(server, cluster) == Some(term) {
+        tokio::time::sleep(LEADERSHIP_CHECK_INTERVAL).await;
     }
 }
 
-/// By what the published statements of each database were judged: by nothing that counts, where their hashes are of
-/// another algorithm.
+/// The basis by which the published statements of each database were judged: empty if their hashes are of another
+/// algorithm, so that they are judged again.
 fn bases(readonly: &Readonly) -> BTreeMap<String, String> {
     let databases = readonly.databases.iter();
     let basis = |version: &str, basis: &String| {
@@ -76,21 +76,22 @@ fn bases(readonly: &Readonly) -> BTreeMap<String, String> {
     databases.map(|(name, judged)| (name.clone(), basis(&judged.version, &judged.basis))).collect()
 }
 
-/// What is known of a statement: none where its text is too long, or gone.
+/// The verdict on a statement; None if its text is too long, or gone.
 type Verdict = Option<(StatementHash, Result<(), String>)>;
 
 struct Watch<'a> {
     cluster: &'a Cluster,
-    postgres: &'a Postgres,
+    server: &'a dyn Server,
     term: Term,
     sessions: Sessions,
     /// The statements that were judged, by database: by which basis, and whether they are safe.
     judged: BTreeMap<String, Seen>,
-    /// When the basis of a database was last seen.
+    /// When the basis of a database was last read and had not changed.
     checked: BTreeMap<String, Instant>,
     inventory: Option<Inventory>,
+    /// When the statements were last read.
     looked: Option<Instant>,
-    /// What counts for the pause after this round.
+    /// The time that counts for the pause after this round.
     busy: Duration,
 }
 
@@ -101,12 +102,12 @@ struct Seen {
 }
 
 impl<'a> Watch<'a> {
-    fn new(postgres: &'a Arc<Postgres>, cluster: &'a Cluster, term: Term) -> Self {
+    fn new(server: &'a Arc<dyn Server>, cluster: &'a Cluster, term: Term) -> Self {
         Self {
             cluster,
-            postgres,
+            server: server.as_ref(),
             term,
-            sessions: Sessions::new(postgres.clone()),
+            sessions: Sessions::new(server.clone()),
             judged: BTreeMap::new(),
             checked: BTreeMap::new(),
             inventory: None,
@@ -119,13 +120,13 @@ impl<'a> Watch<'a> {
         let mut told = None;
         loop {
             self.busy = Duration::ZERO;
-            let look = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK);
+            let look = self.looked.is_none_or(|looked| looked.elapsed() >= DISCOVERY_INTERVAL);
             let error = self.round(look).await.err().map(|error| report::chain(&error));
             if let Some(error) = error.as_ref().filter(|error| told.as_ref() != Some(*error)) {
-                tracing::warn!(error, "which statements do not write could not be found out");
+                tracing::warn!(error, "the statements could not be judged");
             }
             told = error;
-            tokio::time::sleep(POLL.max(self.busy * PAUSE).min(LOOK)).await;
+            tokio::time::sleep(CATALOGUE_CHECK_INTERVAL.max(self.busy * PAUSE_FACTOR).min(DISCOVERY_INTERVAL)).await;
         }
     }
 
@@ -156,7 +157,7 @@ impl<'a> Watch<'a> {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Judges what has to be: all where the catalogue has changed, and what is new.
+    /// Judges what has to be judged: all statements if the catalogue has changed, otherwise the new ones.
     async fn look_at(&mut self, database: &str, agreed: Option<&str>, look: bool) -> Result<(), Error> {
         let basis = self.basis(database).await?;
         let changed = agreed.is_some_and(|agreed| agreed != basis);
@@ -169,7 +170,7 @@ impl<'a> Watch<'a> {
         let ids = self.inventory.as_ref().and_then(|inventory| inventory.databases.get(database));
         let mut ids = ids.cloned().unwrap_or_default();
         if changed && !look {
-            // One that was not called for long may be gone since.
+            // A statement that was not called for long may be gone by now.
             ids = self.fresh(database).await?;
         }
         if self.judged.get(database).is_none_or(|seen| seen.basis != basis) {
@@ -177,9 +178,9 @@ impl<'a> Watch<'a> {
         }
         let seen = self.judged.entry(database.into()).or_default();
         let unseen = ids.iter().filter(|id| !seen.statements.contains_key(id)).copied();
-        // Where all are judged again, what is not is withdrawn.
-        let new: Vec<i64> = unseen.take(if changed { usize::MAX } else { NEW }).collect();
-        if new.len() == NEW {
+        // If all are judged again, a statement that is left out is withdrawn.
+        let new: Vec<i64> = unseen.take(if changed { usize::MAX } else { NEW_STATEMENTS_PER_ROUND }).collect();
+        if new.len() == NEW_STATEMENTS_PER_ROUND {
             // The rest comes next.
             self.looked = None;
         }
@@ -189,10 +190,10 @@ impl<'a> Watch<'a> {
         let begun = Instant::now();
         let (verdicts, version) = self.judge(database, &new).await?;
         if changed {
-            self.busy += begun.elapsed() / JUDGING;
+            self.busy += begun.elapsed() / JUDGING_DIVISOR;
         }
         if self.basis(database).await? != basis {
-            // What was read may be of either. The next round begins anew.
+            // What was read may be of either catalogue. The next round begins again.
             self.judged.remove(database);
             return Err(Error::Restless(database.into()));
         }
@@ -224,8 +225,8 @@ impl<'a> Watch<'a> {
         Ok(ids)
     }
 
-    /// The verdicts on statements. Parsing and judging have threads of their own; the catalogue is read in short
-    /// transactions, which together are sound since its basis is looked at before and after.
+    /// The verdicts on statements. Parsing and judging have threads of their own. The catalogue is read in several short
+    /// transactions; together they are sound, since its basis is read before and after.
     async fn judge(&mut self, database: &str, ids: &[i64]) -> Result<(Vec<(i64, Verdict)>, u32), Error> {
         let source = self.inventory.as_ref().and_then(|inventory| inventory.source.clone().ok());
         let session = self.sessions.to(database).await?;
@@ -237,17 +238,17 @@ impl<'a> Watch<'a> {
         drop(transaction);
         let mut known = Known::default();
         let mut verdicts = Vec::with_capacity(ids.len());
-        let reader = self.postgres.connect_to_look(&source.database).await;
+        let reader = self.server.connect(&source.database).await;
         let reader = reader.map_err(|error| Error::Connect { database: source.database.clone(), source: error })?;
         let read = |error| ask("read the statements", database)(error);
         let texts = sources::texts(&reader, &source.function, database, ids).await.map_err(read)?;
-        let mut batches = Box::pin(texts.chunks(BATCH));
+        let mut batches = Box::pin(texts.chunks(STATEMENTS_PER_BATCH));
         while let Some(batch) = batches.next().await {
             let batch = batch.into_iter().collect::<Result<Vec<_>, _>>().map_err(read)?;
             let parsed = blocking(move || batch.into_iter().map(parse).collect::<Vec<_>>()).await?;
             let facts = parsed.iter().filter_map(|(_, _, facts)| facts.as_ref().ok());
             let transaction = begin(&mut session.client).await.map_err(asked)?;
-            transaction.batch_execute(collect::SHORT).await.map_err(asked)?;
+            transaction.batch_execute(collect::LIMITS).await.map_err(asked)?;
             collect::extend(&transaction, &mut catalogue, &mut known, facts, version).await.map_err(asked)?;
             drop(transaction);
             let judged;
@@ -257,10 +258,10 @@ impl<'a> Watch<'a> {
         Ok((verdicts, version))
     }
 
-    /// Remembers the verdicts, and tells what they come to.
+    /// Remembers the verdicts, and returns what they come to.
     fn take(&mut self, database: &str, ids: &[i64], new: &[i64], verdicts: Vec<(i64, Verdict)>, all: bool) -> Findings {
         let seen = self.judged.entry(database.into()).or_default();
-        // Those whose text is gone are not asked for again.
+        // The texts of those that have none are not read again.
         seen.statements.extend(new.iter().map(|id| (*id, None)));
         let mut unsafe_ = BTreeMap::new();
         for (id, verdict) in verdicts {
@@ -296,16 +297,16 @@ impl<'a> Watch<'a> {
     async fn tell(&self, what: ReadonlyUpdate, cause: &str) -> Result<(), Error> {
         let generation = self.cluster.readonly_part(|readonly| readonly.generation) + 1;
         let change = ReadonlyChange { term: self.term, generation, what };
-        tracing::info!(cause, "the statements that do not write change");
+        tracing::info!(cause, "the list of statements that do not write changes");
         self.cluster.change_readonly(change, cause).await.map_err(Error::Tell)
     }
 
-    /// Says why there are none, once.
+    /// Publishes why there is no list, once.
     async fn tell_reason(&self, reason: Option<&String>) -> Result<(), Error> {
         if self.cluster.readonly_part(|readonly| readonly.reason.as_ref() == reason) {
             return Ok(());
         }
-        let cause = reason.map_or("the statements are known again", String::as_str);
+        let cause = reason.map_or("the statements can be read again", String::as_str);
         self.tell(ReadonlyUpdate::Reason(reason.cloned()), cause).await
     }
 
@@ -317,13 +318,13 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
-    /// A database's catalogue could not be looked at: not for ever can its statements stay. Where it could, and did not
-    /// change, they do.
+    /// The catalogue of a database could not be read. Its statements stay published for [`UNREADABLE_LIMIT`] after it was
+    /// last read.
     async fn blind(&mut self, database: &str, published: bool, error: &Error) -> Result<(), Error> {
         let now = Instant::now();
         let since = *self.checked.entry(database.to_owned()).or_insert(now);
-        if published && now.duration_since(since) >= BLIND {
-            let cause = format!("the database {database} cannot be looked at: {}", report::chain(error));
+        if published && now.duration_since(since) >= UNREADABLE_LIMIT {
+            let cause = format!("the catalogue of the database {database} cannot be read: {}", report::chain(error));
             self.tell(ReadonlyUpdate::Forgotten { database: database.into() }, &cause).await?;
         }
         Ok(())
@@ -352,5 +353,5 @@ fn judge(catalogue: Catalogue, parsed: Vec<Parsed>) -> (Catalogue, Vec<(i64, Ver
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopping)
+    Ok(tokio::task::spawn_blocking(work).await?)
 }

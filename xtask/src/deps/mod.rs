@@ -19,7 +19,7 @@ struct Rule {
     needs: &'static [&'static str],
 }
 
-const RULES: [Rule; 5] = [
+const RULES: [Rule; 6] = [
     Rule {
         package: "qluster-client",
         why: "a client knows the types, not Raft nor the server, and its users generate no code",
@@ -59,6 +59,14 @@ const RULES: [Rule; 5] = [
         forbids: &["qluster-client"],
         forbids_features: &[],
         needs: &["qluster-consensus"],
+    },
+    Rule {
+        package: "qluster-server",
+        why: "without `readonly-statements` the server needs neither PostgreSQL's parser nor libclang",
+        features: &["--no-default-features"],
+        forbids: &["pg_query", "bindgen", "clang-sys"],
+        forbids_features: &[],
+        needs: &[],
     },
     Rule {
         package: "xtask",
