@@ -282,9 +282,9 @@ pub mod types {
 
 The REST API of a qluster node: who leads, who is there, and how to change it.
 
-Every operation answers for the node that is asked. Reads are served by any node, from what it has applied. Changes are made by the leader only; another node answers 417 and names it. To hear of changes, ask `/map` or `/events` with `after-index` and `wait`: the answer comes when there is something newer.
+Every operation answers for the node that is asked. Any node serves reads, from what it has applied. Only the leader makes changes; another node answers 417 and names it. To wait for changes, ask `/map` or `/events` with `after-index` and `wait`: the answer comes when there is something newer.
 
-Whatever is not 200 has a body of the schema `Error`:
+Every answer but 200 and 304 has a body of the schema `Error`:
 
 | code | error-code | means | may the caller retry? |
 |---|---|---|---|
@@ -298,7 +298,7 @@ Whatever is not 200 has a body of the schema `Error`:
 | 420 | `unconfirmed` | the change is in the leader's log but was not confirmed in time: it may still take effect | look first |
 | 429 | `too-many-requests` | too many wrong credentials came from this address | yes, shortly |
 | 500 | `internal` | a defect or a failing disk | no |
-| 503 | `not-serving` | a load balancer's check is not met; the body says why | of another node |
+| 503 | `not-serving` | a load balancer's check is not met; the body says why | at another node |
 | 530 | `no-leader` | the cluster has no leader now | yes, shortly |
 | 531 | `unavailable` | this node's consensus is starting, stopping or has stopped, or its database does not answer | yes, elsewhere |
 
@@ -367,7 +367,7 @@ let response = client.config_get()
     }
     /**Update cluster configuration
 
-Any subset of the settings; the others stay. Unknown settings, and settings that together break the timing rule (three heartbeats within `node-timeout`), are refused, and nothing is changed. Answers with all settings.
+Send any of the settings; the others stay. Unknown settings are refused, and so are settings that together break the timing rule (three heartbeats within `node-timeout`): then nothing is changed. The answer has all settings.
 
 Sends a `POST` request to `/config`
 
@@ -382,7 +382,7 @@ let response = client.config_post()
     }
     /**Get database configuration
 
-Asks the running PostgreSQL of this node.
+The settings that the running PostgreSQL of this node reports.
 
 Sends a `GET` request to `/db-config`
 
@@ -396,14 +396,14 @@ let response = client.db_config()
     }
     /**Cluster events
 
-Oldest first. With `after-index`, those after that log index; with `wait` as well, the answer waits until there is one.
+The oldest come first. With `after-index`, only events after that log index; with `wait` as well, the answer waits until there is one.
 
 Sends a `GET` request to `/events`
 
 Arguments:
 - `after_index`: Only events after this log index.
-- `limit`: At most so many: the oldest of those asked for with `after-index`, otherwise the newest. Default 1000.
-- `wait`: How long to wait for an event where there is none after `after-index`; without this, not at all. At most 5m.
+- `limit`: How many events to return at most; default 1000. With `after-index` the oldest of those after it, otherwise the newest.
+- `wait`: How long to wait if there is no event after `after-index`; default 0s, at most 5m.
 ```ignore
 let response = client.events()
     .after_index(after_index)
@@ -441,7 +441,7 @@ let response = client.info()
     }
     /**Returns 200 if this node is the cluster leader
 
-That is: it was elected, its lease holds, and the first entry of its term is applied. No two nodes answer 200 at once.
+That is: it was elected, its lease holds, and it has applied the first entry of its term. No two nodes answer 200 at once.
 
 Sends a `GET` request to `/is-leader`
 
@@ -467,12 +467,12 @@ let response = client.leader_get()
     }
     /**Change leader
 
-A planned switchover. Answers with the new leader once it leads; 412 with the reason where the node is not fit to lead. With `accept-data-loss`, for a cluster in which nobody can lead: see there.
+A planned switchover. The answer is the new leader once it leads, or 412 with the reason if the node is not fit to lead. `accept-data-loss` is for a cluster in which no node can lead.
 
 Sends a `POST` request to `/leader`
 
 Arguments:
-- `accept_data_loss`: Make it the leader although acknowledged commits may be lost by it: only where nobody can lead, since nodes that may have more are gone or not fit (`reason` in the map says so). Any node takes this request. It is recorded as the event `data-loss-accepted`. Default false.
+- `accept_data_loss`: Make it the leader even though acknowledged commits may be lost. This is only possible if no node can lead, because nodes that may have more commits are gone or not fit (`reason` in the map says so). Any node accepts this request. It is recorded as the event `data-loss-accepted`. Default false.
 - `node`: New leader ID
 ```ignore
 let response = client.leader_post()
@@ -486,7 +486,7 @@ let response = client.leader_post()
     }
     /**Whether this node is alive
 
-503 where its consensus has stopped, which a restart may mend. The body is null while the node is starting or joining.
+503 if its consensus has stopped; a restart may help. The body is null while the node is starting or joining.
 
 Sends a `GET` request to `/liveness`
 
@@ -500,13 +500,13 @@ let response = client.liveness()
     }
     /**Returns the cluster map and settings
 
-With `after-index`, the answer waits until the map is newer than that index, at most for `wait`; then the map is answered as it is.
+With `after-index`, the answer waits until the map is newer than that index. After `wait`, the answer is the map as it is.
 
 Sends a `GET` request to `/map`
 
 Arguments:
-- `after_index`: Wait for something newer than this log index.
-- `wait`: How long to wait at most; with `after-index` and without this: 30s. At most 5m.
+- `after_index`: Wait for a map that is newer than this log index.
+- `wait`: How long to wait for it; default 30s, at most 5m. Only with `after-index`.
 ```ignore
 let response = client.map()
     .after_index(after_index)
@@ -517,7 +517,7 @@ let response = client.map()
     pub fn map(&self) -> builder::Map<'_> {
         builder::Map::new(self)
     }
-    /**What is measured at this node, in Prometheus' text format
+    /**The metrics of this node, in Prometheus' text format
 
 Sends a `GET` request to `/metrics`
 
@@ -531,12 +531,12 @@ let response = client.metrics()
     }
     /**Add a new node to the cluster (all new nodes initially become listeners)
 
-Answers with the new node, its id included. A host that comes back after it was removed gets a new id.
+The answer is the new node with its id. A host that comes back after it was removed gets a new id.
 
 Sends a `POST` request to `/node`
 
 Arguments:
-- `api_port`: Its rest api port; the port of the receiving node where none is given
+- `api_port`: Its rest api port; default is the port of the node that is asked
 - `ip`: IP address of the listener node
 - `role`: Node role: what it becomes when it is upgraded
 ```ignore
@@ -552,7 +552,7 @@ let response = client.node_add()
     }
     /**The database of a node has problems: now it can't participate in votings and be a replica for poolers
 
-Until it is upgraded again. A leader hands over first.
+This lasts until the node is upgraded again. A leader hands over first.
 
 Sends a `POST` request to `/node-down/{node}`
 
@@ -569,7 +569,7 @@ let response = client.node_down()
     }
     /**Remove a node from a cluster
 
-The removed node notices, stops its database and refuses to start it again unasked. Refused with 412 where the remaining nodes could not form a majority. A leader that is removed hands over first.
+The removed node notices it, stops its database and does not start it again by itself. The answer is 412 if the remaining nodes could not form a majority. A leader that is removed hands over first.
 
 Sends a `DELETE` request to `/node/{node}`
 
@@ -586,7 +586,7 @@ let response = client.node_remove()
     }
     /**Upgrade the listener to a proper node
 
-The node must be reachable, caught up and, where its role has a database, streaming; otherwise 412 with the reason. Also brings a node back after `/node-down`.
+Gives the node the role that it was added for: it is enrolled. The node must be reachable and caught up and, if its role has a database, streaming; otherwise the answer is 412 with the reason. This also brings a node back after `/node-down`.
 
 Sends a `PATCH` request to `/node/{node}`
 
@@ -607,7 +607,7 @@ let response = client.node_upgrade()
     }
     /**Whether this node takes writes
 
-For load balancers, as the checks below: 200 or 503, for GET, HEAD and OPTIONS, as Patroni's. 200 only at the leader, while its lease holds and its database lets clients in: at no two nodes at once.
+This and the checks below are for load balancers. As with Patroni's, the answer to GET, HEAD and OPTIONS is 200 or 503. This one is 200 only at the leader, while its lease holds and its database lets clients in: never at two nodes at once.
 
 Sends a `GET` request to `/primary`
 
@@ -624,7 +624,7 @@ let response = client.primary()
 Sends a `GET` request to `/read-only`
 
 Arguments:
-- `lag`: A standby that has not replayed so much of the leader's WAL, or of which that is not known, does not meet the check: bytes, or with a unit, `16MB`.
+- `lag`: How much of the leader's WAL the standby may not have replayed yet: in bytes, or with a unit, `16MB`. A standby whose lag is larger, or unknown, does not meet the check.
 ```ignore
 let response = client.read_only()
     .lag(lag)
@@ -636,12 +636,12 @@ let response = client.read_only()
     }
     /**Whether this node is a working part of its cluster
 
-The leader that lets clients in, a standby that streams from it, or a node without a database that knows the leader.
+200 for the leader if it lets clients in, for a standby that streams from it, and for a node without a database that knows the leader.
 
 Sends a `GET` request to `/readiness`
 
 Arguments:
-- `lag`: A standby that has not replayed so much of the leader's WAL, or of which that is not known, does not meet the check: bytes, or with a unit, `16MB`.
+- `lag`: How much of the leader's WAL the standby may not have replayed yet: in bytes, or with a unit, `16MB`. A standby whose lag is larger, or unknown, does not meet the check.
 ```ignore
 let response = client.readiness()
     .lag(lag)
@@ -651,12 +651,12 @@ let response = client.readiness()
     pub fn readiness(&self) -> builder::Readiness<'_> {
         builder::Readiness::new(self)
     }
-    /**Whether this node is a standby to read from
+    /**Whether this node has a standby that may be read from
 
 Sends a `GET` request to `/replica`
 
 Arguments:
-- `lag`: A standby that has not replayed so much of the leader's WAL, or of which that is not known, does not meet the check: bytes, or with a unit, `16MB`.
+- `lag`: How much of the leader's WAL the standby may not have replayed yet: in bytes, or with a unit, `16MB`. A standby whose lag is larger, or unknown, does not meet the check.
 ```ignore
 let response = client.replica()
     .lag(lag)
@@ -668,7 +668,7 @@ let response = client.replica()
     }
     /**Human-readable cluster and rpc events
 
-Text, a line an event, newest last.
+Text with a line for each event, the newest last.
 
 Sends a `GET` request to `/rpc`
 
@@ -682,13 +682,13 @@ let response = client.rpc()
     }
     /**Get hashes of queries that don't write anything to the database
 
-A statement with one of these hashes may be sent to any standby of the database, in whatever search path. With the `etag` of an earlier answer in `if-none-match`, the answer is 304 while nothing has changed; with `wait` as well, it waits for a change.
+A statement with one of these hashes may be sent to any standby of the database, with any search path. If the header `if-none-match` has the `etag` of an earlier answer, the answer is 304 while nothing has changed; with `wait` as well, it waits for a change.
 
 Sends a `GET` request to `/sql/readonly`
 
 Arguments:
-- `wait`: How long to wait for another answer than that of `if-none-match`; without this, not at all. At most 5m.
-- `if_none_match`: The `etag` of an earlier answer: where it is still the same, the answer is 304 without a body.
+- `wait`: How long to wait for another answer than that of `if-none-match`; default 0s, at most 5m.
+- `if_none_match`: The `etag` of an earlier answer. If that is still the same, the answer is 304 without a body.
 ```ignore
 let response = client.sql_readonly()
     .wait(wait)
@@ -699,9 +699,9 @@ let response = client.sql_readonly()
     pub fn sql_readonly(&self) -> builder::SqlReadonly<'_> {
         builder::SqlReadonly::new(self)
     }
-    /**Returns how the nodes are: their databases, positions in the WAL, lag
+    /**Returns the state of the nodes: their databases, positions in the WAL, lag
 
-As this node heard it from them lately, without asking anybody now. The leader is the best one to ask.
+The answer is what this node has last heard from the others. The leader has the newest answer.
 
 Sends a `GET` request to `/status`
 

@@ -1,5 +1,5 @@
-//! Switches for tests that put faults into real clusters. They exist in `qluster-server-faults` only: the feature
-//! `faults` is on in no program that anybody runs.
+//! Switches for tests that inject faults into real clusters. They exist in `qluster-server-faults` only: no program that
+//! is shipped has the feature `faults`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use tokio::sync::watch;
 
 use crate::database::Postgres;
 
-/// Set to a number: the program knows versions up to that one, of which the newer do not differ from the newest real
-/// one. So it stands in for the program of a later release.
+/// Set to a number: the program knows versions up to that one. The versions that do not exist yet are the same as the
+/// newest real one. So the program stands in for one of a later release.
 const NEWEST_VERSION: &str = "QLUSTER_FAULT_NEWEST_VERSION";
 
 /// The versions that the program knows.
@@ -25,7 +25,7 @@ pub(crate) fn known_versions() -> Versions {
     Versions { newest: newest.map_or(Versions::KNOWN.newest, Version), ..Versions::KNOWN }
 }
 
-/// Set to `1`: nobody is fenced. What the cluster loses by that, a test has to find.
+/// Set to `1`: no database is fenced. A test must find the commits that the cluster loses because of that.
 const NO_FENCE: &str = "QLUSTER_FAULT_NO_FENCE";
 
 /// Whether fences, and with them the guard, are off.
@@ -33,12 +33,12 @@ pub(crate) fn no_fence() -> bool {
     std::env::var_os(NO_FENCE).is_some_and(|value| value == "1")
 }
 
-/// The database as consensus gets it.
+/// The database as consensus directs it.
 pub(crate) fn database(postgres: Arc<Postgres>) -> Arc<dyn Database> {
     if no_fence() { Arc::new(Unfenced(postgres)) } else { postgres }
 }
 
-/// A database that says that it is fenced, and goes on as before: a standby receives, a primary serves.
+/// A database that reports that it is fenced, but goes on as before: a standby receives, a primary serves.
 struct Unfenced(Arc<Postgres>);
 
 type Done<'a, T> = BoxFuture<'a, Result<T, DatabaseError>>;
@@ -66,7 +66,7 @@ impl Database for Unfenced {
 
     fn promote(&self, rule: SyncRule) -> Done<'_, Promotion> {
         Box::pin(async move {
-            // PostgreSQL's own condition: who follows another cannot be promoted.
+            // PostgreSQL's own condition: a standby that receives WAL cannot be promoted.
             self.0.fence(Duration::from_secs(1)).await?;
             self.0.promote(rule).await
         })

@@ -1,10 +1,10 @@
-//! What is told to people: errors with their causes, and events as text.
+//! What people read: errors with their causes, and events as text.
 
 use std::time::SystemTime;
 
 use qluster_consensus::model::Event;
 
-/// An error with all its causes, in a line.
+/// An error with all its causes, in one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_and_peers_are_told_in_order_of_time() {
+    fn events_and_lines_of_peers_are_in_the_order_of_time() {
         let event = Event {
             index: LogIndex(4),
             time: "1970-01-01T00:00:02.000Z".into(),

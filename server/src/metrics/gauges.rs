@@ -1,4 +1,4 @@
-//! The values of this moment, asked for at each scrape.
+//! Gauges: their values are read at each scrape.
 
 use prometheus::GaugeVec;
 use qluster_consensus::model::{ClusterMap, ClusterStatus, DatabaseRole, Lsn, NodeState};
@@ -37,33 +37,33 @@ macro_rules! gauges {
 }
 
 gauges! {
-    build: "qluster_build_info", ["version"], "Always 1; the label tells the daemon's version.";
-    node: "qluster_node_info", ["node", "cluster"], "Always 1; the labels tell the node's id and its cluster's.";
+    build: "qluster_build_info", ["version"], "Always 1; the label is the daemon's version.";
+    node: "qluster_node_info", ["node", "cluster"], "Always 1; the labels are the ids of the node and of its cluster.";
     running: "qluster_consensus_running", [], "Whether the node takes part in a cluster and its consensus runs.";
-    leads: "qluster_is_leader", [], "Whether this node leads: elected, announced, and its lease holds.";
+    leads: "qluster_is_leader", [], "Whether this node is the leader: elected, announced, and with a lease that holds.";
     leader: "qluster_has_leader", [], "Whether this node knows a leader.";
     term: "qluster_term", [], "The newest term that this node knows.";
-    lease: "qluster_lease_remaining_seconds", [], "Time until the lease of this node ends; 0 where it has none.";
-    voters: "qluster_voters", [], "Voters in force.";
-    seen: "qluster_voters_reachable", [], "Voters that this node reaches, itself included.";
+    lease: "qluster_lease_remaining_seconds", [], "Time until the lease of this node ends; 0 if it has none.";
+    voters: "qluster_voters", [], "Voters of the cluster, by the committed membership.";
+    seen: "qluster_voters_reachable", [], "Voters that this node reaches, including itself.";
     last: "qluster_log_last_index", [], "Index of the last entry in this node's copy of the cluster's log.";
     applied: "qluster_log_applied_index", [], "Index of the last entry that this node has applied.";
-    up: "qluster_node_up", ["node", "role"], "Whether the cluster counts on a node: neither unreachable nor declared down.";
-    role: "qluster_database_role", ["role"], "1 for what the database of this node is, 0 for what it is not.";
-    fit: "qluster_database_fit", [], "Whether the database of this node could lead.";
+    up: "qluster_node_up", ["node", "role"], "Whether a node is up: neither unreachable nor declared down.";
+    role: "qluster_database_role", ["role"], "1 for the role of this node's database, 0 for all other roles.";
+    fit: "qluster_database_fit", [], "Whether the database of this node is fit: its node may become the leader.";
     admits: "qluster_database_admits_clients", [], "Whether the database of this node is a primary that lets clients in.";
     streaming: "qluster_database_streaming", ["node"], "Whether the database of a node receives WAL at this moment.";
     timeline: "qluster_database_timeline", [], "Timeline of the database of this node.";
     wal: "qluster_wal_position_bytes", ["node"], "End of the WAL of a node's database: its LSN as a number.";
     lag: "qluster_wal_lag_bytes", ["node"], "Bytes of the primary's WAL that a node's database lacks.";
     replay: "qluster_wal_replay_lag_bytes", ["node"], "Bytes of the primary's WAL that a node's database has not replayed.";
-    sync_required: "qluster_sync_standbys_required", [], "Standbys that must hold a commit before it is acknowledged, by the rule in force at this primary.";
-    sync_standbys: "qluster_sync_standbys", [], "Standbys that count for that.";
-    sync_held: "qluster_sync_rule_proven", [], "Whether all that was ever acknowledged is held as the rule in force at this primary asks.";
+    sync_required: "qluster_sync_standbys_required", [], "How many standbys must hold a commit before it is acknowledged, by the sync rule of this primary.";
+    sync_standbys: "qluster_sync_standbys", [], "How many standbys count for that rule.";
+    sync_held: "qluster_sync_rule_proven", [], "Whether all acknowledged commits are held as the sync rule of this primary asks.";
 }
 
 impl Gauges {
-    /// Sets all to what is so now.
+    /// Sets all to their values now.
     pub(super) fn set(&self, cluster: Option<&Cluster>) {
         self.reset();
         set(&self.build, &[env!("CARGO_PKG_VERSION")], 1.0);
@@ -123,7 +123,7 @@ fn set(gauge: &GaugeVec, labels: &[&str], value: f64) {
     gauge.with_label_values(labels).set(value);
 }
 
-/// What is not known is not told: a 0 would be a lie.
+/// An unknown value is left out: a 0 would be wrong.
 fn set_some(gauge: &GaugeVec, labels: &[&str], value: Option<u64>) {
     if let Some(value) = value {
         set(gauge, labels, value as f64);

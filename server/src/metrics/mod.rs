@@ -1,8 +1,8 @@
-//! What is measured, as Prometheus reads it: `GET /metrics`.
+//! The metrics of a node, as Prometheus reads them: `GET /metrics`.
 //!
-//! Names and units are Prometheus' conventions: base units, `_total` for what only grows, and no rates, which are for
-//! whoever reads. `contrib/metrics/README.md` has a table of all of them, which a test compares with [`Metrics::table`].
-//! Consensus knows none of this: it calls hooks with times, and tells the rest when it is asked.
+//! Names and units follow Prometheus' conventions: base units, `_total` for what only grows, and no rates, which the
+//! reader calculates. `contrib/metrics/README.md` has a table of all metrics, which a test compares with
+//! [`Metrics::table`]. Consensus knows nothing of metrics: it calls hooks with times, and answers questions.
 
 mod gauges;
 mod peers;
@@ -23,11 +23,12 @@ use self::table::Table;
 pub use self::table::{Kind, Metric};
 use crate::os::lock::lock;
 
-/// The type of what is answered: the text format, in the one version that it has.
+/// The content type of the answer: the text format, in its only version.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Bounds in seconds for what takes a disk or a network: from what is quick to what is ill.
-const TIMES: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+/// Bounds, in seconds, of histograms for disks and networks: from what is quick to what is a problem.
+const TIME_BUCKETS_SECONDS: [f64; 13] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
 /// The metrics of a node.
 pub struct Metrics {
@@ -45,30 +46,40 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// No measurements yet. An error is a defect in the table of names.
+    /// Metrics without measurements.
+    ///
+    /// # Errors
+    ///
+    /// A defect in the table of names.
     pub fn new() -> Result<Arc<Self>, prometheus::Error> {
         let mut table = Table::default();
         let gauges = Gauges::new(&mut table)?;
-        let fsyncs = "Time that a write to the node's store took, its fsync included.";
-        let commits = "Time from a change's entry into the cluster's log to its being applied, at the leader.";
-        let leaderships = "Times that this node became the leader, by cause: bootstrap (the first), failover (the leader \
-                           before was not heard), handover (it handed over), resumed (it was this node).";
-        let peer_requests = "Time that answers of other nodes took, by kind of request.";
+        let fsyncs = "Time that a write to the node's store took, including its fsync.";
+        let commits = "Time from a change's entry into the cluster's log until it was applied, at the leader.";
+        let leaderships = "How often this node became the leader, by cause: bootstrap (the first leader), failover (the \
+                           last leader was lost), handover (the last leader handed over), resumed (this node was the \
+                           last leader).";
+        let peer_requests = "Time that other nodes took to answer, by kind of request.";
         let peer_failures = "Requests to other nodes without an answer, by node and reason: unreachable or timeout.";
-        let requests = "Requests to the REST API that were answered, by code; unknown paths are `other`.";
-        let request_times = "Time that answers of the REST API took; long polls take as long as they wait.";
+        let requests = "Requests to the REST API that were answered, by code; all unknown paths count as `other`.";
+        let request_times = "Time that the REST API took to answer; a long poll takes as long as it waits.";
         Ok(Arc::new(Self {
-            fsyncs: table.histogram("qluster_store_fsync_seconds", &[], fsyncs, &TIMES)?,
-            commits: table.histogram("qluster_log_commit_seconds", &[], commits, &TIMES)?,
+            fsyncs: table.histogram("qluster_store_fsync_seconds", &[], fsyncs, &TIME_BUCKETS_SECONDS)?,
+            commits: table.histogram("qluster_log_commit_seconds", &[], commits, &TIME_BUCKETS_SECONDS)?,
             leaderships: table.counter("qluster_leaderships_total", &["cause"], leaderships)?,
-            peer_requests: table.histogram("qluster_peer_request_seconds", &["request"], peer_requests, &TIMES)?,
+            peer_requests: table.histogram(
+                "qluster_peer_request_seconds",
+                &["request"],
+                peer_requests,
+                &TIME_BUCKETS_SECONDS,
+            )?,
             peer_failures: table.counter("qluster_peer_failures_total", &["node", "reason"], peer_failures)?,
             requests: table.counter("qluster_api_requests_total", &["method", "path", "code"], requests)?,
             request_times: table.histogram(
                 "qluster_api_request_seconds",
                 &["method", "path"],
                 request_times,
-                &TIMES,
+                &TIME_BUCKETS_SECONDS,
             )?,
             gauges,
             table,
@@ -76,18 +87,18 @@ impl Metrics {
         }))
     }
 
-    /// All metrics that there are.
+    /// All metrics.
     pub fn table(&self) -> &[Metric] {
         self.table.metrics()
     }
 
-    /// Measures what a store writes.
+    /// Measures the writes of a store.
     pub fn watch_store(&self, store: &Store) {
         let fsyncs = self.fsyncs.with_label_values::<&str>(&[]);
         store.observe(move |took| fsyncs.observe(took.as_secs_f64()));
     }
 
-    /// Measures what a node's consensus commits, and counts when it leads.
+    /// Measures the commits of a node's consensus, and counts how often it becomes the leader.
     pub fn watch(&self, cluster: &Cluster) {
         let commits = self.commits.with_label_values::<&str>(&[]);
         cluster.observe_commits(move |took| commits.observe(took.as_secs_f64()));
@@ -99,6 +110,10 @@ impl Metrics {
     }
 
     /// All metrics as they are now, in Prometheus' text format.
+    ///
+    /// # Errors
+    ///
+    /// A defect: a metric cannot be written.
     pub fn text(&self, cluster: Option<&Cluster>) -> Result<String, prometheus::Error> {
         let _turn = lock(&self.scrape);
         self.gauges.set(cluster);
@@ -111,7 +126,7 @@ fn options(name: &str, help: &str, bounds: &[f64]) -> HistogramOpts {
     HistogramOpts::new(name, help).buckets(bounds.to_vec())
 }
 
-/// What can be registered.
+/// A metric that can be registered.
 trait Registered: Collector + Clone + 'static {}
 
 impl<T: Collector + Clone + 'static> Registered for T {}
@@ -136,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_a_cluster_tells_that_its_consensus_does_not_run() {
+    fn the_consensus_of_a_node_without_a_cluster_does_not_run() {
         let text = Metrics::new().unwrap().text(None).unwrap();
         assert!(text.contains("# TYPE qluster_consensus_running gauge\nqluster_consensus_running 0\n"), "{text}");
         assert!(text.contains("qluster_build_info{version="), "{text}");

@@ -1,4 +1,4 @@
-//! The transport between nodes, with a watch in its hand.
+//! The transport between nodes, measured.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use super::Metrics;
 
 /// A transport whose requests are measured.
 pub struct Measured {
-    /// What carries them.
+    /// The transport that carries them.
     pub transport: Arc<dyn Transport>,
-    /// Where they are counted.
+    /// The metrics that they go to.
     pub metrics: Arc<Metrics>,
 }
 
@@ -29,7 +29,7 @@ impl Transport for Measured {
         timeout: Duration,
     ) -> BoxFuture<'static, Result<PeerResponse, TransportError>> {
         let (kind, metrics, begun) = (kind(&request), self.metrics.clone(), Instant::now());
-        // In line by the time that this returns, as the trait asks.
+        // The request is in the queue when this returns, as the trait asks.
         let answer = self.transport.call(to, address, request, timeout);
         let measured = async move {
             let answer = answer.await;

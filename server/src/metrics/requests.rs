@@ -1,5 +1,5 @@
-//! Requests to the API, counted where dropshot logs that they were answered: it has no other place that sees all of
-//! them, those that it refuses itself included.
+//! Counts requests to the API when dropshot logs that they were answered. dropshot has no other place that sees all
+//! requests, including those that it refuses itself.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -9,24 +9,24 @@ use slog::{Drain, KV, Key, OwnedKVList, Record, Serializer};
 
 use super::Metrics;
 
-/// What dropshot says of a request that was answered. A test fails where it says it otherwise.
+/// What dropshot logs of a request that was answered. A test fails if it logs something else.
 const ANSWERED: &str = "request completed";
 
-/// Paths with something variable behind them, and what the description calls it.
+/// Paths that end in a variable, and its name in the description.
 const PATTERNS: [(&str, &str); 4] =
     [("/node/", "{node}"), ("/node-down/", "{node}"), ("/docs/", "{path}"), ("/page/", "{file}")];
 
-/// A drain for dropshot's log that counts the requests that it is told of, and passes everything on.
+/// A drain for dropshot's log that counts the requests in it, and passes everything on.
 pub struct Counted<D> {
     drain: D,
-    /// A panic leaves counters whole, whatever their locks think of it.
+    /// Counters are whole after a panic, even if their locks are poisoned.
     metrics: AssertUnwindSafe<Arc<Metrics>>,
-    /// Paths that are known; there are many more that nobody serves.
+    /// The paths that are served. A caller may ask for any other.
     paths: Vec<String>,
 }
 
 impl<D> Counted<D> {
-    /// Counts in `metrics` what is logged to `drain` of the API of these `paths`.
+    /// Counts in `metrics` the requests to `paths` that are logged to `drain`.
     pub fn new(drain: D, metrics: Arc<Metrics>, paths: Vec<String>) -> Self {
         Self { drain, metrics: AssertUnwindSafe(metrics), paths }
     }
@@ -34,7 +34,7 @@ impl<D> Counted<D> {
     fn count(&self, request: &Request) {
         let path = pattern(&request.path);
         let path = if self.paths.contains(&path) { path.as_str() } else { "other" };
-        // A method is whatever a client says.
+        // A client may send any method.
         let known = ["GET", "HEAD", "OPTIONS", "POST", "PATCH", "DELETE", "PUT"];
         let method = known.into_iter().find(|known| *known == request.method).unwrap_or("other");
         self.metrics.requests.with_label_values(&[method, path, request.code.as_str()]).inc();
@@ -57,7 +57,7 @@ impl<D: Drain> Drain for Counted<D> {
     fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<D::Ok, D::Err> {
         if record.msg().as_str() == Some(ANSWERED) {
             let mut request = Request::default();
-            // It fails where a value does, and these do not.
+            // It fails only if a value does, and these do not.
             let _ = record.kv().serialize(record, &mut request);
             let _ = values.serialize(record, &mut request);
             self.count(&request);
@@ -66,7 +66,7 @@ impl<D: Drain> Drain for Counted<D> {
     }
 }
 
-/// What the log tells of a request.
+/// A request, as the log has it.
 #[derive(Default)]
 struct Request {
     method: String,
@@ -77,10 +77,10 @@ struct Request {
 
 impl Serializer for Request {
     fn emit_arguments(&mut self, key: Key, value: &fmt::Arguments<'_>) -> slog::Result {
-        // It is text by itself or a type of its own, by a feature of slog's that others may ask for.
+        // The key is text or a type of its own, depending on a feature of slog that other crates may enable.
         match AsRef::<str>::as_ref(&key) {
             "method" => self.method = value.to_string(),
-            // Without what is asked for, which may be a secret of the caller's.
+            // Without the query, which may hold a secret of the caller.
             "uri" => self.path = value.to_string().split('?').next().unwrap_or_default().to_owned(),
             "response_code" => self.code = value.to_string(),
             "latency_us" => self.microseconds = value.to_string().parse().unwrap_or_default(),

@@ -1,27 +1,27 @@
-//! The table of metrics: each is registered once, with what it means.
+//! The table of metrics: each is registered once, with its meaning.
 
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, HistogramVec, IntCounterVec, Opts, Registry};
 
 use super::{Registered, options};
 
-/// What a metric is.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A value of this moment.
     Gauge,
-    /// What only grows, from the node's start.
+    /// A number that only grows, from the node's start.
     Counter,
-    /// How often which value was seen.
+    /// How often values in each range were seen.
     Histogram,
 }
 
 /// A metric, as it is documented.
 #[derive(Clone, Debug)]
 pub struct Metric {
-    /// Its name; the last word is its unit, where it has one.
+    /// Its name; the last word is its unit, if it has one.
     pub name: &'static str,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// Its labels.
     pub labels: Vec<&'static str>,
@@ -42,7 +42,7 @@ impl Metric {
     }
 }
 
-/// What is registered.
+/// The registered metrics.
 #[derive(Default)]
 pub(super) struct Table {
     registry: Registry,

@@ -26,24 +26,24 @@ use super::log::{PeerLog, State, Subject};
 use super::wire::{self, Frame, Greeting, Hello, Proofs};
 use crate::security::{Security, nonce};
 
-/// Who connects has to say who it is within this time.
-const GREETING: Duration = Duration::from_secs(5);
-/// A connection over which nothing came for so long is dead: its peer would have sent a ping or two by now.
-const IDLE: Duration = Duration::from_secs(60);
-/// While so many requests of a connection are unanswered, no more are read from it.
-const IN_FLIGHT: usize = 256;
-/// The same while they amount to so many bytes.
-const HELD: usize = wire::LARGEST_MESSAGE;
+/// Whoever connects must have greeted within this time.
+const GREETING_DEADLINE: Duration = Duration::from_secs(5);
+/// A connection on which nothing arrives for this time is dead: its peer would have sent several pings.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
+/// How many unanswered requests a connection may have before no more are read from it.
+const UNANSWERED_LIMIT: usize = 256;
+/// How many bytes these requests may have together.
+const UNANSWERED_LIMIT_BYTES: usize = wire::MESSAGE_LIMIT_BYTES;
 
 /// Serves the peer at the other end of `upgraded`, which comes from `remote`, until it goes away.
 ///
-/// It has to prove that it knows the cluster's secret where `security` has one, to greet the node `identity`, in its
-/// cluster, and to have one of `versions` in common with it; without an identity it is refused. Requests are given to
-/// `serve` as they arrive. The future of each is polled once before the next request is read, so that it can take its
-/// place in line in the order of arrival; answers are sent as they come. Futures that are not done when the connection
+/// The peer must prove that it knows the cluster's secret if `security` has one, greet the node `identity` in its
+/// cluster, and have one of `versions` in common with it. A node without an identity refuses every peer. Requests are
+/// given to `serve` as they arrive. The future of each is polled once before the next request is read, so that requests
+/// queue in the order of their arrival. Answers are sent as they are ready. Futures that are not done when the connection
 /// ends are dropped.
 ///
-/// What goes wrong is noted in `log`, and is no error of the server: the result is always `Ok`.
+/// Failures are noted in `log`. They are not errors of the HTTP server: the result is always `Ok`.
 pub async fn accept<F>(
     upgraded: WebsocketConnection,
     remote: SocketAddr,
@@ -58,8 +58,9 @@ where
 {
     let host = remote.ip();
     let socket = wire::for_greeting(upgraded.into_inner(), Role::Server).await;
-    let late = |_| Err((Subject::Stranger(host), PeerError::Late { awaited: "greeting", within: GREETING }));
-    let greeted = timeout(GREETING, greet(socket, remote, identity, versions, &security)).await.unwrap_or_else(late);
+    let late = |_| Err((Subject::Stranger(host), PeerError::Late { awaited: "greeting", within: GREETING_DEADLINE }));
+    let greeted =
+        timeout(GREETING_DEADLINE, greet(socket, remote, identity, versions, &security)).await.unwrap_or_else(late);
     let (socket, from) = match greeted {
         Ok(greeted) => greeted,
         Err((subject, error)) => {
@@ -79,7 +80,7 @@ where
     Ok(())
 }
 
-/// Finds out who is there, and whether it is to be served.
+/// Finds out who connects, and whether it may be served.
 async fn greet<S>(
     mut socket: WebSocketStream<S>,
     remote: SocketAddr,
@@ -94,9 +95,9 @@ where
     let bytes = wire::receive(&mut socket).await.map_err(stranger)?;
     let (subject, verdict) = match wire::decode_hello(&bytes, versions) {
         Ok(hello) => {
-            // Before all else: a stranger does not even learn which cluster this is.
+            // First of all: a stranger does not even learn which cluster this is.
             let welcome = prove(&mut socket, &hello, remote, security).await.map_err(stranger)?;
-            // Without a proof anybody may say to be anybody.
+            // Without a proof, anybody may claim to be any node.
             let subject = match welcome {
                 Ok(_) => Subject::From(hello.from, remote.ip()),
                 Err(_) => Subject::Stranger(remote.ip()),
@@ -117,8 +118,12 @@ where
     Ok((wire::for_frames(socket, Role::Server).await, from))
 }
 
-/// Has the other side prove that it knows the cluster's secret, where there is one. Answers with what to welcome it
-/// by, or with why it is not welcome; fails where the connection does.
+/// Asks the other side to prove that it knows the cluster's secret, if there is one. Returns the greeting that welcomes
+/// it, or why it is not welcome.
+///
+/// # Errors
+///
+/// The connection failed.
 async fn prove<S>(
     socket: &mut WebSocketStream<S>,
     hello: &Hello,
@@ -139,7 +144,7 @@ where
     Ok(proof.map(|proof| Greeting::Proven { proof }).ok_or_else(unknown))
 }
 
-/// Whether who says `hello` is to be served by this node.
+/// Whether this node serves the sender of `hello`; otherwise why not.
 fn judge(hello: &Hello, identity: Option<Identity>) -> Result<(), PeerError> {
     let reason = match identity {
         None => "this node is not part of a cluster yet".to_owned(),
@@ -169,7 +174,7 @@ where
     let mut writing = false;
     let mut active = Instant::now();
     loop {
-        let room = in_flight.len() + answers.len() < IN_FLIGHT && held < HELD;
+        let room = in_flight.len() + answers.len() < UNANSWERED_LIMIT && held < UNANSWERED_LIMIT_BYTES;
         // Requests make progress even while answers cannot be written: they may hold what other peers wait for.
         tokio::select! {
             message = stream.next(), if room => {
@@ -179,8 +184,8 @@ where
                     return Err(PeerError::Unexpected("an answer to nothing"));
                 };
                 let mut answer = serve(from, body);
-                // tokio's primitives pretend to be busy when a task has done much at a stretch, and then a request
-                // would not get its place in line. So its first poll is exempt.
+                // tokio's primitives return "pending" once a task has done much without a pause, and then a request would
+                // not get its place in the queue. So its first poll is exempt.
                 match unconstrained(&mut answer).now_or_never() {
                     Some(answer) => answers.push_back(encode_answer(id, answer)?),
                     None => {
@@ -200,8 +205,8 @@ where
                 written?;
                 writing = false;
             }
-            () = sleep_until(active + IDLE), if room => {
-                return Err(PeerError::Late { awaited: "sign of life", within: IDLE });
+            () = sleep_until(active + IDLE_LIMIT), if room => {
+                return Err(PeerError::Late { awaited: "sign of life", within: IDLE_LIMIT });
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Why a connection to a peer did not come about, or ended.
+//! Why a connection to a peer failed or ended.
 
 use std::io;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use tokio_tungstenite::tungstenite;
 
 use super::log::State;
 
-/// Why a connection to a peer did not come about, or ended.
+/// Why a connection to a peer failed or ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PeerError {
-    /// Nobody listens there, or the network does not get there.
+    /// Nobody listens there, or there is no network to it.
     #[error("cannot connect")]
     Connect(#[source] io::Error),
     /// The other side took too long for a step.
@@ -21,18 +21,18 @@ pub(super) enum PeerError {
         /// For how long.
         within: Duration,
     },
-    /// The other side does not want this connection; its reason, in a sentence.
+    /// The other side refuses this connection; its reason, in a sentence.
     #[error("{0}")]
     Refused(String),
     /// This side does not trust the other one; why, in a sentence.
     #[error("{0}")]
     Distrusted(&'static str),
-    /// There is no TLS with it.
+    /// The TLS handshake failed.
     #[error("TLS could not be agreed on")]
     Tls(#[source] io::Error),
-    /// The connection broke, or what came is no WebSocket.
+    /// The connection broke, or what arrived is not a WebSocket.
     #[error("the connection failed")]
-    // In a box because it is large, and results are passed often.
+    // In a box: it is large, and results are passed often.
     WebSocket(#[source] Box<tungstenite::Error>),
     /// The other side ended it.
     #[error("the other side closed it")]
@@ -46,14 +46,14 @@ pub(super) enum PeerError {
         #[source]
         source: postcard::Error,
     },
-    /// A message that has no place here.
+    /// A message that does not belong here.
     #[error("it sent {0}")]
     Unexpected(&'static str),
     /// A message to be sent cannot be encoded.
     #[error("the message cannot be encoded")]
     Encode(#[source] postcard::Error),
     /// A message to be sent is over the limit.
-    #[error("the message has {bytes} bytes, over the limit of {}", super::wire::LARGEST_MESSAGE)]
+    #[error("the message has {bytes} bytes, over the limit of {}", super::wire::MESSAGE_LIMIT_BYTES)]
     TooLarge {
         /// Its size.
         bytes: usize,
@@ -61,10 +61,10 @@ pub(super) enum PeerError {
 }
 
 impl PeerError {
-    /// How a connection is of which this came, or did not.
+    /// The state of the connection that failed like this.
     pub(super) fn state(&self) -> State {
         match self {
-            // Its cause tells the time, which would be news each time.
+            // Its cause has the time in it, and would count as a change each time.
             Self::Distrusted(_) | Self::Tls(_) => State::Distrusted(self.to_string()),
             _ => State::Refused(self.chain()),
         }

@@ -9,14 +9,14 @@ use qluster_consensus::model::NodeId;
 
 use crate::os::lock::lock;
 
-/// So many lines are kept, the newest.
-const LINES: usize = 500;
-/// Of so many subjects the state is known. Strangers can make up subjects, so there is an end to them.
-const SUBJECTS: usize = 1000;
+/// How many lines are kept, the newest ones.
+const LINE_LIMIT: usize = 500;
+/// Of how many connections the state is remembered. Strangers can make up connections, so there is a limit.
+const SUBJECT_LIMIT: usize = 1000;
 
 /// The newest 500 lines on the connections to other nodes.
 ///
-/// Only changes are noted: a node that is down for a day is told of once, although it is dialed all day.
+/// Only changes are noted: a node that is down for a day is noted once, although it is dialed all day.
 #[derive(Debug, Default)]
 pub struct PeerLog {
     inner: Mutex<Inner>,
@@ -33,7 +33,7 @@ struct Inner {
 pub(super) enum Subject {
     /// This node's to another.
     To(NodeId),
-    /// The one of a host that says it is this node.
+    /// The one of a host that says that it is this node.
     From(NodeId, IpAddr),
     /// The one of a host that did not say who it is.
     Stranger(IpAddr),
@@ -46,12 +46,12 @@ pub(super) enum State {
     Lost,
     Unreachable,
     Refused(String),
-    /// Secrets or certificates do not go together, which somebody has to mend.
+    /// Secrets or certificates do not match, which somebody has to mend.
     Distrusted(String),
 }
 
 impl PeerLog {
-    /// Notes a line, with the time that it is now.
+    /// Notes a line with the current time.
     pub fn note(&self, text: String) {
         tracing::info!(target: "qluster::peer", "{text}");
         lock(&self.inner).keep(text);
@@ -62,16 +62,16 @@ impl PeerLog {
         lock(&self.inner).lines.iter().cloned().collect()
     }
 
-    /// Notes how the connection `subject` is, unless that was its state before.
+    /// Notes the state of the connection `subject`, unless it is the same as before.
     pub(super) fn change(&self, subject: Subject, state: State, text: impl FnOnce() -> String) {
         let mut inner = lock(&self.inner);
         if inner.states.get(&subject) == Some(&state) {
             return;
         }
-        if inner.states.len() >= SUBJECTS {
+        if inner.states.len() >= SUBJECT_LIMIT {
             inner.states.clear();
         }
-        // Nodes that come and go are told of by what follows from that. A refusal, or distrust, is for somebody to mend.
+        // That a node comes or goes shows in its effects, and is no warning. A refusal, or distrust, is for somebody to mend.
         let to_mend = matches!(state, State::Refused(_) | State::Distrusted(_));
         inner.states.insert(subject, state);
         let text = text();
@@ -85,7 +85,7 @@ impl PeerLog {
 
 impl Inner {
     fn keep(&mut self, text: String) {
-        if self.lines.len() >= LINES {
+        if self.lines.len() >= LINE_LIMIT {
             self.lines.pop_front();
         }
         self.lines.push_back((SystemTime::now(), text));
@@ -103,8 +103,8 @@ mod tests {
     #[test]
     fn the_newest_lines_are_kept() {
         let log = PeerLog::default();
-        (0..LINES + 3).for_each(|line| log.note(line.to_string()));
-        let expected: Vec<_> = (3..LINES + 3).map(|line| line.to_string()).collect();
+        (0..LINE_LIMIT + 3).for_each(|line| log.note(line.to_string()));
+        let expected: Vec<_> = (3..LINE_LIMIT + 3).map(|line| line.to_string()).collect();
         assert_eq!(texts(&log), expected);
     }
 
@@ -129,10 +129,10 @@ mod tests {
     #[test]
     fn strangers_do_not_fill_the_memory() {
         let log = PeerLog::default();
-        for host in 0..3 * SUBJECTS as u32 {
+        for host in 0..3 * SUBJECT_LIMIT as u32 {
             let host = IpAddr::from(host.to_be_bytes());
             log.change(Subject::Stranger(host), State::Refused(String::new()), String::new);
         }
-        assert!(lock(&log.inner).states.len() <= SUBJECTS);
+        assert!(lock(&log.inner).states.len() <= SUBJECT_LIMIT);
     }
 }

@@ -1,12 +1,12 @@
-//! What nodes say to each other, over WebSockets on the API's port.
+//! The channel between nodes: WebSockets on the API's port.
 //!
-//! Each node dials each other one: the dialing side asks, the accepted side serves. So between two nodes there are up
-//! to two connections, and each has one task on either end.
+//! Each node dials every other one. The dialing side asks, the accepting side serves. So there are up to two connections
+//! between two nodes, and each has one task on either end.
 //!
 //! # Layout
 //!
 //! - `wire`: the greeting, the frames, their limits.
-//! - `dialer`: [`WebSocketTransport`], the asking side: one task a node, which dials, sends, and hands out answers.
+//! - `dialer`: [`WebSocketTransport`], the asking side: one task for each node, which dials, sends, and hands out answers.
 //! - `acceptor`: [`accept`], the serving side.
 //! - `log`: [`PeerLog`], what became of the connections, for people.
 //! - `stream`: the TCP stream under a dialed connection.

@@ -16,9 +16,9 @@ use tokio_rustls::TlsConnector;
 use super::error::PeerError;
 
 /// The operating system of a node that is there answers within this time, however busy the node is.
-const CONNECT: Duration = Duration::from_millis(500);
+const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
 
-/// A stream of either kind.
+/// A stream with or without TLS.
 pub(super) type Stream = Box<dyn Duplex>;
 
 /// What can be read and written.
@@ -26,10 +26,14 @@ pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 
-/// Makes a stream to `address`, over TLS where that is given. What is said over it is the same for either kind.
+/// Connects to `address`, with TLS if that is given.
+///
+/// # Errors
+///
+/// Nobody answers in time, or the TLS handshake failed.
 pub(super) async fn connect(address: SocketAddr, tls: Option<Arc<ClientConfig>>) -> Result<Stream, PeerError> {
     let late = |_| Err(io::ErrorKind::TimedOut.into());
-    let connected = timeout(CONNECT, TcpStream::connect(address)).await.unwrap_or_else(late);
+    let connected = timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await.unwrap_or_else(late);
     let stream = connected.map_err(PeerError::Connect)?;
     // A heartbeat must not wait until the one before it is acknowledged.
     stream.set_nodelay(true).map_err(PeerError::Connect)?;
@@ -50,7 +54,7 @@ pub(super) struct Prompt(TcpStream);
 impl AsyncRead for Prompt {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.0).poll_read(cx, buffer))?;
-        // It holds for the moment only, so it is asked for after each read. Without it all works, later.
+        // It holds until the next read only, so it is set again after each. Without it all works, but later.
         let _ = rustix::net::sockopt::set_tcp_quickack(&self.0, true);
         Poll::Ready(Ok(()))
     }

@@ -1,7 +1,7 @@
 //! What travels between two nodes: the greeting, the frames, and their limits.
 //!
 //! All messages are binary, in postcard. The dialing side says [`Hello`] and sends nothing more until it has the
-//! [`Greeting`]; then [`Frame`]s go both ways. Where the cluster has a secret, the first greeting asks for a proof
+//! [`Greeting`]; then [`Frame`]s go both ways. If the cluster has a secret, the first greeting asks for a proof
 //! ([`Proofs`]), and the second one gives one in return.
 
 use std::collections::VecDeque;
@@ -22,23 +22,23 @@ use uuid::Uuid;
 use super::error::PeerError;
 use crate::security::{Nonce, Proof, Statement};
 
-/// No message is larger than this, in bytes. The largest that is sent is an append of 300 entries, openraft's limit:
-/// 19 MiB if each had 64 KiB. It is also what one peer can make this node hold before it is known to be whole.
-pub(super) const LARGEST_MESSAGE: usize = 32 << 20;
-/// The same for the greeting, which anybody can send.
-const LARGEST_GREETING: usize = 4 << 10;
+/// The size limit of a message. The largest message is an append of 300 entries, openraft's limit: 19 MiB if each has
+/// 64 KiB. This is also how much memory one peer can make this node use for a message that is not complete yet.
+pub(super) const MESSAGE_LIMIT_BYTES: usize = 32 << 20;
+/// The size limit of a greeting, which anybody can send.
+const GREETING_LIMIT_BYTES: usize = 4 << 10;
 
-/// The first message, of the dialing side. Its first field stays the first in all versions, and is all that is read by one
-/// who has no version in common with the sender.
+/// The first message, of the dialing side. Its first field stays the first in all versions: a node that has no version in
+/// common with the sender reads nothing else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hello {
-    /// What the sender speaks.
+    /// The versions that the sender speaks.
     pub versions: Versions,
     /// Its cluster.
     pub cluster: Uuid,
     /// Who it is.
     pub from: NodeId,
-    /// Whom it wants to speak to.
+    /// Which node it wants to speak to.
     pub to: NodeId,
 }
 
@@ -47,12 +47,12 @@ pub(super) struct Hello {
 pub(super) enum Greeting {
     /// Requests are served from now on.
     Welcome,
-    /// They are not. The connection is closed.
+    /// Requests are not served. The connection is closed.
     Refused {
         /// Why, in a sentence.
         reason: String,
     },
-    /// The other side is to prove that it knows the cluster's secret, with this nonce.
+    /// The other side must prove that it knows the cluster's secret, with this nonce.
     Prove {
         /// Of the accepting side.
         nonce: Nonce,
@@ -64,7 +64,7 @@ pub(super) enum Greeting {
     },
 }
 
-/// The second message of the dialing side, where it is asked to prove itself.
+/// The second message of the dialing side, if it is asked for a proof.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Proofs {
     /// Of the dialing side.
@@ -104,7 +104,7 @@ pub(super) enum Frame {
 pub(super) enum Stage {
     /// The other side is not known yet.
     Greeting,
-    /// It is.
+    /// The other side is known.
     Frames,
 }
 
@@ -112,8 +112,8 @@ impl Stage {
     /// A message over the limit fails when its length is read, before there is room for it.
     pub(super) fn limits(self) -> WebSocketConfig {
         let (largest, buffer) = match self {
-            Self::Greeting => (LARGEST_GREETING, LARGEST_GREETING),
-            Self::Frames => (LARGEST_MESSAGE, 64 << 10),
+            Self::Greeting => (GREETING_LIMIT_BYTES, GREETING_LIMIT_BYTES),
+            Self::Frames => (MESSAGE_LIMIT_BYTES, 64 << 10),
         };
         let config = WebSocketConfig::default().read_buffer_size(buffer);
         config.max_message_size(Some(largest)).max_frame_size(Some(largest))
@@ -130,7 +130,7 @@ where
 
 /// The same connection with room for frames, after the greeting.
 ///
-/// What the other side sent ahead of its turn is lost, and what follows will not parse; but a peer does not.
+/// What the other side sent before its turn is lost, and what follows does not parse. A peer does not do that.
 pub(super) async fn for_frames<S>(greeted: WebSocketStream<S>, role: Role) -> WebSocketStream<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -142,7 +142,7 @@ where
 pub(super) fn encode(message: &impl Serialize) -> Result<Message, PeerError> {
     let bytes = postcard::to_stdvec(message).map_err(PeerError::Encode)?;
     match bytes.len() {
-        0..=LARGEST_MESSAGE => Ok(Message::binary(bytes)),
+        0..=MESSAGE_LIMIT_BYTES => Ok(Message::binary(bytes)),
         bytes => Err(PeerError::TooLarge { bytes }),
     }
 }
@@ -167,7 +167,7 @@ pub(super) fn decode_hello(bytes: &[u8], ours: Versions) -> Result<Hello, PeerEr
     decode(bytes, EXPECTED)
 }
 
-/// The bytes of a message that was received; none where it only shows that the other side lives.
+/// The bytes of a message that was received; None if it only shows that the other side is alive.
 pub(super) fn received(
     message: Option<Result<Message, tungstenite::Error>>,
 ) -> Result<Option<tungstenite::Bytes>, PeerError> {
@@ -315,9 +315,9 @@ mod tests {
 
     #[test]
     fn the_limit_is_kept_by_the_sender() {
-        let fits = vec![0_u8; LARGEST_MESSAGE - 10];
+        let fits = vec![0_u8; MESSAGE_LIMIT_BYTES - 10];
         assert!(encode(&fits).is_ok());
-        let large = vec![0_u8; LARGEST_MESSAGE];
+        let large = vec![0_u8; MESSAGE_LIMIT_BYTES];
         assert!(matches!(encode(&large), Err(PeerError::TooLarge { .. })));
     }
 

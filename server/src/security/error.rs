@@ -1,8 +1,8 @@
-//! Why there is no protection such as was asked for.
+//! Why credentials cannot be used.
 
 use std::path::PathBuf;
 
-/// Why there is no protection such as was asked for. No text of it holds a secret.
+/// Why credentials cannot be used. No text of it holds a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SecurityError {
     /// A file cannot be read.
@@ -15,14 +15,14 @@ pub enum SecurityError {
         source: std::io::Error,
     },
     /// Others could have read a secret, or changed it.
-    #[error("{} may be read or changed by others (mode {mode:03o}): `chmod 600` it, and if it was so for long, replace what it holds", path.display())]
+    #[error("{} may be read or changed by others (mode {mode:03o}): `chmod 600` it, and if it was open for long, replace what it holds", path.display())]
     Exposed {
         /// Which file.
         path: PathBuf,
         /// Its mode.
         mode: u32,
     },
-    /// A secret is none.
+    /// A secret is too short, or malformed.
     #[error("{}, line {line}: {reason}", path.display())]
     Secret {
         /// Which file.
@@ -32,7 +32,7 @@ pub enum SecurityError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A file holds nothing of what it is for.
+    /// A file does not hold what it is for.
     #[error("{} holds no {expected}", path.display())]
     Empty {
         /// Which file.
@@ -40,7 +40,7 @@ pub enum SecurityError {
         /// What it is for.
         expected: &'static str,
     },
-    /// A file is no PEM.
+    /// A file is not in PEM.
     #[error("{} is not a file of {expected} in PEM", path.display())]
     Pem {
         /// Which file.
@@ -51,10 +51,10 @@ pub enum SecurityError {
         #[source]
         source: rustls::pki_types::pem::Error,
     },
-    /// Certificate, key and authorities do not go together.
+    /// Certificate, key and authorities do not fit together.
     #[error("TLS cannot be set up with {}", path.display())]
     Tls {
-        /// The file that is in the way.
+        /// The file that does not fit.
         path: PathBuf,
         /// Why.
         #[source]

@@ -10,15 +10,16 @@ use secrecy::SecretString;
 
 use super::error::SecurityError;
 
-/// A secret has at least so many characters: `openssl rand -hex 32` makes 64.
-const SHORTEST: usize = 32;
-/// So long may one be, and so many may be in a file: old ones are to go.
-const LONGEST: usize = 512;
-const MOST: usize = 8;
-/// No file is larger.
-const LARGEST: u64 = 1 << 20;
+/// The least length of a secret, in characters: `openssl rand -hex 32` makes 64.
+const SECRET_MIN_CHARS: usize = 32;
+/// The greatest length of a secret, in characters.
+const SECRET_MAX_CHARS: usize = 512;
+/// How many secrets a file may hold: old ones should go.
+const SECRETS_PER_FILE: usize = 8;
+/// How much of a file is read.
+const FILE_LIMIT_BYTES: u64 = 1 << 20;
 
-/// By which a change of a file shows.
+/// What shows that a file has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stamp(Option<(u64, u64, u64, Option<SystemTime>)>);
 
@@ -49,12 +50,12 @@ fn read(path: &Path, judge: impl FnOnce(u32) -> Result<(), SecurityError>) -> Re
     let file = File::open(path).map_err(failed)?;
     judge(file.metadata().map_err(failed)?.mode())?;
     let mut bytes = Vec::new();
-    file.take(LARGEST).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(FILE_LIMIT_BYTES).read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
 }
 
-/// The secrets of a file, one a line; the first is the one to use, the others are accepted as well. Empty lines and
-/// those that begin with `#` do not count.
+/// The secrets of a file, one in each line. The first is the one to use; the others are accepted as well. Empty lines and
+/// lines that begin with `#` do not count.
 pub(super) fn secrets(path: &Path) -> Result<Vec<SecretString>, SecurityError> {
     let bytes = private(path)?;
     parse(&bytes).map_err(|fault| match fault {
@@ -64,7 +65,7 @@ pub(super) fn secrets(path: &Path) -> Result<Vec<SecretString>, SecurityError> {
 }
 
 fn parse(bytes: &[u8]) -> Result<Vec<SecretString>, Option<(usize, &'static str)>> {
-    let text = std::str::from_utf8(bytes).map_err(|_| Some((1, "it is no text")))?;
+    let text = std::str::from_utf8(bytes).map_err(|_| Some((1, "it is not text")))?;
     let mut found = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -72,16 +73,16 @@ fn parse(bytes: &[u8]) -> Result<Vec<SecretString>, Option<(usize, &'static str)
             continue;
         }
         let fault = match line.len() {
-            // What a header can hold, and no mistake such as two secrets in a line.
+            // Only what a header can hold. This also finds mistakes such as two secrets in a line.
             _ if !line.bytes().all(|byte| byte.is_ascii_graphic()) => Some("a secret has no blanks, and ASCII only"),
-            0..SHORTEST => Some("a secret has at least 32 characters, such as `openssl rand -hex 32` makes"),
-            SHORTEST..=LONGEST => None,
+            0..SECRET_MIN_CHARS => Some("a secret has at least 32 characters, such as `openssl rand -hex 32` makes"),
+            SECRET_MIN_CHARS..=SECRET_MAX_CHARS => None,
             _ => Some("a secret has at most 512 characters"),
         };
         if let Some(reason) = fault {
             return Err(Some((index + 1, reason)));
         }
-        if found.len() == MOST {
+        if found.len() == SECRETS_PER_FILE {
             return Err(Some((index + 1, "a file holds at most 8 secrets: take out the old ones")));
         }
         found.push(SecretString::from(line));
@@ -110,8 +111,8 @@ mod tests {
             (format!("{one}\nshort"), Some(2)),
             (format!("{one} {one}"), Some(1)),
             (format!("{one}ö"), Some(1)),
-            ("x".repeat(LONGEST + 1), Some(1)),
-            (format!("{one}\n").repeat(MOST + 1), Some(MOST + 1)),
+            ("x".repeat(SECRET_MAX_CHARS + 1), Some(1)),
+            (format!("{one}\n").repeat(SECRETS_PER_FILE + 1), Some(SECRETS_PER_FILE + 1)),
         ] {
             let fault = parse(text.as_bytes()).unwrap_err();
             assert_eq!(fault.map(|(line, _)| line), expected, "{text}");

@@ -2,24 +2,24 @@
 //!
 //! # Layout
 //!
-//! - `settings`: where the files are, and what must be given where the node serves more than loopback.
+//! - `settings`: where the files are, and which must be given if the node serves more than loopback.
 //! - `file`: reading secrets, and who else may read them.
-//! - `needs`: [`Needs`], the one table of what each operation needs, and [`Allowed`](crate::api::Allowed) asks for it.
-//! - `origin`: pages of other sites, which have nothing to ask where no token is needed.
-//! - `tokens`, `limit`: whose token it is; what is done about many wrong ones.
+//! - `needs`: [`Needs`], the one table of what each operation needs; [`Allowed`](crate::api::Allowed) checks it.
+//! - `origin`: pages of other sites, which may ask nothing if no token is needed.
+//! - `tokens`: what a token is good for. `throttle`: the authentication throttle, which slows down guessing.
 //! - `proof`: how nodes show each other that they know the cluster's secret, and what is derived from it.
 //! - `tls`: certificates.
 //!
-//! All files are read again when they change. What does not hold then (a key that does not fit its certificate, say) is
-//! told, and what was read before stays in force.
+//! All files are read again when they change. If they are of no use then (a key does not fit its certificate, say), that is
+//! logged, and what was read before stays in use.
 
 mod error;
 mod file;
-mod limit;
 mod needs;
 mod origin;
 mod proof;
 mod settings;
+mod throttle;
 mod tls;
 mod tokens;
 
@@ -34,11 +34,11 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use error::SecurityError;
-use limit::Failures;
 pub use needs::{Needs, needs};
 pub(crate) use proof::{Nonce, Proof, Role, Statement, nonce};
 pub(crate) use settings::SecurityFile;
 pub use settings::{SecurityOverrides, SecuritySettings, TlsSettings};
+use throttle::Throttle;
 pub use tls::Tls;
 pub use tokens::Kind;
 use tokens::Tokens;
@@ -46,29 +46,29 @@ use tokens::Tokens;
 use crate::os::lock::lock;
 use crate::report;
 
-/// Files are looked at this often.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the files are checked for changes.
+const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the files say.
+/// The contents of the files.
 #[derive(Debug, Default)]
 pub(crate) struct Keys {
     tokens: Tokens,
-    /// The token that this node asks others with.
+    /// The token that this node shows to others.
     own_token: Option<SecretString>,
     /// The cluster's secrets: all are accepted, and the first is what passwords are derived from.
     secrets: Vec<SecretString>,
     pub(crate) tls: Option<Tls>,
 }
 
-/// What protects a node, as it is now.
+/// The credentials that protect a node, as they are now.
 pub struct Security {
     settings: SecuritySettings,
     /// How the files were before they were first read.
     stamps: Vec<file::Stamp>,
     ip: IpAddr,
     keys: watch::Sender<Arc<Keys>>,
-    wrong_tokens: Mutex<Failures>,
-    wrong_proofs: Mutex<Failures>,
+    wrong_tokens: Mutex<Throttle>,
+    wrong_proofs: Mutex<Throttle>,
 }
 
 /// Why a request is not served.
@@ -80,14 +80,18 @@ pub(crate) enum Refusal {
     Forbidden,
     /// It is sent by a page of another site, and no token shows that this is meant.
     Foreign,
-    /// Too many wrong ones came from there.
+    /// The throttle refuses it: too many wrong tokens came from there.
     TooMany,
-    /// A defect: nobody said what this operation needs.
+    /// A defect: the table does not say what this operation needs.
     Unlisted,
 }
 
 impl Security {
-    /// What `settings` name, for the node at `ip`.
+    /// Reads the files that `settings` name, for the node at `ip`.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read, is open to others, or does not hold what it should.
     pub fn load(settings: SecuritySettings, ip: IpAddr) -> Result<Arc<Self>, SecurityError> {
         let stamps = settings.files().map(|path| file::stamp(path)).collect();
         let keys = Keys::read(&settings)?;
@@ -103,7 +107,7 @@ impl Security {
         Ok(Arc::new(this))
     }
 
-    /// No protection, as on a loopback address that has no settings.
+    /// No protection, as for a node at a loopback address without settings.
     pub fn none() -> Arc<Self> {
         Arc::new(Self {
             settings: SecuritySettings::default(),
@@ -119,36 +123,36 @@ impl Security {
         self.keys.borrow().clone()
     }
 
-    /// Whether the API is served, and asked for, over TLS. That does not change while the node runs.
+    /// Whether nodes serve and use the API over TLS. That does not change while the node runs.
     pub fn has_tls(&self) -> bool {
         self.settings.tls.is_some()
     }
 
-    /// The token that this node asks others with, where it has one.
+    /// The token that this node shows to others; None if it has none.
     pub fn own_token(&self) -> Option<SecretString> {
         self.keys().own_token.clone()
     }
 
-    /// Passwords of the replication role in `cluster`, derived from the cluster's secrets: the one to be set first.
+    /// Passwords of the replication role in `cluster`, derived from the cluster's secrets. The first is the one to set.
     pub fn replication_passwords(&self, cluster: Uuid) -> Vec<SecretString> {
         self.keys().secrets.iter().map(|secret| proof::replication_password(secret, cluster)).collect()
     }
 
-    /// Whether peers have to know a secret.
+    /// Whether peers must know a secret.
     pub fn has_secret(&self) -> bool {
         self.settings.peer_secret_file.is_some()
     }
 
-    /// Proves to another node that this one knows the secret: once for each that it knows.
+    /// Proofs for another node that this one knows the secret: one for each secret that it knows.
     pub(crate) fn prove(&self, role: Role, statement: &Statement) -> Vec<Proof> {
         self.keys().secrets.iter().map(|secret| proof::prove(secret, role, statement)).collect()
     }
 
-    /// A proof of this node by a secret that `proofs` show the other one to know as well; none where they show none,
-    /// or where too many wrong ones came from `from` of late.
+    /// A proof of this node by the secret that `proofs` are made with; None if this node does not know that secret, or
+    /// the throttle refuses `from`.
     pub(crate) fn answer_proofs(&self, from: IpAddr, proofs: &[Proof], statement: &Statement) -> Option<Proof> {
         let now = Instant::now();
-        if lock(&self.wrong_proofs).are_too_many(from, now) {
+        if lock(&self.wrong_proofs).refuses(from, now) {
             return None;
         }
         let keys = self.keys();
@@ -156,7 +160,7 @@ impl Security {
         match known {
             Some(secret) => Some(proof::prove(secret, Role::Accepting, statement)),
             None => {
-                lock(&self.wrong_proofs).add(from, now);
+                lock(&self.wrong_proofs).count(from, now);
                 None
             }
         }
@@ -168,7 +172,11 @@ impl Security {
         keys.secrets.iter().any(|secret| proof::any_holds(&[given], secret, Role::Accepting, statement))
     }
 
-    /// Whether whoever sends these headers from `from` may ask for `operation`.
+    /// Whether a request with these headers from `from` may use `operation`.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
     pub(crate) fn allow(&self, operation: &str, headers: &http::HeaderMap, from: IpAddr) -> Result<(), Refusal> {
         let needed = match needs(operation) {
             None => return Err(Refusal::Unlisted),
@@ -181,22 +189,22 @@ impl Security {
         }
         let token = tokens::bearer(headers).map_err(Refusal::Unauthenticated)?;
         let now = Instant::now();
-        if lock(&self.wrong_tokens).are_too_many(from, now) {
+        if lock(&self.wrong_tokens).refuses(from, now) {
             return Err(Refusal::TooMany);
         }
         match keys.tokens.kind(token) {
             None => {
-                if lock(&self.wrong_tokens).add(from, now) {
-                    tracing::warn!(%from, "requests with a wrong token come from there");
+                if lock(&self.wrong_tokens).count(from, now) {
+                    tracing::warn!(%from, "requests with a wrong token arrive from this address");
                 }
-                Err(Refusal::Unauthenticated("the token is none that this node knows"))
+                Err(Refusal::Unauthenticated("this node does not know the token"))
             }
             Some(given) if given < needed => Err(Refusal::Forbidden),
             Some(_) => Ok(()),
         }
     }
 
-    /// Reads the files again whenever they change, for ever. `refresh` gets what TLS is to be from then on.
+    /// Reads the files again whenever they change; never returns. `refresh` gets the TLS settings to use from then on.
     pub async fn follow_changes<R: Future<Output = ()>>(
         self: &Arc<Self>,
         mut refresh: impl FnMut(rustls::ServerConfig) -> R,
@@ -204,9 +212,10 @@ impl Security {
         let mut trouble = (String::new(), 0);
         let mut seen = self.stamps.clone();
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(FILE_CHECK_INTERVAL).await;
             let stamps = self.stamps().await;
-            // While files are being replaced one after the other, what is there may not hold.
+            // While files are replaced one after the other, they may not fit together for a moment: a failure is logged
+            // only if it stays.
             if stamps == seen && trouble.1 == 0 {
                 continue;
             }
@@ -219,18 +228,25 @@ impl Security {
                         refresh(tls).await;
                     }
                     (seen, trouble) = (stamps, (String::new(), 0));
-                    tracing::info!("the files with credentials have changed and are in force");
+                    tracing::info!("the files with credentials have changed and are in use");
                     self.warn();
                 }
                 Ok(Err(error)) => {
                     let error = report::chain(&error);
                     trouble = (error.clone(), if trouble.0 == error { trouble.1 + 1 } else { 1 });
                     if trouble.1 == 2 {
-                        tracing::error!(error, "the files with credentials are of no use: what was there before stays");
+                        tracing::error!(
+                            error,
+                            "the files with credentials are of no use: what was read before stays in use"
+                        );
                     }
                 }
-                // The runtime ends.
-                Err(_) => {}
+                // A defect, which ends the daemon; or the runtime ends.
+                Err(ended) => {
+                    if let Ok(panic) = ended.try_into_panic() {
+                        std::panic::resume_unwind(panic);
+                    }
+                }
             }
         }
     }
@@ -241,7 +257,7 @@ impl Security {
         tokio::task::spawn_blocking(look).await.unwrap_or_default()
     }
 
-    /// Tells what others will trip over.
+    /// Logs what other nodes, or operators, should know of these credentials.
     fn warn(&self) {
         let keys = self.keys();
         if let Some(error) = keys.tls.as_ref().and_then(|tls| tls.fault(self.ip)) {
@@ -249,7 +265,7 @@ impl Security {
         }
         if !self.ip.is_loopback() && keys.tls.is_none() {
             tracing::warn!(
-                "without TLS, whoever listens on the network can read tokens, and what nodes tell each other"
+                "without TLS, whoever listens on the network can read tokens, and the traffic between nodes"
             );
         }
     }

@@ -1,10 +1,10 @@
-//! Whether a request comes from a page of somebody else, in a browser that can reach this node.
+//! Whether a request comes from another site's page, in a browser that can reach this node.
 
 use http::HeaderMap;
 use http::header::{HOST, ORIGIN};
 use http::uri::Authority;
 
-/// Whether a page of another site sends this. Browsers name the site of the page in `Origin` (RFC 6454, section 7.3);
+/// Whether a page of another site sends this request. Browsers name the site of the page in `Origin` (RFC 6454, section 7.3);
 /// other programs leave it out.
 ///
 /// That the site has the name that was asked for is not enough: a name can be pointed at this node after the page was
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_foreign_where_its_page_is_of_another_site_or_of_a_name() {
+    fn a_request_is_foreign_if_its_page_is_of_another_site_or_of_a_name() {
         let host = "127.0.0.1:8080";
         for (host, origins, foreign) in [
             (host, &[][..], false),

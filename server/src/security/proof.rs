@@ -1,9 +1,10 @@
-//! How nodes show each other that they know the cluster's secret without saying it, and what else comes from it.
+//! How nodes prove to each other that they know the cluster's secret without sending it; and the password that is derived
+//! from the secret.
 //!
-//! A proof is HMAC-SHA256, keyed by the secret, over what is said: which side says it, the cluster, the two nodes, and a
-//! nonce of each side. So it is worth nothing on another connection, to another node, in another cluster or in the
-//! other direction. It says nothing of what follows it on the connection: without TLS, whoever can change what is on
-//! its way can go on in the place of a node that has proven itself.
+//! A proof is the HMAC-SHA256, keyed by the secret, of a statement: which side proves it, the cluster, the two nodes, and a
+//! nonce of each side. So it is worth nothing on another connection, for another node, in another cluster or in the other
+//! direction. It does not protect what follows on the connection: without TLS, whoever can change the traffic can go on
+//! in the place of a node that has proven itself.
 
 use hmac::digest::Key;
 use hmac::{Hmac, KeyInit, Mac};
@@ -13,9 +14,9 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
-/// What a side makes up for a connection: 122 random bits.
+/// A number that a side uses for one connection only: 122 random bits.
 pub(crate) type Nonce = [u8; 16];
-/// That a secret is known.
+/// Shows that its sender knows a secret.
 pub(crate) type Proof = [u8; 32];
 
 /// Whose proof it is.
@@ -27,7 +28,7 @@ pub(crate) enum Role {
     Accepting,
 }
 
-/// What a connection is about.
+/// What is proven: which connection this is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Statement {
     pub(crate) cluster: Uuid,
@@ -73,7 +74,7 @@ pub(super) fn replication_password(secret: &SecretString, cluster: Uuid) -> Secr
 }
 
 fn hmac(secret: &SecretString, message: &[u8]) -> [u8; 32] {
-    // A key of the length of a block, which every secret has a hash for, cannot be refused.
+    // The key is a hash of the secret, with the length of a block: such a key cannot be refused.
     let mut key = Key::<Hmac<Sha256>>::default();
     key[..32].copy_from_slice(&Sha256::digest(secret.expose_secret()));
     let mut mac = Hmac::<Sha256>::new(&key);

@@ -1,4 +1,4 @@
-//! Where credentials are, and when there have to be some.
+//! Where credentials are, and when there must be some.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,10 +7,10 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 use serde::Deserialize;
 
-/// What the command line and the environment say of credentials; it overrides the file.
+/// The credentials that the command line and the environment name. They override the file.
 #[derive(Args, Clone, Debug, Default)]
 pub struct SecurityOverrides {
-    /// File with the secret by which the nodes of a cluster know each other
+    /// File with the secret that the nodes of a cluster share
     #[arg(long, global = true, env = "QLUSTER_PEER_SECRET_FILE", value_name = "FILE")]
     pub peer_secret_file: Option<PathBuf>,
     /// File with the token for changes
@@ -19,20 +19,20 @@ pub struct SecurityOverrides {
     /// File with the token for reading
     #[arg(long, global = true, env = "QLUSTER_READ_TOKEN_FILE", value_name = "FILE")]
     pub read_token_file: Option<PathBuf>,
-    /// This node's certificate, and those on the way to its authority, in PEM
+    /// This node's certificate and the intermediate ones up to its authority, in PEM
     #[arg(long, global = true, env = "QLUSTER_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
     /// Its private key, in PEM
     #[arg(long, global = true, env = "QLUSTER_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// Certificates of the authorities that the nodes' certificates are from, in PEM
+    /// Certificates of the authorities that issue the nodes' certificates, in PEM
     #[arg(long, global = true, env = "QLUSTER_TLS_CA", value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
-    /// Certificates of the authorities that clients have to have one from; with it, all have to
+    /// Certificates of the authorities that issue clients' certificates; with it, every client needs one
     #[arg(long, global = true, env = "QLUSTER_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
-    /// Serve an address that is not loopback although there are no tokens, or no secret: whoever reaches it does with
-    /// the cluster what they like
+    /// Serve an address that is not loopback without tokens, or without a secret: whoever reaches it can do anything to
+    /// the cluster
     #[arg(long, global = true, env = "QLUSTER_ALLOW_UNAUTHENTICATED_NETWORK", value_parser = FalseyValueParser::new())]
     pub allow_unauthenticated_network: bool,
 }
@@ -66,27 +66,31 @@ pub struct SecuritySettings {
     pub admin_token_file: Option<PathBuf>,
     /// Tokens for reading.
     pub read_token_file: Option<PathBuf>,
-    /// TLS, where the node speaks it.
+    /// TLS; None if the node does not use it.
     pub tls: Option<TlsSettings>,
-    /// Whether the node serves more than loopback though it has no tokens, or no secret.
+    /// Whether the node serves more than loopback even without tokens, or without a secret.
     pub allow_unauthenticated_network: bool,
 }
 
-/// Where what TLS needs is.
+/// The files that TLS needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TlsSettings {
-    /// The node's certificate and those on the way to its authority.
+    /// The node's certificate and the intermediate ones up to its authority.
     pub cert: PathBuf,
     /// Its key.
     pub key: PathBuf,
     /// The authorities of the nodes' certificates.
     pub ca: PathBuf,
-    /// The authorities of clients' certificates, where clients need one.
+    /// The authorities of clients' certificates; None if clients need no certificate.
     pub client_ca: Option<PathBuf>,
 }
 
 impl SecuritySettings {
-    /// Those of the file, overridden; or what is wrong with them, in a sentence.
+    /// The settings of the file, overridden.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with them, in a sentence.
     pub(crate) fn combine(file: SecurityFile, overrides: &SecurityOverrides) -> Result<Self, String> {
         let or = |given: &Option<PathBuf>, file| given.clone().or(file);
         let SecurityFile { peer_secret_file, admin_token_file, read_token_file, tls, allow_unauthenticated_network } =
@@ -113,7 +117,7 @@ impl SecuritySettings {
         Ok(settings)
     }
 
-    /// Why a node at `ip` may not serve with these, where that is so.
+    /// Why a node at `ip` must not serve with these settings; None if it may.
     pub(crate) fn forbid(&self, ip: IpAddr, has_database: bool) -> Option<String> {
         if ip.is_loopback() {
             return None;
@@ -129,21 +133,21 @@ impl SecuritySettings {
         }
         if !self.allow_unauthenticated_network {
             return Some(format!(
-                "ip is {ip}, which is not loopback, and there is no {}: without, whoever reaches this node does with \
-                 the cluster what they like. Give it, or, where nobody else reaches it, \
+                "ip is {ip}, which is not loopback, and there is no {}: whoever reaches this node could do \
+                 anything to the cluster. Give it; or, if nobody else reaches this node, give \
                  --allow-unauthenticated-network",
                 missing.join(" and no ")
             ));
         }
         (has_database && self.peer_secret_file.is_none()).then(|| {
             format!(
-                "ip is {ip}, which is not loopback: standbys are let in there by a password only, which comes from the \
+                "ip is {ip}, which is not loopback: standbys of other hosts need a password, which is derived from the \
                  cluster's secret. Give a peer-secret-file"
             )
         })
     }
 
-    /// All files that they name.
+    /// All files that these settings name.
     pub(super) fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let tls =
             self.tls.iter().flat_map(|tls| [Some(&tls.cert), Some(&tls.key), Some(&tls.ca), tls.client_ca.as_ref()]);

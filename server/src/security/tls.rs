@@ -1,4 +1,4 @@
-//! Certificates, and what rustls makes of them.
+//! Certificates, and the rustls configurations made from them.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -16,12 +16,12 @@ use super::error::SecurityError;
 use super::file;
 use super::settings::TlsSettings;
 
-/// What this node serves and asks with.
+/// The TLS configurations of this node.
 #[derive(Debug)]
 pub struct Tls {
-    /// For the API and the peers that dial this node.
+    /// For serving the API, and peers that dial this node.
     pub server: ServerConfig,
-    /// For the nodes that this one asks. It shows them the node's own certificate where they want one.
+    /// For connecting to other nodes. It shows them this node's own certificate if they ask for one.
     pub client: Arc<ClientConfig>,
     chain: Vec<CertificateDer<'static>>,
     verifier: Arc<WebPkiServerVerifier>,
@@ -54,13 +54,13 @@ impl Tls {
             }
         };
         let mut server = builder.with_single_cert(chain.clone(), secret).map_err(|source| failed(key, source))?;
-        // Not HTTP/2: there, what is refused before its body was read ends with a reset of its stream, and the curl of
-        // Debian 12 then loses the answer (its error 92).
+        // Not HTTP/2: there, a request that is refused before its body was read ends with a reset of its stream, and the
+        // curl of Debian 12 then loses the answer (its error 92).
         server.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self { server, client: Arc::new(client), chain, verifier })
     }
 
-    /// Why other nodes, which dial `ip`, will not take this certificate, where that is so.
+    /// Why other nodes, which dial `ip`, will refuse this certificate; None if they will accept it.
     pub(super) fn fault(&self, ip: IpAddr) -> Option<String> {
         let (own, others) = self.chain.split_first()?;
         let name = ServerName::IpAddress(ip.into());
@@ -69,7 +69,7 @@ impl Tls {
     }
 }
 
-/// Named each time, as a program with two of them has no default.
+/// Named each time, since a program with two providers has no default.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }

@@ -1,10 +1,10 @@
-//! Bearer tokens, and of which kind one is.
+//! Bearer tokens, and their kinds.
 
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-/// What a token is good for; the later kind for all that the earlier one is.
+/// What a token allows. A later kind allows all that an earlier one does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Reading.
@@ -13,7 +13,7 @@ pub enum Kind {
     Admin,
 }
 
-/// Tokens, by their hashes: the time that a comparison takes tells nothing of them.
+/// Tokens, as hashes: the time that a comparison takes says nothing about them.
 #[derive(Default)]
 pub(super) struct Tokens {
     admin: Vec<[u8; 32]>,
@@ -36,10 +36,10 @@ impl Tokens {
         self.admin.is_empty() && self.read.is_empty()
     }
 
-    /// What a token is good for; nothing where it is none of these.
+    /// What a token allows; None if it is not one of these.
     pub(super) fn kind(&self, token: &str) -> Option<Kind> {
         let given = hash(token);
-        // Each is compared, whichever it is.
+        // The token is compared with each, also after a match.
         let among = |known: &[[u8; 32]]| {
             let found = known.iter().fold(Choice::from(0), |found, known| found | known.ct_eq(&given));
             bool::from(found)
