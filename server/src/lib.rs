@@ -16,6 +16,11 @@
 //! - [`daemon`]: all of that, put together. `tasks`: the tasks that it runs and watches.
 //! - `faults`: switches for tests, in a program of their own.
 
+#![cfg_attr(
+    not(feature = "readonly-statements"),
+    allow(dead_code, reason = "the database opens sessions for `statements`, which nothing else uses")
+)]
+
 pub mod api;
 pub mod daemon;
 pub mod database;

@@ -155,7 +155,7 @@ impl Context {
 
 fn own_status(cluster: &Cluster) -> Result<NodeStatus, ClusterError> {
     let mut status = cluster.status()?;
-    let gone = || ClusterError::Unavailable("this node tells nothing of itself".into());
+    let gone = || ClusterError::Unavailable("this node has no status of its own".into());
     status.nodes.remove(&status.node).ok_or_else(gone)
 }
 

@@ -1,5 +1,5 @@
 //! Starts the rounds that find out which statements do not write. A program that was built without the feature
-//! `readonly-statements`, and so without PostgreSQL's parser, tells the cluster why there is no list instead.
+//! `readonly-statements`, and so without PostgreSQL's parser, records in the cluster why there is no list instead.
 
 #[cfg(any(test, not(feature = "readonly-statements")))]
 #[cfg_attr(feature = "readonly-statements", allow(dead_code, reason = "only its decision is tested"))]

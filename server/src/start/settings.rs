@@ -256,7 +256,7 @@ mod tests {
             .and_then(|file| Settings::combine(file, overrides).map_err(|error| error.to_string()))
     }
 
-    /// The file in the package is all comments, with the defaults where there are any.
+    /// The file in the package is all comments, with the defaults if there are any.
     #[test]
     fn the_packaged_file_says_nothing_and_would_be_understood_without_its_comment_signs() {
         let packaged = include_str!("../../../packaging/config.yaml");

@@ -133,7 +133,7 @@ impl<'a> Judge<'a> {
         verdict
     }
 
-    /// The verdict on an object, by `look` where it is not known.
+    /// The verdict on an object, by `look` if it is not known.
     fn once(&mut self, object: Object, look: impl FnOnce(&mut Self) -> Verdict) -> Verdict {
         if let Some(verdict) = self.known.get(&object) {
             return verdict.clone();
@@ -299,7 +299,7 @@ impl<'a> Judge<'a> {
         verdict.map_err(|reason| format!("no statement says whether it calls {what}, which is not safe: {reason}"))
     }
 
-    /// Whether the name stands for the same in all search paths that sessions begin with, where it is known at all.
+    /// Whether the name stands for the same in all search paths that sessions begin with, if it is known at all.
     fn one_meaning(&self, what: &str, name: &Name, lookup: Lookup, schemas: BTreeSet<&str>) -> Verdict {
         if lookup == Lookup::Catalogue || name.schema.is_some() || schemas.len() < 2 {
             return Ok(());

@@ -30,7 +30,7 @@ const PLPGSQL: [&str; 15] = [
 ];
 
 /// The hash of a statement, as [`DatabaseStatements`](qluster_consensus::model::DatabaseStatements) describes it. By
-/// default libpg_query leaves a table's name out where it has an alias, its schema, and digits of its name: statements
+/// default libpg_query leaves out a table's name if it has an alias, its schema, and digits of its name: statements
 /// over different tables would share a hash.
 pub(crate) fn hash(sql: &str) -> Option<StatementHash> {
     let options = FingerprintOptions::RANGEVAR_PG17_COMPAT | FingerprintOptions::FULL_RELNAME;

@@ -23,7 +23,7 @@ pub(super) async fn run(cluster: Cluster) {
         if let Ok(leader) = cluster.is_leader() {
             let failed = withdraw(&cluster, leader.term).await;
             if let Some(error) = failed.as_ref().filter(|error| logged.as_ref() != Some(*error)) {
-                tracing::warn!(error, "the cluster could not be told that there is no list of statements");
+                tracing::warn!(error, "the reason why there is no list of statements could not be recorded");
             }
             logged = failed;
         }
