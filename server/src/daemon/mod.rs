@@ -119,7 +119,8 @@ async fn run_with(
     // The API is there before the node is a member: whoever adds it can reach it, and learns what it lacks.
     let server = http::serve(&settings, context.clone())?;
     tracing::info!(address = %settings.api_address(), "the API is served");
-    let node = node::start(&settings, start, &context, &tasks);
+    // In a box: all that a start may do would be part of the size of every future above it.
+    let node = Box::pin(node::start(&settings, start, &context, &tasks));
     let ended = live(&context, &tasks, &server, node, stop).await;
     stop_parts(&context, server).await;
     ended
