@@ -1,6 +1,8 @@
-//! Which crate may depend on which, by what `cargo tree` says; and that versions are in the root `Cargo.toml` alone.
+//! Which crate may depend on which, by what `cargo tree` says; and that versions are in the root `Cargo.toml`
+//! alone; and which room of a crate uses which, by the map in `ARCHITECTURE.md`.
 
 mod manifests;
+mod rooms;
 
 use anyhow::{Context, Result, bail};
 
@@ -100,7 +102,7 @@ pub(crate) fn run() -> Result<()> {
         bail!("{} violations of the dependency rules; they are listed above", violations.len());
     }
     println!("{} dependency rules hold; {} manifests name no version", RULES.len(), members.len());
-    Ok(())
+    rooms::run()
 }
 
 /// The manifests of all members of the workspace.
