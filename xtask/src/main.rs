@@ -42,10 +42,10 @@ cargo xtask openapi [--check]                  writes openapi.yaml from the serv
 cargo xtask client [--check]                   writes the generated client from openapi.yaml; --check only compares
 cargo xtask docs [DIR]                         writes the documentation as a site, to target/site unless DIR is given
 cargo xtask guide [PAGE...]                    runs the commands in the guide and the README, or in some pages; as root
-cargo xtask deps                               checks which crate depends on which, and where versions are named
+cargo xtask deps                               checks which crate and which room uses which, and where versions are named
 cargo xtask deb                                builds the Debian package and prints its path
 cargo xtask upgrade [--keep DIR]               upgrades a cluster under load node by node; as root; checks that no row is lost
-cargo xtask bench [PART...] [--rounds N]       measures, N times each (5): what an idle agent costs (idle), how fast the API
+cargo xtask bench [PART...] [--rounds N]       measures, N times each (5): what an idle daemon costs (idle), how fast the API
                                                (api) and the cluster's log (log) are, write gaps in failovers (gaps)
 cargo xtask chaos [--seed N] [--faults N] [--minutes N] [--together N] [--nodes 3|5] [--sabotage fence|quorum]
                   [--release] [--keep DIR]       puts faults of all kinds (20) into a cluster under load; as root; checks that

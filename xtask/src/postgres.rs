@@ -37,7 +37,7 @@ pub(crate) fn conninfo(at: SocketAddrV4) -> String {
 }
 
 /// Ends connections whose other side has vanished silently: no statement waits for it for ever.
-const PATIENCE: &str = "connect_timeout=2 keepalives_idle=2 keepalives_interval=1 keepalives_count=3 \
+const KEEPALIVES: &str = "connect_timeout=2 keepalives_idle=2 keepalives_interval=1 keepalives_count=3 \
                         tcp_user_timeout=5000";
 
 /// The warning of PostgreSQL when it stops waiting for standbys. The commit may then be on the primary alone.
@@ -69,7 +69,7 @@ impl Session {
     pub(crate) fn open(bin_dir: &Path, at: SocketAddrV4) -> Result<Self> {
         let mut command = Command::new(bin_dir.join("psql"));
         command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d"]);
-        command.arg(format!("{} {PATIENCE} application_name=xtask", conninfo(at)));
+        command.arg(format!("{} {KEEPALIVES} application_name=xtask", conninfo(at)));
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
             command.env_remove(name);
         }

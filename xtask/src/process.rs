@@ -31,16 +31,16 @@ pub(crate) struct Usage {
     pub(crate) cpu: Duration,
 }
 
-/// The living processes of a node that keeps all its files below `dir`: its agent, which leads the process group
-/// `agent` if it was started here; what the agent runs; and its database, which leaves that group but works in its data
+/// The living processes of a node that keeps all its files below `dir`: its daemon, which leads the process group
+/// `daemon` if it was started here; what the daemon runs; and its database, which leaves that group but works in its data
 /// directory. Because pid files are not used, orphans are found too, and no process that got the pid of another.
-pub(crate) fn of_node(dir: &Path, agent: Option<u32>) -> Vec<u32> {
+pub(crate) fn of_node(dir: &Path, daemon: Option<u32>) -> Vec<u32> {
     let dir = dir.canonicalize().ok();
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let is_its_own = |&pid: &u32| {
         let Some(stat) = stat(pid) else { return false };
-        let in_group = agent.is_some_and(|agent| group(&stat) == Some(agent));
+        let in_group = daemon.is_some_and(|daemon| group(&stat) == Some(daemon));
         is_running(&stat) && (in_group || dir.as_ref().is_some_and(|dir| works_in(pid, dir)))
     };
     pids.filter(is_its_own).collect()

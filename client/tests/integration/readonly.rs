@@ -7,7 +7,7 @@ use qluster_client::{ClusterClient, ReadonlySet};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{PATIENCE, holds, until};
+use crate::support::{WAIT_DEADLINE, holds, until};
 
 /// What the node tells: a tag and hashes.
 type List = Arc<Mutex<(String, Vec<String>)>>;
@@ -73,8 +73,8 @@ async fn a_set_has_what_the_leader_lists_until_that_is_withdrawn() {
     assert!(!readonly.contains("app", "no SQL"));
 
     *list.lock().unwrap() = ("\"c-2\"".into(), Vec::new());
-    until("it is withdrawn", PATIENCE, async || holds(!readonly.contains("app", sql), "it is there")).await;
+    until("it is withdrawn", WAIT_DEADLINE, async || holds(!readonly.contains("app", sql), "it is there")).await;
     *list.lock().unwrap() = ("\"c-3\"".into(), vec![hash.to_string()]);
-    until("it is there again", PATIENCE, async || holds(readonly.contains("app", sql), "it is not there")).await;
+    until("it is there again", WAIT_DEADLINE, async || holds(readonly.contains("app", sql), "it is not there")).await;
     node.abort();
 }

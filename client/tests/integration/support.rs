@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 /// Long for what takes a fraction of a second, so that only a hang runs into it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const WAIT_DEADLINE: Duration = Duration::from_secs(20);
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(5);

@@ -32,7 +32,7 @@ struct Health {
     unfit: Option<String>,
     /// Whether it is a standby that streams.
     streams: bool,
-    /// Since when it is as it is: fit; or unfit and streaming; or unfit and not streaming.
+    /// Since when it has been in its present state: fit; or unfit and streaming; or unfit and not streaming.
     since: Instant,
     /// Whether it was unfit for long since its node was declared down. A restart, such as by the operator who did so, is
     /// short.
@@ -57,7 +57,7 @@ impl Health {
 ///
 /// A standby that streams holds what is committed, fit or not. If it were declared down, fewer would hold each commit, for
 /// nothing. The node of an unfit primary asks, too: it hands over first. A node that an operator declared down stays down,
-/// unless its database has since been unfit for so long that the node would have asked for that itself.
+/// unless its database has since been unfit long enough for the node to ask for that itself.
 fn ask(node: &Node, declared_by: Option<&DeclaredBy>, health: &Health, timeout: Duration, now: Instant) -> Option<Ask> {
     let lasted = now.saturating_sub(health.since);
     match (&health.unfit, node.state) {

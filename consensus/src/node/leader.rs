@@ -230,13 +230,13 @@ async fn raise_version(core: &Core, views: &Views, now: Instant) {
 async fn write(core: &Core, change: Change, reason: Reason) {
     let cause = reason.cause.clone();
     match propose(core, change, reason, core.config().node_timeout.get()).await {
-        Ok(Outcome::Done | Outcome::Node(_)) => tracing::info!(cause, "told to the cluster"),
+        Ok(Outcome::Done | Outcome::Node(_)) => tracing::info!(cause, "written to the cluster's log"),
         Ok(Outcome::Refused(reason) | Outcome::Invalid(reason)) => {
-            tracing::debug!(cause, reason, "not told");
+            tracing::debug!(cause, reason, "the change was refused");
             // Usually the state has changed meanwhile, and the next round finds whether the change is still wanted. That round
             // does not come at once: the refused change is in the log, too, and would be written again as soon as it is applied.
             tokio::time::sleep(core.config().heartbeat_interval.get()).await;
         }
-        Err(error) => tracing::warn!(cause, error = chain(&error), "could not be told to the cluster"),
+        Err(error) => tracing::warn!(cause, error = chain(&error), "could not be written to the cluster's log"),
     }
 }

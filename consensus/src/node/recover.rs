@@ -31,7 +31,7 @@ pub enum RecoverError {
     /// The state in its store is not understood.
     #[error("the cluster's state in the node's store is not understood")]
     State(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// It is in no state to.
+    /// It is not in a state that allows it.
     #[error("{0}")]
     Refused(String),
 }

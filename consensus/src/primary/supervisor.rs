@@ -1,4 +1,4 @@
-//! The primary supervisor: the loop that directs the database of this node. It takes a term up, promotes, follows, demotes.
+//! The primary supervisor: the loop that directs the database of this node. It takes the lead of a term, promotes, follows and demotes.
 //!
 //! What there is to do is a pure function of what is known ([`plan`](crate::protocol::plan::plan)). The loop carries it out
 //! step by step; every step may be repeated. It drops what it is doing when the plan changes, and when another node
@@ -38,7 +38,7 @@ const STEP_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// its WAL.
 const STOP_TIME: Duration = Duration::from_secs(20);
 
-/// Why a database counts for nothing that somebody else promoted.
+/// Why the WAL of a database that somebody else promoted does not count, for people.
 const STRAYED: &str = "its database was promoted by somebody else than qluster: it has to be rewound";
 
 /// What others want of the database, and where the answer goes.
@@ -56,11 +56,11 @@ pub(crate) enum Order {
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SupervisorError {
-    #[error("the database did not do what it was told")]
+    #[error("the database could not carry out the order")]
     Database(#[from] DatabaseError),
-    #[error("this node's store did not keep what it must")]
+    #[error("this node's store could not be written")]
     Store(#[from] StoreError),
-    #[error("the Raft core did not do what it was told")]
+    #[error("the Raft core could not carry out the order")]
     Raft(#[from] RaftError),
     #[error("it could not be written to the cluster's log")]
     Propose(#[from] ProposeError),
@@ -158,7 +158,7 @@ impl Supervisor {
             let failed = result.is_err();
             let note = result.err().map(|error| chain(&error));
             if let Some(error) = note.as_ref().filter(|_| warned != note) {
-                tracing::warn!(error, "this node could not do what it has to");
+                tracing::warn!(error, "a step failed and is tried again");
             }
             warned.clone_from(&note);
             self.tell(note);

@@ -168,7 +168,7 @@ pub struct Promotion {
 
 /// Which standbys must hold a transaction before its commit is acknowledged: any `count` of `standbys`.
 ///
-/// Standbys are named by node *and* term. So a standby that reconnects by itself, its agent frozen, holds nothing for a term
+/// Standbys are named by node *and* term. So a standby that reconnects by itself, while its daemon is frozen, holds nothing for a term
 /// that it has not followed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SyncRule {

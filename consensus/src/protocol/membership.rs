@@ -1,4 +1,4 @@
-//! From the members that the state has to Raft's membership, a step at a time; and which nodes the leader removes or
+//! Decides the next step that brings Raft's membership to the members in the state; and which nodes the leader removes or
 //! declares down, by what the nodes see of each other.
 
 use std::collections::{BTreeMap, BTreeSet};

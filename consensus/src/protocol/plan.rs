@@ -30,7 +30,7 @@ pub(crate) struct Situation {
     pub(crate) promise: Term,
     /// The term of the newest entry that is applied here.
     pub(crate) applied: Term,
-    /// What the own database is; None if there is none.
+    /// What this node's database is; None if it has none.
     pub(crate) database: Option<DatabaseRole>,
     /// Whether somebody else has promoted it.
     pub(crate) strayed: bool,

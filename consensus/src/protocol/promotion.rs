@@ -9,7 +9,7 @@ pub(crate) enum Promotion {
     Serve,
     /// It was the primary before, and goes on under the new term, with its WAL and its timeline as they are.
     GoOn,
-    /// It was promoted in this term, which was not announced. Promoting it again tells what came of it.
+    /// It was promoted in this term, which was not announced. Promoting it again shows whether that promotion succeeded.
     Confirm,
     /// It is fenced, if it is not, and promoted.
     Promote,

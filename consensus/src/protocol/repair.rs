@@ -1,4 +1,4 @@
-//! How a database comes to follow the primary: it streams at once, or is rewound, or cloned. Pure functions.
+//! Decides how a database follows the primary: it streams at once, or is rewound, or cloned. Pure functions.
 
 use std::collections::{BTreeMap, BTreeSet};
 

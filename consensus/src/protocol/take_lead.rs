@@ -1,7 +1,7 @@
 //! Taking a term up: what an elected node does next, decided from the promises that it has. Pure functions.
 //!
 //! The node asks every voter for a promise ([`Promise`]), its own database among them. It leads once it knows whose
-//! database has every commit that was ever acknowledged, and that it is its own; else it hands over, or nobody leads.
+//! database has every commit that was ever acknowledged, and if that database is its own. Otherwise it hands over, or nobody leads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -18,7 +18,7 @@ use qluster_consensus::raft::transport::{PeerRequest, PeerResponse, Transport, T
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
 
-use crate::support::{PATIENCE, holds, until};
+use crate::support::{WAIT_DEADLINE, holds, until};
 
 /// A disk that can be made to fail.
 #[derive(Debug)]
@@ -102,14 +102,14 @@ async fn a_node_whose_disk_is_full_says_so_leads_no_more_and_does_not_try_again(
         versions: Spoken::new(Versions::KNOWN),
     };
     let cluster = Cluster::create(parts, node).await.unwrap();
-    until("it leads", PATIENCE, async || cluster.is_leader()).await;
+    until("it leads", WAIT_DEADLINE, async || cluster.is_leader()).await;
     let update = |minimum| ConfigUpdate { autoremove_minimum: Some(minimum), ..Default::default() };
     cluster.set_config(update(5), "test").await.unwrap();
 
     full.store(true, Ordering::SeqCst);
     let error = cluster.set_config(update(6), "test").await.unwrap_err();
     println!("{error}");
-    until("it stops", PATIENCE, async || {
+    until("it stops", WAIT_DEADLINE, async || {
         let leads = cluster.is_leader();
         holds(matches!(leads, Err(ClusterError::Unavailable(_))), leads)
     })

@@ -20,7 +20,7 @@ use crate::world::{Simulation, api_port, db_port, lock};
 const WRITES: u32 = 12;
 const READS: u32 = 40;
 /// An operation without an answer by then counts as unanswered.
-const PATIENCE: Duration = Duration::from_secs(15);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 type Slot<T> = Arc<Mutex<Option<T>>>;
 
@@ -126,7 +126,7 @@ impl Clients {
         for write in std::mem::take(&mut self.writes) {
             let outcome = lock(&write.outcome).take();
             match outcome {
-                None if now > write.begun + PATIENCE => {}
+                None if now > write.begun + ANSWER_TIMEOUT => {}
                 None => self.writes.push(write),
                 Some(Ok(())) => self.events.push(Event::Wrote(write.client)),
                 // It may still be applied.
@@ -204,7 +204,7 @@ impl Clients {
     fn operate(&mut self, sim: &mut Simulation) {
         if let Some(operation) = &self.operation {
             let outcome = lock(&operation.outcome).take();
-            if outcome.is_none() && sim.now < operation.begun + PATIENCE {
+            if outcome.is_none() && sim.now < operation.begun + ANSWER_TIMEOUT {
                 return;
             }
             sim.say(|| match &outcome {

@@ -27,7 +27,7 @@ pub struct Directed {
 type Done<'a, T> = BoxFuture<'a, Result<T, DatabaseError>>;
 
 /// Between two looks at what is waited for.
-const AGAIN: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 fn unfit(attempted: &str, reason: impl Into<String>) -> DatabaseError {
     DatabaseError::Unfit { attempted: attempted.into(), reason: reason.into() }
@@ -60,7 +60,7 @@ impl Directed {
         };
         tokio::time::sleep(Duration::from_millis(time)).await;
         while self.look_at(|db| db.is_frozen(self.clock.now())) {
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -254,7 +254,7 @@ impl Database for Directed {
             loop {
                 match self.look_at(|db| (db.role == DatabaseRole::Primary).then(|| db.held(&db.rule))) {
                     Some(held) if held >= end => return Ok(()),
-                    Some(_) => tokio::time::sleep(AGAIN).await,
+                    Some(_) => tokio::time::sleep(POLL_INTERVAL).await,
                     None => return Err(unfit("wait for a write", "the database went down")),
                 }
             }
@@ -268,7 +268,7 @@ impl Database for Directed {
             loop {
                 match self.look_at(|db| (db.role == DatabaseRole::Primary).then(|| db.held(&rule))) {
                     Some(held) if held >= end => return Ok(()),
-                    Some(_) => tokio::time::sleep(AGAIN).await,
+                    Some(_) => tokio::time::sleep(POLL_INTERVAL).await,
                     None => return Err(unfit("wait for the standbys", "the database went down")),
                 }
             }
@@ -389,7 +389,7 @@ impl Database for Directed {
                 };
                 // The standbys that stream get all of it.
                 while self.look_at(|db| db.role == DatabaseRole::Primary && !db.all_sent()) {
-                    tokio::time::sleep(AGAIN).await;
+                    tokio::time::sleep(POLL_INTERVAL).await;
                 }
                 if self.look_at(|db| db.role) == DatabaseRole::Primary {
                     self.on("is stopped in good order", Db::end);

@@ -277,7 +277,7 @@ mod tests {
         }
     }
 
-    /// The file is written anew by QLUSTER_UPDATE_FIXTURES=1: never once a release speaks so. What is said differently
+    /// QLUSTER_UPDATE_FIXTURES=1 writes the file again. Never do that once a release speaks this version. What is said differently
     /// from then on is a new variant, at the end of its list.
     #[test]
     fn frames_are_those_of_the_first_version() {

@@ -237,7 +237,7 @@ impl Security {
                     if trouble.1 == 2 {
                         tracing::error!(
                             error,
-                            "the files with credentials are of no use: what was read before stays in use"
+                            "the files with credentials cannot be used: the credentials that were read before stay in use"
                         );
                     }
                 }

@@ -149,7 +149,7 @@ impl<'a> Judge<'a> {
         facts.functions.iter().try_for_each(|name| self.function(name, lookup))?;
         facts.relations.iter().try_for_each(|name| {
             let is_query = name.schema.is_none() && facts.queries.contains(&name.name);
-            // Where there is a table of this name as well, either may be meant.
+            // If there is a table of this name as well, either may be meant.
             if is_query && !self.catalogue.relations.contains_key(&name.name) {
                 return Ok(());
             }

@@ -11,7 +11,7 @@ use qluster_server::database::DbConfig;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Daemon, Ground, PATIENCE, free_port, holds, id_of, leader, parted, until};
+use crate::support::{Answer, Daemon, Ground, WAIT_DEADLINE, free_port, holds, id_of, leader, parted, until};
 
 /// Reads that every member answers.
 const READS: [&str; 5] = ["/map", "/status", "/info", "/config", "/sql/readonly"];
@@ -568,7 +568,7 @@ async fn a_listener_stays_one_and_tells_who_is_who() {
     first.until("the listener is there", is_there).await;
     listener.until_get("/map", 200).await;
     // Whether it answers is part of the map, and may change.
-    until("both tell the same map", PATIENCE, async || {
+    until("both tell the same map", WAIT_DEADLINE, async || {
         let (map, told) = (first.map().await, listener.map().await);
         holds(told == map, (told, map))
     })
@@ -661,7 +661,7 @@ async fn the_settings_of_a_real_database_are_told() {
     let port = free_port().to_string();
     let data = ground.database("db");
     let mut node = ground.node("db", &["--db-data-dir", &data, "--db-port", &port, "bootstrap"]);
-    let config: DbConfig = until("the settings are told", PATIENCE, async || {
+    let config: DbConfig = until("the settings are told", WAIT_DEADLINE, async || {
         let leads = node.until_get("/is-leader", 200).await;
         assert_eq!(leads.ok::<Leader>().db_port.unwrap().to_string(), port);
         let answer = node.get("/db-config").await;
@@ -682,7 +682,7 @@ async fn the_settings_of_a_real_database_are_told() {
     ground.pause_databases(true);
     let answer = node.get("/db-config").await;
     assert!(answer.refused(531).contains("does not answer"), "{answer:?}");
-    assert!(answer.took < PATIENCE / 2, "{answer:?}");
+    assert!(answer.took < WAIT_DEADLINE / 2, "{answer:?}");
     ground.pause_databases(false);
     node.until_get("/db-config", 200).await;
 

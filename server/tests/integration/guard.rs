@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use tokio_postgres::NoTls;
 
-use crate::support::{Daemon, Ground, PATIENCE, free_port, holds, signal, until};
+use crate::support::{Daemon, Ground, WAIT_DEADLINE, free_port, holds, signal, until};
 
 /// A node with a database, and what was told it to start.
 struct Node {
@@ -65,7 +65,7 @@ impl Node {
 
     /// Waits until its database takes writes.
     async fn has_primary(&self) {
-        until("its database is a primary", PATIENCE, async || {
+        until("its database is a primary", WAIT_DEADLINE, async || {
             let recovers = self.recovers().await;
             holds(matches!(recovers, Ok(false)), recovers)
         })
@@ -74,7 +74,7 @@ impl Node {
 
     /// Waits until it leads and its database takes writes.
     async fn serves(&self) -> Leader {
-        until("it leads and is a primary", PATIENCE, async || {
+        until("it leads and is a primary", WAIT_DEADLINE, async || {
             let leads = self.daemon.until_get("/is-leader", 200).await;
             match self.recovers().await {
                 Ok(false) => Ok(leads.ok()),
@@ -86,7 +86,7 @@ impl Node {
 
     /// Waits until no process of its database is left.
     async fn database_ends(&self) {
-        until("the end of the database", PATIENCE, async || {
+        until("the end of the database", WAIT_DEADLINE, async || {
             let left = self.databases();
             holds(left.is_empty(), left)
         })
@@ -95,7 +95,7 @@ impl Node {
 
     /// Waits until no guard of it is left.
     async fn guard_ends(&self) {
-        until("the end of the guard", PATIENCE, async || {
+        until("the end of the guard", WAIT_DEADLINE, async || {
             let left = self.guards();
             holds(left.is_empty(), left)
         })
@@ -105,7 +105,7 @@ impl Node {
     /// Waits until it has one guard, and not that of `before`.
     async fn guard_other_than(&self, before: i32) {
         // One listing for all: a guard that was killed may be gone by the next.
-        until("another guard in place of the first", PATIENCE, async || {
+        until("another guard in place of the first", WAIT_DEADLINE, async || {
             let guards = self.guards();
             holds(matches!(guards[..], [other] if other != before), guards)
         })
@@ -154,7 +154,7 @@ fn processes() -> impl Iterator<Item = i32> {
 }
 
 async fn node_timeout(node: &Node, text: &str) -> Duration {
-    let answer = until("the setting is confirmed", PATIENCE, async || {
+    let answer = until("the setting is confirmed", WAIT_DEADLINE, async || {
         let answer = node.daemon.configure(json!({"node-timeout": text})).await;
         // It may be confirmed only once Raft counts a vote that the map names already.
         if answer.status != 420 { Ok(answer) } else { Err(answer) }
@@ -260,7 +260,7 @@ async fn the_standby_of_a_killed_agent_goes_on() {
     let postmaster = two.postmaster();
     let guard = two.guard();
     two.daemon.kill();
-    until("the end of its guard", PATIENCE, async || {
+    until("the end of its guard", WAIT_DEADLINE, async || {
         let guards = two.guards();
         holds(!guards.contains(&guard), guards)
     })
@@ -282,13 +282,13 @@ async fn an_agent_that_comes_back_without_a_majority_does_not_prolong_the_lease(
     two.daemon.kill();
     one.daemon.kill();
     one.run();
-    until("the end of the primary", PATIENCE, async || {
+    until("the end of the primary", WAIT_DEADLINE, async || {
         let now = one.postmaster();
         holds(now != postmaster, now)
     })
     .await;
     // The new agent itself may wait for its majority a little longer.
-    let log = until("the word of the guard", PATIENCE, async || {
+    let log = until("the word of the guard", WAIT_DEADLINE, async || {
         let log = one.log().split_off(before);
         if log.contains("the guard has ended the primary") { Ok(log) } else { Err(log) }
     })
@@ -349,7 +349,7 @@ impl Watchdog {
 
     /// Waits until it is kicked.
     async fn kicked(&self) {
-        until("a kick", PATIENCE, async || {
+        until("a kick", WAIT_DEADLINE, async || {
             let written = self.written();
             holds(written.contains('k'), written)
         })
@@ -359,7 +359,7 @@ impl Watchdog {
     /// Waits for the last word, and returns all that was written up to then.
     async fn last_word(&self) -> String {
         let mut all = String::new();
-        until("the last word", PATIENCE, async || {
+        until("the last word", WAIT_DEADLINE, async || {
             all += &self.written();
             if all.contains('V') { Ok(all.clone()) } else { Err(all.clone()) }
         })
@@ -378,7 +378,7 @@ async fn a_required_watchdog_is_armed_before_the_promotion_and_until_the_last_pr
 
     // Nobody reads the FIFO, so it cannot be opened: there is no primary, and the log says why.
     let refused = "promote the database: the watchdog";
-    until("a refusal", PATIENCE, async || {
+    until("a refusal", WAIT_DEADLINE, async || {
         let log = node.log();
         holds(log.contains(refused) && log.contains("cannot be opened"), log)
     })
@@ -428,7 +428,7 @@ async fn a_watchdog_is_disarmed_where_its_guard_is_replaced_by_one_without_or_te
     node.flags = required.iter().map(|flag| if flag == "required" { "off".into() } else { flag.clone() }).collect();
     node.daemon.kill();
     node.run();
-    until("the last word", PATIENCE, async || {
+    until("the last word", WAIT_DEADLINE, async || {
         let written = watchdog.written();
         holds(written.ends_with('V'), written)
     })

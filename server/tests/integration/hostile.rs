@@ -12,7 +12,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::support::raw::{answer, connect, exchange, head};
-use crate::support::{Daemon, Ground, PATIENCE, free_port, holds, until};
+use crate::support::{Daemon, Ground, WAIT_DEADLINE, free_port, holds, until};
 
 /// Connections that do nothing, or next to nothing, at once.
 const IDLE: usize = 2000;
@@ -277,7 +277,7 @@ async fn peers_of_elsewhere_and_frames_without_end_cost_nothing() {
     }
     target.serves("while they are there").await;
     target.is_small(4, "peers of elsewhere");
-    until("all are closed", 2 * PATIENCE, async || {
+    until("all are closed", 2 * WAIT_DEADLINE, async || {
         crowd.retain_mut(|stream| !is_closed(stream));
         holds(crowd.is_empty(), format!("{} are open", crowd.len()))
     })
@@ -347,7 +347,7 @@ async fn a_daemon_takes_as_many_connections_as_it_may() {
         line.split_whitespace().next().and_then(|limit| limit.parse::<u64>().ok())
     };
     let wanted = maximum.map_or(8192, |maximum| maximum.min(8192));
-    until(&format!("its limit is {wanted}"), PATIENCE, async || {
+    until(&format!("its limit is {wanted}"), WAIT_DEADLINE, async || {
         let limit = limit();
         holds(limit == Some(wanted), limit)
     })

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, Ground, PATIENCE, holds, id_of, leader, leader_after, parted, until};
+use crate::support::{Daemon, Ground, WAIT_DEADLINE, holds, id_of, leader, leader_after, parted, until};
 
 /// The lines of a node's log: JSON, since it goes to no terminal.
 fn log(node: &Daemon) -> Vec<Value> {
@@ -21,7 +21,7 @@ fn roles(node: &Daemon) -> Vec<(String, String)> {
 
 /// Waits until the last that a node said of its role is `what`, because of `why`.
 async fn until_said(node: &Daemon, what: &str, why: &str) {
-    until(&format!("it says `{what}` because of `{why}`"), PATIENCE, async || {
+    until(&format!("it says `{what}` because of `{why}`"), WAIT_DEADLINE, async || {
         let said = roles(node);
         let is_last = said.last().is_some_and(|(said, reason)| said == what && reason.contains(why));
         holds(is_last, said)
@@ -98,7 +98,7 @@ async fn nothing_is_logged_while_nothing_happens() {
     // Whatever the start has still to say is said by then.
     let beats = |count: u64| async move {
         let before: u64 = heartbeats().await;
-        until(&format!("{count} heartbeats"), PATIENCE, async || {
+        until(&format!("{count} heartbeats"), WAIT_DEADLINE, async || {
             // Asked again and again, as balancers do.
             for node in all {
                 node.get("/primary").await;

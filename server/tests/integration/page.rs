@@ -14,7 +14,7 @@ use qluster_consensus::model::{Leader, NodeId};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Daemon, Ground, PATIENCE, be_patient, free_port, holds, id_of, leader, leader_after, parted, signal, until,
+    Daemon, Ground, WAIT_DEADLINE, be_patient, free_port, holds, id_of, leader, leader_after, parted, signal, until,
 };
 
 /// For what starts a browser or draws, which is slow on a busy machine.
@@ -356,7 +356,7 @@ async fn the_page_has_its_policy_and_its_files_and_no_others() {
     let ground = Ground::new();
     let node = ground.node("stranger", &["run"]);
     node.until_get("/liveness", 200).await;
-    let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+    let http = reqwest::Client::builder().no_proxy().timeout(WAIT_DEADLINE).build().unwrap();
     for (path, kind) in [("/", "text/html"), ("/page/page.js", "text/javascript"), ("/page/style.css", "text/css")] {
         let answer = http.get(node.url(path)).send().await.unwrap();
         let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::support::{holds, until};
 
 /// Long for what takes a fraction of a second, so that only a hang runs into it.
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_DEADLINE: Duration = Duration::from_secs(20);
 const CLUSTER: Uuid = Uuid::from_u128(7);
 const VERSIONS: Versions = Versions::KNOWN;
 const ME: NodeId = NodeId(1);
@@ -97,7 +97,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             // The wait is for the port, which must be free for the next server.
-            std::thread::spawn(move || runtime.shutdown_timeout(PATIENCE)).join().unwrap();
+            std::thread::spawn(move || runtime.shutdown_timeout(WAIT_DEADLINE)).join().unwrap();
         }
     }
 }
@@ -155,7 +155,7 @@ fn answered(response: Result<PeerResponse, TransportError>) -> u64 {
 
 /// Waits until `count` lines are noted.
 async fn until_noted(notes: impl Fn() -> Vec<String>, count: usize) {
-    until(&format!("{count} lines are noted"), PATIENCE, async || {
+    until(&format!("{count} lines are noted"), WAIT_DEADLINE, async || {
         let notes = notes();
         holds(notes.len() == count, notes)
     })
@@ -164,7 +164,7 @@ async fn until_noted(notes: impl Fn() -> Vec<String>, count: usize) {
 
 /// Waits until the server has been asked `count` times.
 async fn until_served(served: &AtomicU64, count: u64) {
-    until(&format!("{count} calls arrive"), PATIENCE, async || {
+    until(&format!("{count} calls arrive"), WAIT_DEADLINE, async || {
         let served = served.load(Ordering::SeqCst);
         holds(served >= count, served)
     })
@@ -192,7 +192,7 @@ async fn requests_are_answered_and_the_sender_is_known() {
     };
     let server = Server::start(anywhere(), Some(identity(THEM)), Arc::new(serve));
     let (transport, log) = dialer();
-    assert_eq!(answered(transport.call(THEM, server.address, number(42), PATIENCE).await), 42);
+    assert_eq!(answered(transport.call(THEM, server.address, number(42), WAIT_DEADLINE).await), 42);
     assert_eq!(*sender.lock().unwrap(), Some(ME));
     assert_eq!(notes(&log), [format!("connected to node 2 at {}", server.address)]);
     assert_eq!(server.notes(), ["node 1 at 127.0.0.1 connected"]);
@@ -228,7 +228,7 @@ async fn requests_arrive_in_order_although_answers_overtake_each_other() {
     let (transport, _) = dialer();
     let order = Mutex::new(Vec::new());
     let calls = (0..REQUESTS).map(|sent| {
-        let call = transport.call(THEM, server.address, number(sent), PATIENCE);
+        let call = transport.call(THEM, server.address, number(sent), WAIT_DEADLINE);
         let order = &order;
         async move {
             assert_eq!(answered(call.await), sent);
@@ -259,7 +259,8 @@ async fn no_more_requests_are_served_at_once_than_allowed() {
     };
     let server = Server::start(anywhere(), Some(identity(THEM)), Arc::new(serve));
     let (transport, _) = dialer();
-    let calls: Vec<_> = (0..400).map(|sent| transport.call(THEM, server.address, number(sent), PATIENCE)).collect();
+    let calls: Vec<_> =
+        (0..400).map(|sent| transport.call(THEM, server.address, number(sent), WAIT_DEADLINE)).collect();
     until_served(&served, 256).await;
     assert_eq!(served.load(Ordering::SeqCst), 256);
     gate.send_replace(true);
@@ -279,7 +280,7 @@ async fn large_messages_pass_in_both_directions_at_once() {
         report.database.as_mut().unwrap().unfit = Some(text.clone());
         PeerRequest::Report(Box::new(report))
     };
-    let calls = (0..32).map(|_| transport.call(THEM, server.address, request(), PATIENCE));
+    let calls = (0..32).map(|_| transport.call(THEM, server.address, request(), WAIT_DEADLINE));
     for response in join_all(calls).await {
         assert!(matches!(response.unwrap(), PeerResponse::Failed(text) if text.len() == 1 << 20));
     }
@@ -291,8 +292,8 @@ async fn what_is_too_large_is_not_sent_and_breaks_nothing() {
     let (transport, _) = dialer();
     let mut large = report();
     large.database.as_mut().unwrap().unfit = Some("x".repeat(33 << 20));
-    let large = transport.call(THEM, server.address, PeerRequest::Report(Box::new(large)), PATIENCE);
-    let small = transport.call(THEM, server.address, number(1), PATIENCE);
+    let large = transport.call(THEM, server.address, PeerRequest::Report(Box::new(large)), WAIT_DEADLINE);
+    let small = transport.call(THEM, server.address, number(1), WAIT_DEADLINE);
     assert!(unreachable_why(large.await).contains("over the limit"));
     assert_eq!(answered(small.await), 1);
     assert_eq!(server.notes(), ["node 1 at 127.0.0.1 connected"]);
@@ -327,7 +328,7 @@ async fn strangers_are_refused_and_noted_once() {
         let server = Server::start(anywhere(), identity, Arc::new(|_, request| echo(request)));
         let (transport, log) = dialer();
         for _ in 0..5 {
-            let refused = transport.call(THEM, server.address, number(1), PATIENCE).await;
+            let refused = transport.call(THEM, server.address, number(1), WAIT_DEADLINE).await;
             assert_eq!(unreachable_why(refused), reason);
         }
         assert_eq!(notes(&log), [format!("node 2 at {} refuses this node: {reason}", server.address)]);
@@ -363,7 +364,7 @@ async fn nodes_talk_where_each_proves_a_secret_that_the_other_knows() {
         let server = Server::protected(anywhere(), Some(identity(THEM)), accepting, serve);
         let log = Arc::new(PeerLog::default());
         let transport = WebSocketTransport::new(identity(ME), dialing, log.clone(), Spoken::new(VERSIONS));
-        let answer = transport.call(THEM, server.address, number(3), PATIENCE).await;
+        let answer = transport.call(THEM, server.address, number(3), WAIT_DEADLINE).await;
         match expected {
             None => assert_eq!(answered(answer), 3),
             Some(why) => {
@@ -381,7 +382,7 @@ async fn greet_with(address: SocketAddr, greeting: Message) -> Option<Vec<u8>> {
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut socket, _) = tokio_tungstenite::client_async(format!("ws://{address}/peer"), stream).await.unwrap();
     socket.send(greeting).await.unwrap();
-    match tokio::time::timeout(PATIENCE, socket.next()).await.unwrap() {
+    match tokio::time::timeout(WAIT_DEADLINE, socket.next()).await.unwrap() {
         Some(Ok(Message::Binary(bytes))) => Some(bytes.into()),
         _ => None,
     }
@@ -415,7 +416,7 @@ async fn bytes_that_are_no_greeting_close_the_connection() {
         let _ = greet_with(server.address, greeting).await;
     }
     // It serves others as before.
-    assert_eq!(answered(transport.call(THEM, server.address, number(1), PATIENCE).await), 1);
+    assert_eq!(answered(transport.call(THEM, server.address, number(1), WAIT_DEADLINE).await), 1);
     let notes = server.notes();
     assert!(notes.iter().filter(|note| note.starts_with("refused a connection from 127.0.0.1: ")).count() >= 3);
 }
@@ -463,7 +464,7 @@ async fn a_huge_declared_frame_costs_nothing() {
         stream.write_all(&frame).await.unwrap();
         let mut end = Vec::new();
         // It may be reset, because not all that was sent was read.
-        let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut end)).await.unwrap();
+        let _ = tokio::time::timeout(WAIT_DEADLINE, stream.read_to_end(&mut end)).await.unwrap();
     }
     until_noted(|| server.notes(), 3).await;
     assert!(server.notes()[0].contains("too long"), "{:?}", server.notes());
@@ -482,16 +483,16 @@ async fn a_killed_node_is_reached_as_soon_as_it_is_back() {
     let server = Server::start(anywhere_else(2), Some(identity(THEM)), Arc::new(never));
     let address = server.address;
     let (transport, log) = dialer();
-    let pending: Vec<_> = (0..10).map(|sent| transport.call(THEM, address, number(sent), PATIENCE)).collect();
+    let pending: Vec<_> = (0..10).map(|sent| transport.call(THEM, address, number(sent), WAIT_DEADLINE)).collect();
     until_served(&served, 10).await;
     let killed = Instant::now();
     drop(server);
     for response in join_all(pending).await {
         assert!(timed_out(&response), "{response:?}");
     }
-    assert!(killed.elapsed() < PATIENCE / 2, "they waited for their own time-out");
+    assert!(killed.elapsed() < WAIT_DEADLINE / 2, "they waited for their own time-out");
     for _ in 0..20 {
-        unreachable_why(transport.call(THEM, address, number(1), PATIENCE).await);
+        unreachable_why(transport.call(THEM, address, number(1), WAIT_DEADLINE).await);
     }
     let lines = notes(&log);
     assert_eq!(lines.len(), 3, "{lines:?}");
@@ -500,7 +501,7 @@ async fn a_killed_node_is_reached_as_soon_as_it_is_back() {
 
     let _back = Server::start(address, Some(identity(THEM)), Arc::new(|_, request| echo(request)));
     // The first request after it came back gets there.
-    assert_eq!(answered(transport.call(THEM, address, number(5), PATIENCE / 10).await), 5);
+    assert_eq!(answered(transport.call(THEM, address, number(5), WAIT_DEADLINE / 10).await), 5);
     assert_eq!(notes(&log).last().unwrap(), &format!("connected to node 2 at {address}"));
 }
 
@@ -513,15 +514,15 @@ async fn a_node_that_takes_connections_and_says_nothing_is_not_waited_for() {
     let short = Duration::from_millis(100);
     let (first, second) = futures::join!(
         transport.call(THEM, address, number(1), short),
-        transport.call(THEM, address, number(2), PATIENCE),
+        transport.call(THEM, address, number(2), WAIT_DEADLINE),
     );
     // Neither was sent.
     assert_eq!(unreachable_why(first), format!("nothing could be sent to it within {short:?}"));
     assert_eq!(unreachable_why(second), "no greeting within 1s");
-    assert!(start.elapsed() < PATIENCE / 2);
+    assert!(start.elapsed() < WAIT_DEADLINE / 2);
     drop(listener);
     let _server = Server::start(address, Some(identity(THEM)), Arc::new(|_, request| echo(request)));
-    assert_eq!(answered(transport.call(THEM, address, number(3), PATIENCE).await), 3);
+    assert_eq!(answered(transport.call(THEM, address, number(3), WAIT_DEADLINE).await), 3);
 }
 
 /// Passes bytes on between its port and `target`, until it is frozen: then connections stay open, and nothing passes.
@@ -550,7 +551,7 @@ async fn a_connection_that_fell_silent_is_replaced() {
     let freeze = tokio::sync::watch::Sender::new(false);
     let address = relay(server.address, freeze.subscribe()).await;
     let (transport, log) = dialer();
-    assert_eq!(answered(transport.call(THEM, address, number(1), PATIENCE).await), 1);
+    assert_eq!(answered(transport.call(THEM, address, number(1), WAIT_DEADLINE).await), 1);
     // This connection is dead from now on, and new ones are not.
     freeze.send_replace(true);
     let start = Instant::now();
@@ -559,7 +560,7 @@ async fn a_connection_that_fell_silent_is_replaced() {
     while let response = transport.call(THEM, address, number(2), timeout).await
         && response.is_err()
     {
-        assert!(start.elapsed() < PATIENCE);
+        assert!(start.elapsed() < WAIT_DEADLINE);
         sent += u32::from(timed_out(&response));
     }
     assert!(sent > 0);
@@ -581,7 +582,7 @@ async fn a_slow_answer_does_not_cost_the_connection() {
     let server = Server::start(anywhere(), Some(identity(THEM)), Arc::new(serve));
     let (transport, log) = dialer();
     let short = transport.call(THEM, server.address, number(1), Duration::from_millis(10));
-    let long = transport.call(THEM, server.address, number(2), PATIENCE);
+    let long = transport.call(THEM, server.address, number(2), WAIT_DEADLINE);
     let (short, long) = futures::join!(short, long);
     assert!(short.is_err());
     assert_eq!(answered(long), 2);
@@ -592,8 +593,8 @@ async fn a_slow_answer_does_not_cost_the_connection() {
 async fn a_node_that_moved_is_followed_and_a_forgotten_one_left() {
     let (first, second) = (Server::echo(), Server::echo());
     let (transport, _) = dialer();
-    assert_eq!(answered(transport.call(THEM, first.address, number(1), PATIENCE).await), 1);
-    assert_eq!(answered(transport.call(THEM, second.address, number(2), PATIENCE).await), 2);
+    assert_eq!(answered(transport.call(THEM, first.address, number(1), WAIT_DEADLINE).await), 1);
+    assert_eq!(answered(transport.call(THEM, second.address, number(2), WAIT_DEADLINE).await), 2);
     until_noted(|| first.notes(), 2).await;
     assert_eq!(second.notes(), ["node 1 at 127.0.0.1 connected"]);
     transport.forget(THEM);
@@ -605,7 +606,7 @@ async fn a_full_line_is_said_at_once() {
     let listener = TcpListener::bind(anywhere()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (transport, _) = dialer();
-    let calls: Vec<_> = (0..2000).map(|sent| transport.call(THEM, address, number(sent), PATIENCE)).collect();
+    let calls: Vec<_> = (0..2000).map(|sent| transport.call(THEM, address, number(sent), WAIT_DEADLINE)).collect();
     let full = calls.into_iter().rev().take(500).map(|call| call.now_or_never());
     for response in full {
         assert_eq!(unreachable_why(response.unwrap()), "too many requests wait for it");
@@ -630,12 +631,12 @@ async fn answers_do_not_wait_for_each_other() {
     };
     let server = Server::start(anywhere(), Some(identity(THEM)), Arc::new(serve));
     let (transport, _) = dialer();
-    answered(transport.call(THEM, server.address, number(0), PATIENCE).await);
+    answered(transport.call(THEM, server.address, number(0), WAIT_DEADLINE).await);
     let mut times = [Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
         for (kind, at_once) in [1, AT_ONCE].into_iter().enumerate() {
             let start = Instant::now();
-            let calls = (0..at_once).map(|sent| transport.call(THEM, server.address, number(sent), PATIENCE));
+            let calls = (0..at_once).map(|sent| transport.call(THEM, server.address, number(sent), WAIT_DEADLINE));
             join_all(calls).await.into_iter().for_each(|response| assert!(response.is_ok()));
             times[kind].push(start.elapsed());
         }

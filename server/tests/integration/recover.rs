@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use qluster_consensus::model::{ClusterInfo, ClusterMap, Event, EventKind, NodeId};
 use tokio_postgres::{Client, NoTls};
 
-use crate::support::{Daemon, Ground, PATIENCE, be_patient, free_port, holds, until};
+use crate::support::{Daemon, Ground, WAIT_DEADLINE, be_patient, free_port, holds, until};
 
 /// A node with a database.
 struct Node {
@@ -30,7 +30,7 @@ impl Node {
 
     /// Waits until Raft counts `wanted` votes. The map says so before.
     async fn has_voters(&self, wanted: usize) {
-        until(&format!("{wanted} voters in one set"), PATIENCE, async || {
+        until(&format!("{wanted} voters in one set"), WAIT_DEADLINE, async || {
             let info: ClusterInfo = self.daemon.get("/info").await.ok();
             let newest = info.logs.iter().rev().find_map(|log| log.payload.get("membership"));
             let voters = newest.map(|membership| membership["configs"].clone()).unwrap_or_default();
@@ -63,13 +63,13 @@ impl Node {
 
     /// Executes it as soon as the database takes it.
     async fn execute(&self, sql: &str) {
-        until(sql, PATIENCE, async || self.connect().await?.batch_execute(sql).await).await;
+        until(sql, WAIT_DEADLINE, async || self.connect().await?.batch_execute(sql).await).await;
     }
 
     /// Waits until its database has `wanted` rows.
     async fn has_rows(&self, wanted: i64) {
         let rows = async || self.connect().await?.query_one("SELECT count(*) FROM t", &[]).await;
-        until(&format!("{wanted} rows"), PATIENCE, async || {
+        until(&format!("{wanted} rows"), WAIT_DEADLINE, async || {
             let rows = rows().await.map(|row| row.get::<_, i64>(0));
             holds(matches!(rows, Ok(rows) if rows == wanted), rows)
         })
@@ -142,7 +142,7 @@ async fn one_node_of_three_goes_on_alone_and_the_others_come_back_empty() {
     // A node of the old cluster is a stranger to it, and leads nobody.
     three.again(&["run"]);
     three.daemon.until_get("/map", 200).await;
-    until("it is told of the new cluster", PATIENCE, async || {
+    until("it is told of the new cluster", WAIT_DEADLINE, async || {
         let told = three.daemon.get("/rpc").await.body;
         holds(told.contains(&after.cluster_id.to_string()), told)
     })

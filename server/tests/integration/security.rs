@@ -7,7 +7,7 @@ use qluster_consensus::model::ClusterMap;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use reqwest::{Certificate, Client, Identity, Method, StatusCode};
 
-use crate::support::{Daemon, Ground, PATIENCE, be_patient, free_port, holds, until};
+use crate::support::{Daemon, Ground, WAIT_DEADLINE, be_patient, free_port, holds, until};
 
 const ADMIN: &str = "admin-0123456789abcdef0123456789abcdef";
 const READ: &str = "read-0123456789abcdef0123456789abcdef";
@@ -64,7 +64,7 @@ impl Authority {
     }
 
     fn client(&self, identity: Option<&(String, String)>) -> Client {
-        let mut builder = Client::builder().no_proxy().timeout(PATIENCE).pool_max_idle_per_host(0);
+        let mut builder = Client::builder().no_proxy().timeout(WAIT_DEADLINE).pool_max_idle_per_host(0);
         builder = builder.tls_certs_only([Certificate::from_pem(self.pem().as_bytes()).unwrap()]);
         if let Some((cert, key)) = identity {
             builder = builder.identity(Identity::from_pem(format!("{cert}{key}").as_bytes()).unwrap());
@@ -101,7 +101,7 @@ async fn status(http: &Client, method: &str, url: &str, token: Option<&str>) -> 
 
 /// Waits until a request is answered with `expected`.
 async fn until_answered(http: &Client, url: &str, token: &str, expected: u16) {
-    until(&format!("{url} is {expected}"), PATIENCE, async || {
+    until(&format!("{url} is {expected}"), WAIT_DEADLINE, async || {
         let got = http.get(url).bearer_auth(token).send().await.map(|response| response.status().as_u16());
         holds(matches!(got, Ok(status) if status == expected), got)
     })
@@ -113,7 +113,7 @@ fn log(node: &Daemon) -> String {
 }
 
 async fn until_logged(node: &Daemon, text: &str) {
-    until(&format!("the log says `{text}`"), PATIENCE, async || {
+    until(&format!("the log says `{text}`"), WAIT_DEADLINE, async || {
         let log = log(node);
         holds(log.contains(text), log)
     })
@@ -122,7 +122,7 @@ async fn until_logged(node: &Daemon, text: &str) {
 
 /// Waits until the node tells people of something: what its peers did is not in its log.
 async fn until_told(http: &Client, url: &str, text: &str) {
-    until(&format!("{url} tells `{text}`"), PATIENCE, async || {
+    until(&format!("{url} tells `{text}`"), WAIT_DEADLINE, async || {
         let told = match http.get(url).bearer_auth(READ).send().await {
             Ok(answer) => answer.text().await.unwrap(),
             Err(error) => error.to_string(),
@@ -166,7 +166,7 @@ async fn every_operation_takes_the_tokens_that_its_description_names() {
     let (admin, read) = (files.put("admin", ADMIN), files.put("read", READ));
     let node = ground.node("1", &["--admin-token-file", &admin, "--read-token-file", &read, "bootstrap"]);
     node.until_get("/is-leader", 200).await;
-    let http = Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+    let http = Client::builder().no_proxy().timeout(WAIT_DEADLINE).build().unwrap();
     let operations = operations(&node);
     assert!(operations.len() >= 15);
     for (method, url, taken) in operations {
@@ -180,7 +180,7 @@ async fn every_operation_takes_the_tokens_that_its_description_names() {
             assert_eq!(refused, !open, "{method} {url} with {token:?}: {got}");
         }
         for (token, taken, otherwise) in [(READ, takes("read"), 403), (ADMIN, true, 0)] {
-            let got = until(&format!("{method} {url} is asked no more too often"), PATIENCE, async || {
+            let got = until(&format!("{method} {url} is asked no more too often"), WAIT_DEADLINE, async || {
                 let got = status(&http, &method, &url, Some(token)).await.as_u16();
                 if got != 429 { Ok(got) } else { Err(got) }
             })
@@ -201,7 +201,7 @@ async fn without_tokens_a_page_of_another_site_is_refused_and_the_nodes_own_is_n
     let ground = Ground::new();
     let node = ground.node("1", &["bootstrap"]);
     node.until_get("/is-leader", 200).await;
-    let http = Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+    let http = Client::builder().no_proxy().timeout(WAIT_DEADLINE).build().unwrap();
     let own = node.url("");
     for (method, path) in [(Method::POST, "/node-down/9"), (Method::GET, "/map")] {
         for (origin, refused) in [("https://example.org", true), ("null", true), (own.trim_end_matches('/'), false)] {
@@ -217,7 +217,7 @@ async fn tokens_are_replaced_while_the_node_runs() {
     let admin = files.put("admin", ADMIN);
     let node = ground.node("1", &["--admin-token-file", &admin, "bootstrap"]);
     node.until_get("/is-leader", 200).await;
-    let http = Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+    let http = Client::builder().no_proxy().timeout(WAIT_DEADLINE).build().unwrap();
     let map = node.url("/map");
     until_answered(&http, &map, ADMIN, 200).await;
     // Both count while there are both.
@@ -247,7 +247,7 @@ async fn a_node_that_is_open_to_others_or_has_files_that_are_does_not_start() {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_qluster-server"));
         command.args(["--ip", ip, "--api-port", &free_port().to_string(), argument, file]);
         command.arg("--data-dir").arg(files.path("data")).arg("bootstrap").kill_on_drop(true);
-        let output = tokio::time::timeout(PATIENCE, command.output()).await.unwrap().unwrap();
+        let output = tokio::time::timeout(WAIT_DEADLINE, command.output()).await.unwrap().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(reason) && !said.contains(SECRET), "{said}");
     }
@@ -286,7 +286,7 @@ async fn nodes_know_each_other_by_the_secret_which_is_replaced_while_they_run() 
     // A node with another secret is no part of it, and both sides say so.
     let stranger = files.put("stranger", "another-0123456789abcdef0123456789abcdef");
     let four = ground.node("4", &["--peer-secret-file", &stranger, "join", &url]);
-    let http = Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+    let http = Client::builder().no_proxy().timeout(WAIT_DEADLINE).build().unwrap();
     until_told(&http, &one.url("/rpc"), "refuses this node: it does not know the secret of this node's cluster").await;
     until_told(&http, &four.url("/rpc"), "refused a connection from 127.0.0.1").await;
     assert!(four.get("/leader").await.status != 200);
@@ -330,7 +330,7 @@ async fn nodes_and_clients_speak_tls_with_certificates_that_are_replaced_while_t
     let url = https(&one, "");
     let mut two = ground.node("2", &with(&arguments[1], &["join", &url]));
     let voters = async |node: &Daemon, wanted: usize, http: &Client| {
-        until(&format!("{wanted} voters and a leader"), PATIENCE, async || {
+        until(&format!("{wanted} voters and a leader"), WAIT_DEADLINE, async || {
             let answer = http.get(https(node, "/map")).bearer_auth(READ).send().await;
             let answer = answer.and_then(|answer| answer.error_for_status()).map_err(|error| error.to_string())?;
             let map = answer.json::<ClusterMap>().await.unwrap();

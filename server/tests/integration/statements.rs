@@ -8,7 +8,7 @@ use qluster_consensus::model::{Event, EventKind, ReadonlyStatements, StatementHa
 use reqwest::header::{ETAG, IF_NONE_MATCH};
 use tokio_postgres::{Client, NoTls};
 
-use crate::support::{Daemon, Ground, PATIENCE, free_port, holds, until};
+use crate::support::{Daemon, Ground, WAIT_DEADLINE, free_port, holds, until};
 
 /// As a pooler makes it.
 fn hash(sql: &str) -> StatementHash {
@@ -30,7 +30,7 @@ async fn primary(ground: &Ground) -> (Daemon, u16) {
     let arguments = ["--db-data-dir", &data, "--db-port", &port.to_string(), "--watchdog", "off", "bootstrap"];
     let node = ground.node("1", &arguments);
     let recovers = async || connect(port, "postgres").await?.query_one("SELECT pg_is_in_recovery()", &[]).await;
-    until("it is a primary", PATIENCE, async || {
+    until("it is a primary", WAIT_DEADLINE, async || {
         node.until_get("/is-leader", 200).await;
         let recovers = recovers().await.map(|row| row.get::<_, bool>(0));
         holds(matches!(recovers, Ok(false)), recovers)
@@ -41,7 +41,7 @@ async fn primary(ground: &Ground) -> (Daemon, u16) {
 
 /// Waits until the hashes of a database are as `wanted`.
 async fn until_listed(node: &Daemon, database: &str, what: &str, wanted: impl Fn(&BTreeSet<StatementHash>) -> bool) {
-    until(what, PATIENCE, async || {
+    until(what, WAIT_DEADLINE, async || {
         let told: ReadonlyStatements = node.get("/sql/readonly").await.ok();
         let found = told.0.into_iter().find(|told| told.database == database);
         let hashes = found.map(|found| found.hashes.into_iter().collect()).unwrap_or_default();
@@ -339,7 +339,7 @@ async fn what_may_write_is_never_called_read_only_and_what_becomes_so_is_withdra
     }
 
     // A caller that has the current list learns that it is current, and can wait until it changes.
-    let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+    let http = reqwest::Client::builder().no_proxy().timeout(WAIT_DEADLINE).build().unwrap();
     let first = http.get(node.url("/sql/readonly")).send().await.unwrap();
     let etag = first.headers()[ETAG].clone();
     let again = |path: &str| http.get(node.url(path)).header(IF_NONE_MATCH, etag.clone()).send();
@@ -370,7 +370,7 @@ async fn what_may_write_is_never_called_read_only_and_what_becomes_so_is_withdra
         let client = connect(port, database).await.unwrap();
         client.batch_execute("DROP EXTENSION pg_stat_statements").await.unwrap();
     }
-    until("the missing extension is an event", PATIENCE, async || {
+    until("the missing extension is an event", WAIT_DEADLINE, async || {
         let events: Vec<Event> = node.get("/events").await.ok();
         holds(events.iter().any(|event| event.cause.contains("CREATE EXTENSION pg_stat_statements")), events)
     })
@@ -415,7 +415,7 @@ async fn without_contrib_modules_a_cluster_is_created_and_the_reason_of_the_empt
         let told = events.into_iter().filter(|event| event.kind == EventKind::ReadonlyStatementsChanged);
         told.map(|event| event.cause).collect::<Vec<_>>()
     };
-    let told = until("a reason is told", PATIENCE, async || {
+    let told = until("a reason is told", WAIT_DEADLINE, async || {
         let told = reasons(node.until_get("/events", 200).await.ok());
         if told.is_empty() { Err("no reason") } else { Ok(told) }
     })
@@ -428,7 +428,7 @@ async fn without_contrib_modules_a_cluster_is_created_and_the_reason_of_the_empt
     let looked = "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid()
                      AND query LIKE '%FROM pg_extension%' AND state = 'idle' AND NOT pg_is_in_recovery()";
     let sessions = async || connect(port, "postgres").await?.query_one(looked, &[]).await;
-    until("it looks again", PATIENCE, async || {
+    until("it looks again", WAIT_DEADLINE, async || {
         let sessions = sessions().await.map(|row| row.get::<_, i64>(0));
         holds(matches!(sessions, Ok(1)), sessions)
     })

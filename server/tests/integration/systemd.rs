@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{PATIENCE, exited, free_port, signal};
+use crate::support::{WAIT_DEADLINE, exited, free_port, signal};
 
 /// A daemon without a database, and the manager's end of its socket.
 struct Service {
@@ -16,7 +16,7 @@ impl Service {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(WAIT_DEADLINE)).unwrap();
         Self { directory, socket, daemon: None }
     }
 

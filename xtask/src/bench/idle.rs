@@ -1,4 +1,4 @@
-//! What the agents use while the cluster is idle.
+//! What the daemons use while the cluster is idle.
 
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,9 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// Long enough that a processor time in hundredths of a second is exact to 0.05 %.
 const WINDOW: Duration = Duration::from_secs(20);
 
-/// Memory and processor time of all agents, one sample for each node.
+/// Memory and processor time of all daemons, one sample for each node.
 pub(crate) fn measure(cluster: &Cluster) -> Result<Vec<Row>> {
-    println!("measuring the idle agents for {} s", (SETTLE + WINDOW).as_secs());
+    println!("measuring the idle daemons for {} s", (SETTLE + WINDOW).as_secs());
     pause(SETTLE)?;
     let (start, before) = (Instant::now(), usages(cluster)?);
     pause(WINDOW)?;
@@ -24,15 +24,15 @@ pub(crate) fn measure(cluster: &Cluster) -> Result<Vec<Row>> {
     let cpu = before.iter().zip(&after).map(|(before, after)| percent(after.cpu - before.cpu, window));
     let mebibytes = |of: fn(&Usage) -> u64| after.iter().map(|usage| of(usage) as f64 / 1024.0).collect();
     Ok(vec![
-        Row { figure: "memory of an idle agent, RSS", unit: "MiB", samples: mebibytes(|usage| usage.rss) },
-        Row { figure: "memory of an idle agent, PSS", unit: "MiB", samples: mebibytes(|usage| usage.pss) },
-        Row { figure: "processor time of an idle agent", unit: "% of a core", samples: cpu.collect() },
+        Row { figure: "memory of an idle daemon, RSS", unit: "MiB", samples: mebibytes(|usage| usage.rss) },
+        Row { figure: "memory of an idle daemon, PSS", unit: "MiB", samples: mebibytes(|usage| usage.pss) },
+        Row { figure: "processor time of an idle daemon", unit: "% of a core", samples: cpu.collect() },
     ])
 }
 
 fn usages(cluster: &Cluster) -> Result<Vec<Usage>> {
-    let pids = cluster.nodes().iter().filter_map(Node::agent);
-    pids.map(|pid| process::usage(pid).context("measuring an agent")).collect()
+    let pids = cluster.nodes().iter().filter_map(Node::daemon);
+    pids.map(|pid| process::usage(pid).context("measuring a daemon")).collect()
 }
 
 fn percent(part: Duration, whole: Duration) -> f64 {

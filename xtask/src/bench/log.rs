@@ -18,9 +18,9 @@ use crate::http;
 const SET: (&str, &str) = ("/config", r#"{"autoremove-minimum": 3}"#);
 
 /// A write that takes longer is sent again, to all nodes.
-const PATIENCE: Duration = Duration::from_millis(100);
+const WRITE_TIMEOUT: Duration = Duration::from_millis(100);
 /// The time between two attempts at a node.
-const RETRY: Duration = Duration::from_millis(5);
+const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 /// Another leader is elected within this time, with much to spare.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -58,7 +58,7 @@ fn shown(rate: Rate) -> String {
     format!("{:.0}/s, 99 % within {:.1} ms", rate.per_second, rate.p99.as_secs_f64() * 1000.0)
 }
 
-/// The time from the kill of the leader, agent and database, to the next committed write.
+/// The time from the kill of the leader, daemon and database, to the next committed write.
 fn kills(cluster: &mut Cluster, etcd: &mut Etcd, rounds: u32) -> Result<Vec<Row>> {
     let (mut gaps, mut ratios) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
@@ -105,9 +105,9 @@ fn until_written(
         for node in &nodes {
             scope.spawn(|| {
                 while committed.get().is_none() && begun.elapsed() < LIMIT {
-                    match http::ask("POST", *node, path, body, PATIENCE) {
+                    match http::ask("POST", *node, path, body, WRITE_TIMEOUT) {
                         Ok(answer) if answer.status == 200 => drop(committed.set(begun.elapsed())),
-                        _ => std::thread::sleep(RETRY),
+                        _ => std::thread::sleep(RETRY_INTERVAL),
                     }
                 }
             });

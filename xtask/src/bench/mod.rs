@@ -1,4 +1,4 @@
-//! The figures that the project watches: how long a failover keeps writers waiting, what an idle agent costs, and how
+//! The figures that the project watches: how long a failover keeps writers waiting, what an idle daemon costs, and how
 //! fast the API and the cluster's log are, compared with what others use.
 
 mod api;

@@ -25,9 +25,9 @@ const STUBBORN_PAUSE: Duration = Duration::from_millis(4);
 /// The time between two reads at a node, and between two attempts to connect to it.
 const READ_PAUSE: Duration = Duration::from_millis(200);
 /// How long a client waits for its answer before it checks anything else.
-const LOOK: Duration = Duration::from_millis(100);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// A writer that has waited this long leaves if another node leads. The answer still counts when it comes.
-const PATIENCE: Duration = Duration::from_secs(2);
+const WRITER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many of the newest rows readers read. Rows that a primary has not replicated yet are among them.
 const NEWEST: i64 = 300;
 
@@ -97,7 +97,7 @@ impl Client {
             // learn must agree.
             let stays = |(node, _): &(usize, Session)| stubborn || self.compass.leader().is_none_or(|it| it == *node);
             let Some((node, mut session)) = open.take().filter(stays).or_else(|| self.connect()) else {
-                std::thread::sleep(LOOK / 2);
+                std::thread::sleep(CHECK_INTERVAL / 2);
                 continue;
             };
             let row = self.ledger.next();
@@ -109,7 +109,7 @@ impl Client {
             }
             let statement = Statement { row, client: number, node, sent };
             let other_leads = || self.compass.leader().is_some_and(|leader| leader != node);
-            let leaves = || !stubborn && sent.elapsed() > PATIENCE && other_leads();
+            let leaves = || !stubborn && sent.elapsed() > WRITER_TIMEOUT && other_leads();
             match self.wait(&mut session, &statement, leaves) {
                 Outcome::Acknowledged => open = Some((node, session)),
                 Outcome::Unknown => {}
@@ -130,7 +130,7 @@ impl Client {
     /// Waits for the outcome of a row, until the connection breaks, `leaves` returns true, or the run ends.
     fn wait(&self, session: &mut Session, statement: &Statement, leaves: impl Fn() -> bool) -> Outcome {
         loop {
-            match session.answer(LOOK) {
+            match session.answer(CHECK_INTERVAL) {
                 Ok(Some(rows)) => match timeline(&rows.concat()) {
                     Some(timeline) => {
                         self.ledger.acknowledged(statement.ack(timeline));
@@ -173,7 +173,7 @@ impl Client {
                 continue;
             }
             open = loop {
-                match session.answer(LOOK) {
+                match session.answer(CHECK_INTERVAL) {
                     Ok(Some(rows)) => {
                         self.ledger.shown(rows.iter().filter_map(|row| row.parse().ok()), node);
                         break Some(session);

@@ -119,12 +119,12 @@ impl Deck {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
-            Kind::KillAgent => "kill -9 of the agent",
+            Kind::KillAgent => "kill -9 of the daemon",
             Kind::KillDatabase => "kill -9 of PostgreSQL",
             Kind::KillNode => "kill -9 of the node",
             Kind::PowerCut => "power cut of all nodes",
-            Kind::FreezeAgent { long: false } => "short freeze of the agent",
-            Kind::FreezeAgent { long: true } => "long freeze of the agent",
+            Kind::FreezeAgent { long: false } => "short freeze of the daemon",
+            Kind::FreezeAgent { long: true } => "long freeze of the daemon",
             Kind::FreezeDatabase { long: false } => "short freeze of PostgreSQL",
             Kind::FreezeDatabase { long: true } => "long freeze of PostgreSQL",
             Kind::FreezeNode { long: false } => "short freeze of the node",

@@ -91,8 +91,8 @@ pub(crate) fn inflict(world: &mut World, fault: Fault) -> Result<Inflicted> {
     let rest: Vec<usize> = (0..=world.members).filter(|&other| other != victim).collect();
     let undo = match fault.kind {
         Kind::KillAgent => {
-            let agent: Vec<u32> = world.cluster.nodes()[victim].agent().into_iter().collect();
-            kill(&agent)?;
+            let daemon: Vec<u32> = world.cluster.nodes()[victim].daemon().into_iter().collect();
+            kill(&daemon)?;
             // It is reaped here, so that it does not count as ended by itself.
             let _ = world.cluster.node_mut(victim).ended();
             Undo::Start(vec![victim])
@@ -107,7 +107,7 @@ pub(crate) fn inflict(world: &mut World, fault: Fault) -> Result<Inflicted> {
         }
         Kind::PowerCut => {
             let running: Vec<usize> =
-                (0..=world.members).filter(|&node| world.cluster.nodes()[node].agent().is_some()).collect();
+                (0..=world.members).filter(|&node| world.cluster.nodes()[node].daemon().is_some()).collect();
             let all: Vec<u32> = running.iter().flat_map(|&node| world.cluster.nodes()[node].processes()).collect();
             all.iter().for_each(|&pid| process::signal(pid, Signal::KILL));
             running.iter().try_for_each(|&node| kill_node(world, node))?;

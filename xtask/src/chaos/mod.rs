@@ -173,7 +173,7 @@ fn sum(report: &Report) -> String {
     let Report { rounds, rows, lost, late, ended } = report;
     format!(
         "{} rounds, {rows} rows acknowledged or shown, {lost} lost, {late} answers of nodes that no longer led, {ended} \
-         agents ended by themselves",
+         daemons ended by themselves",
         rounds.len()
     )
 }

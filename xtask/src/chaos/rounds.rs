@@ -29,7 +29,7 @@ pub(crate) struct Report {
     /// How many of them are lost, and how many answers came too late, including those outside of a round.
     pub(crate) lost: usize,
     pub(crate) late: usize,
-    /// How many agents ended by themselves.
+    /// How many daemons ended by themselves.
     pub(crate) ended: usize,
 }
 

@@ -43,7 +43,7 @@ pub(crate) struct World<'a> {
     pub(crate) watch: Watch,
     /// How many answers were late at the last check.
     late: usize,
-    /// How many agents ended without being killed.
+    /// How many daemons ended without being killed.
     pub(crate) ended: usize,
 }
 
@@ -103,10 +103,10 @@ impl<'a> World<'a> {
         Ok(member.map(|member| (member.id, member.role == "voter" && member.state == "up")))
     }
 
-    /// Starts an agent that ended by itself again, as a supervisor such as systemd would.
+    /// Starts a daemon that ended by itself again, as a supervisor such as systemd would.
     pub(crate) fn supervise(&mut self, node: usize) -> Result<()> {
         let Some(status) = self.cluster.node_mut(node).ended() else { return Ok(()) };
-        self.journal.tell(format!("the agent of node {} has ended by itself ({status})", node + 1));
+        self.journal.tell(format!("the daemon of node {} has ended by itself ({status})", node + 1));
         self.ended += 1;
         self.start(node)
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::writer::{RETRY, TABLE, Writer};
+use super::writer::{RETRY_INTERVAL, TABLE, Writer};
 use super::{Cluster, INTERVAL, NODES, READ_LIMIT};
 use crate::wait::{Look, until};
 
@@ -28,7 +28,7 @@ pub(crate) struct Failover {
     pub(crate) rows: usize,
 }
 
-/// Kills the agent and the database of the leading node while `writer` writes. No acknowledged row may be lost.
+/// Kills the daemon and the database of the leading node while `writer` writes. No acknowledged row may be lost.
 pub(crate) fn kill_leader(cluster: &mut Cluster, writer: &Writer) -> Result<Failover> {
     writer.wait_rows(ROWS, LIMIT)?;
     let killed = cluster.leader().context("looking for a node to kill: none says that it leads")?;
@@ -38,7 +38,7 @@ pub(crate) fn kill_leader(cluster: &mut Cluster, writer: &Writer) -> Result<Fail
     if !left.is_empty() {
         bail!("killing node {}: processes {left:?} did not die", killed + 1);
     }
-    let leader = until("another node leads", LIMIT, RETRY, || {
+    let leader = until("another node leads", LIMIT, RETRY_INTERVAL, || {
         Ok(match cluster.leader() {
             Some(leader) => Look::Done(leader),
             None => Look::NotYet(cluster.map().map_or("no node answers".into(), |map| map.to_string())),

@@ -188,7 +188,7 @@ impl Cluster {
             node.processes().iter().for_each(|&pid| process::signal(pid, Signal::CONT));
             node.signal(Signal::TERM);
         }
-        process::wait_dead(self.nodes.iter().filter_map(Node::agent).collect(), STOP_LIMIT);
+        process::wait_dead(self.nodes.iter().filter_map(Node::daemon).collect(), STOP_LIMIT);
         // `pg_ctl stop -m fast` sends SIGINT, too. All get it at once, because a primary waits until its standbys have
         // all WAL.
         let postmasters: Vec<u32> = self.nodes.iter().filter_map(Node::postmaster).collect();

@@ -1,4 +1,4 @@
-//! A node: an agent that was started here, and the database that it manages.
+//! A node: a daemon that was started here, and the database that it manages.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -24,7 +24,7 @@ const TAIL: usize = 25;
 /// The file that holds the secret.
 const SECRET: &str = "peer-secret";
 
-/// The environment variable that says how much the agent logs.
+/// The environment variable that says how much the daemon logs.
 const LOG: &str = "QLUSTER_LOG";
 
 /// The program of the database server.
@@ -35,7 +35,7 @@ pub(crate) struct Place {
     ip: Ipv4Addr,
     api_port: u16,
     db_port: u16,
-    /// The words before the agent's command: none, or a command that runs it in a network of its own.
+    /// The words before the daemon's command: none, or a command that runs it in a network of its own.
     pub(crate) launcher: Vec<String>,
     /// The program of this node, if it does not run the same as the others.
     pub(crate) program: Option<PathBuf>,
@@ -64,7 +64,7 @@ pub(crate) struct Node {
     disk: Option<Disk>,
     server: PathBuf,
     bin_dir: PathBuf,
-    agent: Option<Child>,
+    daemon: Option<Child>,
 }
 
 impl Node {
@@ -81,15 +81,15 @@ impl Node {
         }
         let disk = place.disk.map(|size| Disk::mount(&dir.join("disk"), size)).transpose()?;
         let server = place.program.clone().unwrap_or(server);
-        Ok(Self { number, place, dir, disk, server, bin_dir, agent: None })
+        Ok(Self { number, place, dir, disk, server, bin_dir, daemon: None })
     }
 
-    /// Starts the agent with this command. Its output is appended to its log.
+    /// Starts the daemon with this command. Its output is appended to its log.
     pub(crate) fn start(&mut self, command: &[&str]) -> Result<()> {
         let path = self.log();
         let log = File::options().create(true).append(true).open(&path);
         let log = log.with_context(|| format!("opening the log {}", path.display()))?;
-        let mut agent = match self.place.launcher.split_first() {
+        let mut daemon = match self.place.launcher.split_first() {
             Some((program, args)) => {
                 let mut launcher = Command::new(program);
                 launcher.args(args).arg(&self.server);
@@ -100,35 +100,35 @@ impl Node {
         // Settings of the user who runs this are not the node's, but what it logs is for that user.
         let is_setting = |name: &std::ffi::OsString| name.as_encoded_bytes().starts_with(b"QLUSTER_") && name != LOG;
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_setting(name)) {
-            agent.env_remove(name);
+            daemon.env_remove(name);
         }
-        agent.envs(self.place.env.iter().copied());
-        agent.args(["--ip", &self.place.ip.to_string(), "--api-port", &self.place.api_port.to_string()]);
-        agent.args(["--db-port", &self.place.db_port.to_string()]);
-        agent.arg("--data-dir").arg(self.data_dir());
-        agent.arg("--db-data-dir").arg(self.db_dir());
-        agent.arg("--db-bin-dir").arg(&self.bin_dir);
+        daemon.envs(self.place.env.iter().copied());
+        daemon.args(["--ip", &self.place.ip.to_string(), "--api-port", &self.place.api_port.to_string()]);
+        daemon.args(["--db-port", &self.place.db_port.to_string()]);
+        daemon.arg("--data-dir").arg(self.data_dir());
+        daemon.arg("--db-data-dir").arg(self.db_dir());
+        daemon.arg("--db-bin-dir").arg(&self.bin_dir);
         if self.place.secret.is_some() {
-            agent.arg("--peer-secret-file").arg(self.dir.join(SECRET));
+            daemon.arg("--peer-secret-file").arg(self.dir.join(SECRET));
         }
         if rustix::process::geteuid().is_root() {
-            agent.args(["--db-os-user", "postgres"]);
+            daemon.args(["--db-os-user", "postgres"]);
         }
-        agent.args(command).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        daemon.args(command).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         // All its processes can be found by its directory and its process group. Outside of our group, it does not
         // receive the terminal's Ctrl-C: that goes to us, and we stop the nodes in order.
-        agent.current_dir(&self.dir).process_group(0);
+        daemon.current_dir(&self.dir).process_group(0);
         let doing = || format!("starting {} for node {}", self.server.display(), self.number);
-        self.agent = Some(agent.spawn().with_context(doing)?);
+        self.daemon = Some(daemon.spawn().with_context(doing)?);
         Ok(())
     }
 
-    /// Fails if the agent has ended.
+    /// Fails if the daemon has ended.
     pub(crate) fn ensure_running(&self) -> Result<()> {
-        if self.agent().is_some_and(process::is_alive) {
+        if self.daemon().is_some_and(process::is_alive) {
             return Ok(());
         }
-        bail!("the agent of node {} has ended; its log is {}", self.number, self.log().display())
+        bail!("the daemon of node {} has ended; its log is {}", self.number, self.log().display())
     }
 
     pub(crate) fn url(&self) -> String {
@@ -166,9 +166,9 @@ impl Node {
         Ok(())
     }
 
-    /// The log of its agent.
+    /// The log of its daemon.
     pub(crate) fn log(&self) -> PathBuf {
-        self.dir.join("agent.log")
+        self.dir.join("daemon.log")
     }
 
     fn files(&self) -> &Path {
@@ -183,9 +183,9 @@ impl Node {
         self.files().join("db")
     }
 
-    /// The process id of its agent, if one was started.
-    pub(crate) fn agent(&self) -> Option<u32> {
-        self.agent.as_ref().map(Child::id)
+    /// The process id of its daemon, if one was started.
+    pub(crate) fn daemon(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Child::id)
     }
 
     /// The process id of its database server, if one runs.
@@ -196,7 +196,7 @@ impl Node {
 
     /// The ids of all its processes.
     pub(crate) fn processes(&self) -> Vec<u32> {
-        process::of_node(&self.dir, self.agent())
+        process::of_node(&self.dir, self.daemon())
     }
 
     /// The processes of its database server.
@@ -205,10 +205,10 @@ impl Node {
         self.processes().into_iter().filter(is_server).collect()
     }
 
-    /// The exit status of its agent, if that has ended.
+    /// The exit status of its daemon, if that has ended.
     pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
-        let status = self.agent.as_mut()?.try_wait().ok()??;
-        self.agent = None;
+        let status = self.daemon.as_mut()?.try_wait().ok()??;
+        self.daemon = None;
         Some(status)
     }
 
@@ -230,34 +230,34 @@ impl Node {
         Ok(answer.body)
     }
 
-    /// Sends a signal to the agent.
+    /// Sends a signal to the daemon.
     pub(crate) fn signal(&self, signal: Signal) {
-        // It was not reaped yet, so the process id is still that of the agent, or of its zombie.
-        if let Some(pid) = self.agent() {
+        // It was not reaped yet, so the process id is still that of the daemon, or of its zombie.
+        if let Some(pid) = self.daemon() {
             process::signal(pid, signal);
         }
     }
 
-    /// Kills the agent, then the database server, then all their children, at once: none of them can write anything
+    /// Kills the daemon, then the database server, then all their children, at once: none of them can write anything
     /// more. Returns the processes that did not die.
     pub(crate) fn kill(&mut self) -> Vec<u32> {
         let mut pids = self.processes();
-        let rank = |pid: u32| (Some(pid) != self.agent(), Some(pid) != postgres::postmaster(&self.db_dir()));
+        let rank = |pid: u32| (Some(pid) != self.daemon(), Some(pid) != postgres::postmaster(&self.db_dir()));
         pids.sort_by_cached_key(|&pid| rank(pid));
         for &pid in &pids {
             process::signal(pid, Signal::KILL);
         }
-        // The agent may have started another process in between. Once it is dead, it starts no more.
-        process::wait_dead(self.agent().into_iter().collect(), KILL_LIMIT);
+        // The daemon may have started another process in between. Once it is dead, it starts no more.
+        process::wait_dead(self.daemon().into_iter().collect(), KILL_LIMIT);
         let late = self.processes();
         for &pid in &late {
             process::signal(pid, Signal::KILL);
         }
         let left = process::wait_dead([pids, late].concat(), KILL_LIMIT);
         if left.is_empty()
-            && let Some(mut agent) = self.agent.take()
+            && let Some(mut daemon) = self.daemon.take()
         {
-            let _ = agent.wait();
+            let _ = daemon.wait();
         }
         left
     }

@@ -18,7 +18,7 @@ use crate::wait::{Look, until};
 pub(crate) const TABLE: &str = "qluster_demo";
 
 /// The time between two attempts to find the leader. A measured gap is exact to this.
-pub(crate) const RETRY: Duration = Duration::from_millis(5);
+pub(crate) const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 /// The limit for an insert, which waits for other nodes. It is longer than any failover, so that the record shows the
 /// true gap.
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
@@ -84,7 +84,7 @@ impl Writer {
     /// Waits until `count` more rows are acknowledged.
     pub(crate) fn wait_rows(&self, count: usize, limit: Duration) -> Result<()> {
         let before = self.acks().len();
-        until(&format!("{count} more rows are acknowledged"), limit, RETRY, || {
+        until(&format!("{count} more rows are acknowledged"), limit, RETRY_INTERVAL, || {
             let new = lock(&self.acks).len() - before;
             Ok(if new >= count { Look::Done(()) } else { Look::NotYet(format!("{new} rows")) })
         })
@@ -93,7 +93,7 @@ impl Writer {
     /// Waits for the first row that is acknowledged through another node than `old`. Returns the row before it, and
     /// that row.
     pub(crate) fn wait_switch(&self, old: usize, limit: Duration) -> Result<(Ack, Ack)> {
-        until("a row is acknowledged by another node", limit, RETRY, || {
+        until("a row is acknowledged by another node", limit, RETRY_INTERVAL, || {
             Ok(match switch(&lock(&self.acks), old) {
                 Some(acks) => Look::Done(acks),
                 None => Look::NotYet("none".into()),
@@ -138,7 +138,7 @@ fn write(targets: &Targets, stop: &AtomicBool, acks: &Mutex<Vec<Ack>>) {
         let Some((node, open)) = &mut session else {
             session = connect(targets);
             if session.is_none() {
-                std::thread::sleep(RETRY);
+                std::thread::sleep(RETRY_INTERVAL);
             }
             continue;
         };

@@ -113,7 +113,7 @@ fn roll(cluster: &mut Cluster, roots: &[Root], before: &Path, after: &Path) -> R
     Ok(())
 }
 
-/// Installs the next package at a node, and restarts the agent, as its script asks systemd to. PostgreSQL keeps
+/// Installs the next package at a node, and restarts the daemon, as its script asks systemd to. PostgreSQL keeps
 /// running.
 fn upgrade(cluster: &mut Cluster, root: &Root, index: usize, package: &Path, writer: &Writer) -> Result<()> {
     let begun = Instant::now();
@@ -127,7 +127,7 @@ fn upgrade(cluster: &mut Cluster, root: &Root, index: usize, package: &Path, wri
     writer.wait_rows(ROWS, LIMIT)?;
     let now = cluster.nodes()[index].postmaster();
     ensure!(now == Some(database), "PostgreSQL of node {number} was {database}, and is {now:?}");
-    ensure!(process::niceness(database)? == 0, "PostgreSQL has inherited the niceness of the agent");
+    ensure!(process::niceness(database)? == 0, "PostgreSQL has inherited the niceness of the daemon");
     println!("node {number}: upgraded after {:.1} s", begun.elapsed().as_secs_f64());
     Ok(())
 }
@@ -135,7 +135,7 @@ fn upgrade(cluster: &mut Cluster, root: &Root, index: usize, package: &Path, wri
 fn restart(cluster: &mut Cluster, index: usize) -> Result<()> {
     let node = cluster.node_mut(index);
     node.signal(Signal::TERM);
-    until(&format!("the agent of node {} ends", node.number), LIMIT, INTERVAL, || {
+    until(&format!("the daemon of node {} ends", node.number), LIMIT, INTERVAL, || {
         Ok(if node.ended().is_some() { Look::Done(()) } else { Look::NotYet("it runs".into()) })
     })?;
     node.start(&["run"])

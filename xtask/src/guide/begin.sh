@@ -3,7 +3,7 @@ set -Ee -o pipefail
 # Variables that a block sets are exported, for the next block and for other terminals.
 set -a
 DONE= WHERE=begin FILE= OUT=/dev/null EXPECT=
-PATIENCE=60
+UNTIL_TIMEOUT_SECONDS=60
 
 # Shows what the failed block printed, and the last lines of what still runs.
 ended() {
@@ -33,7 +33,7 @@ printed() {
 }
 
 until_so() {
-    local deadline=$((SECONDS + PATIENCE)) result
+    local deadline=$((SECONDS + UNTIL_TIMEOUT_SECONDS)) result
     while :; do
         set +e
         (set -e; source "$FILE") >"$OUT" 2>&1
@@ -41,7 +41,7 @@ until_so() {
         set -e
         if [ $result = 0 ] && { [ -z "$EXPECT" ] || grep -qF -- "$EXPECT" "$OUT"; }; then return 0; fi
         if [ $SECONDS -ge $deadline ]; then
-            echo "  it did not succeed within $PATIENCE s${EXPECT:+; its output should contain: $EXPECT}"
+            echo "  it did not succeed within $UNTIL_TIMEOUT_SECONDS s${EXPECT:+; its output should contain: $EXPECT}"
             return 1
         fi
         sleep 0.2

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use nodes::{Nodes, World};
 
-use crate::support::{PATIENCE, holds, until};
+use crate::support::{WAIT_DEADLINE, holds, until};
 
 // ---- what is printed ----
 
@@ -289,7 +289,7 @@ async fn a_watch_that_nobody_looks_at_prints_what_changed() {
     assert_eq!(status["leader"], 1);
     // It looks again and again, and nothing changes.
     let looks = || nodes.seen.lock().unwrap().iter().filter(|(line, _)| line == "GET /status").count();
-    until("it has looked again", PATIENCE, async || {
+    until("it has looked again", WAIT_DEADLINE, async || {
         let looks = looks();
         holds(looks >= 12, looks)
     })

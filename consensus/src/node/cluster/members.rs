@@ -191,7 +191,7 @@ impl Cluster {
                 if voters.len() == 1 && goal(node.id, &members, &voters[0]) {
                     return;
                 }
-                // A membership that is committed shows a little after the raft.
+                // A committed membership is visible a little after its entry is applied.
                 let _ = tokio::time::timeout(Duration::from_millis(10), raft_changes.changed()).await;
             }
         };

@@ -168,7 +168,7 @@ impl Cluster {
         Ok(report::status(self.0.identity.node, leader, self.reports()))
     }
 
-    /// The newest report of each other node, and the own one.
+    /// The newest report of each other node, and this node's own.
     pub fn reports(&self) -> Vec<NodeReport> {
         let (core, views) = (&self.0.core, &self.0.views);
         let (now, age) = (core.clock().now(), validity(core));

@@ -78,6 +78,6 @@ impl Cluster {
             let event = state.events.iter().rev().find(|event| event.term == term && is_it(event.kind));
             event.map(|event| event.cause.clone())
         });
-        cause.unwrap_or_else(|| "the log that tells it was compacted".into())
+        cause.unwrap_or_else(|| "the log entry with the reason was compacted".into())
     }
 }

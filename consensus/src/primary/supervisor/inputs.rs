@@ -52,7 +52,7 @@ impl Inputs {
             ),
             (promoted, _) => (promoted, primary),
         };
-        // A database beside a node that is to have none does not belong to the cluster.
+        // If this node is to have no database, one beside it does not belong to the cluster.
         let status = self.local.status().filter(|_| keeps);
         Situation {
             me: core.id(),

@@ -69,7 +69,7 @@ impl Supervisor {
             database.set_sync_rule(rule.clone()).await?;
         }
         let timeline = if way == Promotion::GoOn {
-            let untold = || SupervisorError::Refused("the primary does not tell its timeline".into());
+            let untold = || SupervisorError::Refused("the primary does not report its timeline".into());
             status.timeline.ok_or_else(untold)?
         } else {
             self.local.may_serve.store(true, Ordering::Relaxed);
@@ -123,7 +123,7 @@ impl Supervisor {
                         _ = progress.changed() => {}
                         () = raft_changes.changed() => {}
                         _ = status.changed() => {}
-                        // A membership that is committed shows a little after its entry is applied.
+                        // A committed membership is visible a little after its entry is applied.
                         () = tokio::time::sleep(core.config().heartbeat_interval.get()) => {}
                     }
                 }
@@ -155,7 +155,7 @@ pub(super) fn is_ours(status: &DatabaseStatus) -> bool {
     status.role == DatabaseRole::Primary && !status.strayed
 }
 
-/// What a primary waits for while its rule is not known to be met, as a text for people; None if for nobody.
+/// What a primary waits for while its rule is not known to be met, as a text for people; None if it waits for nobody.
 fn waits(rule: &SyncRule, admitted: bool) -> Option<String> {
     let names = rule.standbys.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
     let until = if admitted { "commits are acknowledged" } else { "clients are let in" };

@@ -205,7 +205,7 @@ impl<T: Serialize> Serialize for Value<T> {
 fn read_unused(path: &Path) -> Result<Vec<u8>, InspectError> {
     let failed = |source| InspectError::File { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
-    // redb locks the file of an open database in the same way.
+    // redb takes such a lock too while a database is open. A test fails should it stop doing so.
     match file.try_lock_shared() {
         Ok(()) => {}
         Err(std::fs::TryLockError::WouldBlock) => return Err(InspectError::InUse(path.to_owned())),

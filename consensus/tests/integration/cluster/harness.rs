@@ -18,7 +18,7 @@ use qluster_consensus::raft::store::{Identity, Store};
 use qluster_consensus::raft::transport::{PeerRequest, PeerResponse, Transport, TransportError};
 
 use super::model::{Databases, ModelDatabase};
-use crate::support::{PATIENCE, holds, until};
+use crate::support::{WAIT_DEADLINE, holds, until};
 
 pub fn port(number: u16) -> Port {
     Port::new(number).unwrap()
@@ -224,12 +224,12 @@ impl Harness {
 
     /// Waits until `condition` holds. If it does not, the test fails and shows the state of all nodes.
     pub async fn until(&self, what: &str, mut condition: impl FnMut() -> bool) {
-        until(what, PATIENCE, async || holds(condition(), self)).await;
+        until(what, WAIT_DEADLINE, async || holds(condition(), self)).await;
     }
 
     /// Waits for a leader.
     pub async fn leader(&self) -> Leader {
-        until("there is a leader", PATIENCE, async || {
+        until("there is a leader", WAIT_DEADLINE, async || {
             let nodes = self.net.nodes.read().unwrap();
             nodes.values().find_map(|node| node.is_leader().ok()).ok_or(self)
         })
@@ -333,7 +333,7 @@ impl Harness {
 
     /// Upgrades a node as soon as it is fit for it.
     pub async fn upgrade(&self, id: NodeId) {
-        until(&format!("node {id} is upgraded"), PATIENCE, async || {
+        until(&format!("node {id} is upgraded"), WAIT_DEADLINE, async || {
             let leader = self.node(self.leader().await.id);
             let api_port = leader.map().unwrap().nodes[&id].api_port;
             leader.upgrade_node(id, port(5000 + id.0 as u16), api_port, "test").await

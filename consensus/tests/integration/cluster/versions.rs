@@ -8,7 +8,7 @@ use qluster_consensus::protocol::version::{Version, Versions};
 use qluster_consensus::raft::store::StoreError;
 
 use super::harness::Harness;
-use crate::support::{PATIENCE, holds, until};
+use crate::support::{WAIT_DEADLINE, holds, until};
 
 const OLD: Versions = Versions::KNOWN;
 const NEW: Versions = Versions { newest: Version(2), ..OLD };
@@ -31,8 +31,10 @@ async fn a_cluster_is_raised_with_its_last_member_and_takes_no_older_program_fro
         cluster.replace(id, NEW).await.unwrap();
     }
     for id in ids {
-        until(&format!("node {id} learns of it"), PATIENCE, async || holds(is_raised(&cluster, id).await, &cluster))
-            .await;
+        until(&format!("node {id} learns of it"), WAIT_DEADLINE, async || {
+            holds(is_raised(&cluster, id).await, &cluster)
+        })
+        .await;
     }
     cluster.settled(3).await;
 

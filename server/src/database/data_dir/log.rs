@@ -30,7 +30,7 @@ impl ServerLog {
     /// server writes between the two steps is lost.
     pub(crate) fn limit(&self) {
         if let Err(error) = self.files.put_aside(&self.path, &self.path.with_extension("log.1"), MAX_LOG_SIZE) {
-            tracing::warn!(error = report::chain(&error), "the log of PostgreSQL could not be put aside");
+            tracing::warn!(error = report::chain(&error), "the log of PostgreSQL could not be copied and emptied");
         }
     }
 }

@@ -85,7 +85,7 @@ impl Marks {
         self.seen_primary.store(false, Ordering::SeqCst);
     }
 
-    /// Notes that it is told to lead: if it ends as a primary from now on, it did as it was told.
+    /// Notes that it is ordered to lead: from now on it may end as a primary without having strayed.
     pub(crate) fn forget_standby(&self) -> Result<()> {
         self.forget(&self.standby_mark(), &self.stood_by)
     }

@@ -135,7 +135,7 @@ impl DataDir {
         if leads { self.marks.forget_past() } else { self.marks.note_strayed() }
     }
 
-    /// Writes the settings that make PostgreSQL do what it is told. Returns the stamp of this text, which no other has.
+    /// Writes the settings that carry out the directions. Returns the stamp of this text, which no other has.
     pub(crate) fn write_settings(&self, directions: &Directions) -> Result<String> {
         // If the size cannot be read, as little WAL as possible is kept.
         let disk = disk::space(&self.path.join("pg_wal")).map_or(0, |space| space.size);

@@ -40,7 +40,7 @@ impl Postgres {
 
     async fn see(&self) -> DatabaseStatus {
         let mut status = self.see_process().await;
-        // Once it is told to lead, the WAL that it wrote counts.
+        // Once it is ordered to lead, the WAL that it wrote counts.
         status.strayed |= self.data_dir.marks.strayed() && !self.may_lead();
         let has_data = !matches!(status.role, DatabaseRole::Absent | DatabaseRole::Rebuilding);
         // This reason replaces others: they may be consequences of the full disk.

@@ -22,7 +22,7 @@ pub(super) use crate::support::{Ground, holds, signal, until};
 /// What an operation of the database part may take.
 pub(super) const DEADLINE: Duration = Duration::from_secs(4);
 /// Long for what takes some seconds, such as a copy of a database, so that only a hang runs into it.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const WAIT_DEADLINE: Duration = Duration::from_secs(60);
 
 pub(super) fn kill(pid: i32) {
     signal(pid, Signal::KILL);
@@ -108,7 +108,7 @@ impl Node {
     pub(super) async fn until(&self, what: &str, wanted: impl Fn(&DatabaseStatus) -> bool) -> DatabaseStatus {
         // A status may pass by quickly, so each is looked at.
         let mut status = self.postgres.status();
-        let found = tokio::time::timeout(PATIENCE, status.wait_for(|status| wanted(status))).await;
+        let found = tokio::time::timeout(WAIT_DEADLINE, status.wait_for(|status| wanted(status))).await;
         match found {
             Ok(found) => found.unwrap().clone(),
             Err(_) => {
@@ -141,7 +141,7 @@ impl Node {
     /// Waits until the table has `count` rows here.
     pub(super) async fn has_rows(&self, count: i64) {
         let node = self.config.node;
-        until(&format!("node {node} has {count} rows"), PATIENCE, async || {
+        until(&format!("node {node} has {count} rows"), WAIT_DEADLINE, async || {
             let rows = self.rows().await;
             holds(rows == count, rows)
         })
@@ -180,7 +180,7 @@ pub(super) async fn number(client: &Client, sql: &str) -> i64 {
 
 /// Asks until a query answers with this number.
 pub(super) async fn until_number(client: &Client, sql: &str, wanted: i64) {
-    until(&format!("{sql} is {wanted}"), PATIENCE, async || {
+    until(&format!("{sql} is {wanted}"), WAIT_DEADLINE, async || {
         let found = number(client, sql).await;
         holds(found == wanted, found)
     })
@@ -196,7 +196,7 @@ pub(super) fn timed<T>(what: &str, begun: Instant, value: T) -> T {
 
 /// Waits until writers have counted `count` rows that were acknowledged to them.
 pub(super) async fn until_acknowledged(acknowledged: &AtomicI64, count: i64) {
-    until(&format!("{count} rows are acknowledged"), PATIENCE, async || {
+    until(&format!("{count} rows are acknowledged"), WAIT_DEADLINE, async || {
         let rows = acknowledged.load(Ordering::SeqCst);
         holds(rows >= count, rows)
     })

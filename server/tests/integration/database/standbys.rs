@@ -92,7 +92,7 @@ async fn a_standby_is_fenced_whose_receiver_waits_at_the_end_of_a_timeline_and_f
     let waiting = "SELECT count(*) FROM pg_stat_activity
                     WHERE wait_event IN ('WalReceiverWaitStart', 'RecoveryRetrieveRetryInterval')";
     until_number(&client, waiting, 2).await;
-    let fence = tokio::time::timeout(PATIENCE, two.postgres.fence(DEADLINE)).await;
+    let fence = tokio::time::timeout(WAIT_DEADLINE, two.postgres.fence(DEADLINE)).await;
     fence.expect("it is never fenced").unwrap();
 
     two.postgres.follow(one.as_primary(2, promotion)).await.unwrap();
@@ -155,7 +155,7 @@ async fn the_password_of_standbys_is_replaced_while_they_stream() {
     *known[0].lock().unwrap() = vec!["new", "old"];
     let config = format!("host=127.0.0.1 port={} user=qluster dbname=postgres password=new", one.config.port);
     let connect = async || tokio_postgres::connect(&config, NoTls).await.map(drop);
-    until("the new password is set", PATIENCE, connect).await;
+    until("the new password is set", WAIT_DEADLINE, connect).await;
     let client = one.connect().await;
     let reconnects = async || {
         let pid = number(&client, "SELECT pid::bigint FROM pg_stat_replication").await;
@@ -242,7 +242,7 @@ async fn a_standby_that_was_away_finds_the_wal_that_it_lacks() {
     // The slot went along with whoever streams, and WAL behind it is gone.
     let kept = "SELECT (restart_lsn - '0/0')::bigint FROM pg_replication_slots WHERE slot_name = 'qluster_3'";
     let wanted = i64::try_from(position.unwrap().0).unwrap() + (64 << 20);
-    until(&format!("the slot has gone along to {wanted}"), PATIENCE, async || {
+    until(&format!("the slot has gone along to {wanted}"), WAIT_DEADLINE, async || {
         let kept = number(&one.connect().await, kept).await;
         if kept < wanted {
             keep(&one, &[(2, None), (3, None)]).await;
@@ -344,7 +344,7 @@ async fn a_standby_that_does_not_stream_for_another_reason_says_what_postgresql_
     let before = std::fs::read_to_string(&rules).unwrap();
     std::fs::write(&rules, format!("host replication all all reject\n{before}")).unwrap();
     one.execute("SELECT pg_reload_conf()").await;
-    let told = until("it says why it does not stream", PATIENCE, async || {
+    let told = until("it says why it does not stream", WAIT_DEADLINE, async || {
         let status = two.postgres.status().borrow().clone();
         if let Some(told) = status.hindrance {
             assert!(!status.streaming && status.unfit.is_none(), "{:?}", status.unfit);
@@ -440,7 +440,7 @@ async fn a_standby_that_has_less_than_its_primary_is_started_anew() {
     let second = one.promote(2).await;
     two.postgres.follow(one.as_primary(2, second)).await.unwrap();
     one.execute("INSERT INTO t SELECT generate_series(1, 10)").await;
-    until("it is started again", PATIENCE, async || {
+    until("it is started again", WAIT_DEADLINE, async || {
         let pid = two.postgres.pid();
         holds(pid.is_some_and(|pid| pid != before), pid)
     })

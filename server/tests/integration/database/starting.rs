@@ -78,7 +78,7 @@ async fn what_cannot_run_says_why_and_runs_once_it_can() {
     let text = std::fs::read_to_string(&access).unwrap();
     std::fs::write(&access, format!("host all postgres all reject\n{text}")).unwrap();
     let config = format!("host=127.0.0.1 port={} user=postgres dbname=postgres", node.config.port);
-    until("clients are rejected", PATIENCE, async || {
+    until("clients are rejected", WAIT_DEADLINE, async || {
         holds(tokio_postgres::connect(&config, NoTls).await.is_err(), "a client was let in")
     })
     .await;
@@ -99,7 +99,7 @@ async fn the_end_of_what_an_operation_started_is_noticed_while_the_monitor_would
     let mut pauses = 0;
     while pauses < 5 {
         let pid = end_what_was_started(&node, paused).await;
-        until("it pauses, or has started again", PATIENCE, async || {
+        until("it pauses, or has started again", WAIT_DEADLINE, async || {
             let (status, new) = (node.postgres.status().borrow().clone(), node.postgres.pid());
             holds(paused(&status) || new.is_some_and(|new| new != pid), (status, new))
         })
@@ -167,7 +167,7 @@ async fn rules_with_an_error_give_way_to_the_last_good_ones() {
 
     // In time the corrected ones are taken over.
     std::fs::write(&access, format!("host all postgres all reject\n{text}")).unwrap();
-    until("clients are rejected", PATIENCE, async || {
+    until("clients are rejected", WAIT_DEADLINE, async || {
         holds(try_connect(node.config.ip, node.config.port).await.is_err(), "a client was let in")
     })
     .await;
@@ -220,7 +220,7 @@ async fn the_log_of_a_server_that_runs_is_put_aside_before_it_is_too_large() {
     let mut text = "a line that somebody has logged\n".repeat(1 << 19);
     text.push_str("the last of them\n");
     std::fs::OpenOptions::new().append(true).open(&log).unwrap().write_all(text.as_bytes()).unwrap();
-    until("the log is put aside", PATIENCE, async || {
+    until("the log is put aside", WAIT_DEADLINE, async || {
         let length = length();
         holds(length <= 1 << 20, length)
     })

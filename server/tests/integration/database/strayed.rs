@@ -12,7 +12,7 @@ use super::node::*;
 /// Waits until it is noted that the database of a node is a standby.
 async fn noted(node: &Node) {
     let what = format!("node {} is known as a standby", node.config.node);
-    until(&what, PATIENCE, async || {
+    until(&what, WAIT_DEADLINE, async || {
         let names = entries_of(&node.config.run_dir);
         holds(names.iter().any(|name| name == "standby"), names)
     })
@@ -125,7 +125,7 @@ async fn one_that_was_started_as_a_primary_has_no_timeline_of_its_own_and_is_clo
     let mut server = Command::new(program);
     server.arg("-D").arg(data_dir).current_dir(data_dir).uid(owner.uid()).gid(owner.gid());
     let mut server = server.spawn().unwrap();
-    until("it starts", PATIENCE, async || try_connect(two.config.ip, two.config.port).await.map(drop)).await;
+    until("it starts", WAIT_DEADLINE, async || try_connect(two.config.ip, two.config.port).await.map(drop)).await;
     two.execute("SET synchronous_commit = local; INSERT INTO t VALUES (9)").await;
     server.kill().unwrap();
     server.wait().unwrap();

@@ -22,7 +22,7 @@ async fn commits_wait_for_the_standbys_of_the_rule_from_the_first_one() {
     let two = Node::new(&ground, 2).await.watched();
     assert!(!write.is_finished());
     two.copy_from(one.as_primary(1, promotion)).await.unwrap();
-    tokio::time::timeout(PATIENCE, write).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(WAIT_DEADLINE, write).await.unwrap().unwrap().unwrap();
 
     // It holds nothing for another term.
     one.postgres.set_sync_rule(rule(2, &[2], 1)).await.unwrap();
@@ -34,7 +34,7 @@ async fn commits_wait_for_the_standbys_of_the_rule_from_the_first_one() {
     // It does once it follows in that term.
     two.postgres.fence(DEADLINE).await.unwrap();
     two.postgres.follow(one.as_primary(2, promotion)).await.unwrap();
-    tokio::time::timeout(PATIENCE, write).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(WAIT_DEADLINE, write).await.unwrap().unwrap().unwrap();
 
     // A rule of nobody lets commits through.
     two.postgres.fence(DEADLINE).await.unwrap();
@@ -91,12 +91,12 @@ async fn a_sync_rule_is_in_force_when_it_is_set_also_where_only_its_count_change
         one.postgres.set_sync_rule(rule(1, &[2, 3], 1)).await.unwrap();
         // Waiters are released when a standby reports, and it reports at once if there is something to write.
         one.execute("INSERT INTO t VALUES (3)").await;
-        tokio::time::timeout(PATIENCE, write).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(WAIT_DEADLINE, write).await.unwrap().unwrap().unwrap();
     }
 
     signal(receiver, Signal::CONT);
     one.postgres.set_sync_rule(rule(1, &[2, 3], 2)).await.unwrap();
-    tokio::time::timeout(PATIENCE, one.execute("INSERT INTO t VALUES (3)")).await.unwrap();
+    tokio::time::timeout(WAIT_DEADLINE, one.execute("INSERT INTO t VALUES (3)")).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,7 +132,7 @@ async fn what_was_written_is_held_before_it_is_said_to_be() {
     let end = number(&observer, "SELECT (pg_current_wal_lsn() - '0/0')::bigint").await;
     two.postgres.fence(DEADLINE).await.unwrap();
     two.postgres.follow(one.as_primary(1, promotion)).await.unwrap();
-    tokio::time::timeout(PATIENCE, hold).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(WAIT_DEADLINE, hold).await.unwrap().unwrap().unwrap();
     assert!(two.postgres.fence(DEADLINE).await.unwrap() >= Lsn(end.try_into().unwrap()));
 
     // Nobody has to hold it.

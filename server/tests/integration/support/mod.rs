@@ -19,7 +19,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub use wait::{PATIENCE, exited, holds, until};
+pub use wait::{WAIT_DEADLINE, exited, holds, until};
 
 // ---- what is promised ----
 
@@ -296,7 +296,7 @@ impl Daemon {
     /// Asks until the answer has `status`, from before the node listens.
     pub async fn until_get(&self, path: &str, status: u16) -> Answer {
         let begun = Instant::now();
-        until(&format!("{path} is {status}"), PATIENCE, async || {
+        until(&format!("{path} is {status}"), WAIT_DEADLINE, async || {
             let response = self.http.get(self.url(path)).send().await.map_err(|error| error.to_string())?;
             let answer = Answer::of(Method::GET, path, begun, response).await;
             if answer.status == status { Ok(answer) } else { Err(format!("{answer:?}")) }
@@ -306,7 +306,7 @@ impl Daemon {
 
     /// Asks until it is refused with `reason`.
     pub async fn until_refused(&self, path: &str, reason: &str) {
-        until(&format!("{path} is refused with `{reason}`"), PATIENCE, async || {
+        until(&format!("{path} is refused with `{reason}`"), WAIT_DEADLINE, async || {
             let message = self.until_get(path, 412).await.error().message;
             holds(message.contains(reason), message)
         })
@@ -316,7 +316,7 @@ impl Daemon {
     /// The map as soon as it is as `wanted`.
     pub async fn until(&self, what: &str, wanted: impl Fn(&ClusterMap) -> bool) -> ClusterMap {
         self.until_get("/map", 200).await;
-        until(what, PATIENCE, async || {
+        until(what, WAIT_DEADLINE, async || {
             let map = self.map().await;
             if wanted(&map) { Ok(map) } else { Err(map) }
         })
@@ -387,7 +387,7 @@ impl Drop for Daemon {
 
 /// The leader that all of `nodes` agree on.
 pub async fn leader(nodes: &[&Daemon]) -> Leader {
-    until("the nodes agree on a leader", PATIENCE, async || {
+    until("the nodes agree on a leader", WAIT_DEADLINE, async || {
         let mut leaders = Vec::new();
         for node in nodes {
             let answer = node.get("/leader").await;
@@ -406,7 +406,7 @@ pub async fn leader(nodes: &[&Daemon]) -> Leader {
 /// switchover is given up later.
 pub async fn be_patient(nodes: &[&Daemon]) {
     let settings = serde_json::json!({"node-timeout": "3s", "leader-voting-timeout": "3s"});
-    until("the settings are confirmed", PATIENCE, async || {
+    until("the settings are confirmed", WAIT_DEADLINE, async || {
         let (leads, _) = parted(nodes, &leader(nodes).await);
         let answer = leads.configure(settings.clone()).await;
         // It may be confirmed only once Raft counts a vote that the map names already.
@@ -418,7 +418,7 @@ pub async fn be_patient(nodes: &[&Daemon]) {
 
 /// The leader after `before`, whom the others name for a while after it is gone.
 pub async fn leader_after(nodes: &[&Daemon], before: &Leader) -> Leader {
-    until(&format!("somebody leads after {before:?}"), PATIENCE, async || {
+    until(&format!("somebody leads after {before:?}"), WAIT_DEADLINE, async || {
         let now = leader(nodes).await;
         if now.term > before.term { Ok(now) } else { Err(now) }
     })
@@ -442,7 +442,7 @@ pub fn free_port() -> u16 {
 
 fn client() -> reqwest::Client {
     // Nothing may hang: a request that takes longer is a failure.
-    reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap()
+    reqwest::Client::builder().no_proxy().timeout(WAIT_DEADLINE).build().unwrap()
 }
 
 pub fn signal(pid: i32, signal: Signal) {

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use super::PATIENCE;
+use super::WAIT_DEADLINE;
 
 /// What came back. The status is None if the connection was closed without one.
 #[derive(Debug)]
@@ -14,8 +14,8 @@ pub struct Raw {
 
 pub fn connect(port: u16) -> TcpStream {
     let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(WAIT_DEADLINE)).unwrap();
+    stream.set_write_timeout(Some(WAIT_DEADLINE)).unwrap();
     stream
 }
 
@@ -41,7 +41,9 @@ pub fn answer(stream: &mut TcpStream) -> Raw {
             Ok(0) => break,
             Ok(length) => bytes.extend_from_slice(&buffer[..length]),
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
-            Err(error) => panic!("no answer within {PATIENCE:?}: {error}; {:.300}", String::from_utf8_lossy(&bytes)),
+            Err(error) => {
+                panic!("no answer within {WAIT_DEADLINE:?}: {error}; {:.300}", String::from_utf8_lossy(&bytes))
+            }
         }
     }
     let text = String::from_utf8_lossy(&bytes);

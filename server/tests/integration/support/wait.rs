@@ -5,7 +5,7 @@ use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 /// Long for what takes a second, so that only a hang runs into it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const WAIT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(10);
@@ -33,5 +33,5 @@ pub fn holds<S>(condition: bool, seen: S) -> Result<(), S> {
 
 /// Waits for the end of a process.
 pub async fn exited(child: &mut Child) -> ExitStatus {
-    until("the process ends", PATIENCE, async || child.try_wait().unwrap().ok_or("it runs")).await
+    until("the process ends", WAIT_DEADLINE, async || child.try_wait().unwrap().ok_or("it runs")).await
 }
