@@ -113,21 +113,21 @@ async fn a_demoted_primary_acknowledges_nothing_more() {
     node.execute("CREATE TABLE t (id bigint PRIMARY KEY)").await;
 
     let acknowledged = Arc::new(AtomicI64::new(0));
-    let writers: Vec<_> = (0..4)
-        .map(|writer| {
-            let (acknowledged, ip, port) = (acknowledged.clone(), node.config.ip, node.config.port);
-            tokio::spawn(async move {
-                let client = connect(ip, port).await;
-                for row in 0.. {
-                    let id: i64 = row * 4 + writer;
-                    if client.execute("INSERT INTO t VALUES ($1)", &[&id]).await.is_err() {
-                        return;
-                    }
-                    acknowledged.fetch_add(1, Ordering::SeqCst);
+    let mut writers = Vec::new();
+    for writer in 0..4 {
+        // Before anything is demoted: one that is still connecting then could not.
+        let client = connect(node.config.ip, node.config.port).await;
+        let acknowledged = acknowledged.clone();
+        writers.push(tokio::spawn(async move {
+            for row in 0.. {
+                let id: i64 = row * 4 + writer;
+                if client.execute("INSERT INTO t VALUES ($1)", &[&id]).await.is_err() {
+                    return;
                 }
-            })
-        })
-        .collect();
+                acknowledged.fetch_add(1, Ordering::SeqCst);
+            }
+        }));
+    }
     until_acknowledged(&acknowledged, 100).await;
     let begun = Instant::now();
     node.postgres.demote(DEADLINE).await.unwrap();
@@ -232,7 +232,7 @@ async fn clients_are_shut_out_from_before_a_promotion_until_they_are_let_in() {
     let two = two.reopened().await.watched();
     two.until("primary", |status| status.role == DatabaseRole::Primary).await;
     std::fs::write(two.config.data_dir.join("pg_ident.conf"), "mine a b\n").unwrap();
-    until("the user's lines are taken over", PATIENCE, async || {
+    until("the user's lines are taken over", WAIT_DEADLINE, async || {
         let taken_over = std::fs::read_to_string(two.config.data_dir.join("qluster_ident.conf")).unwrap();
         holds(taken_over.contains("mine a b"), taken_over)
     })
@@ -319,7 +319,7 @@ async fn a_primary_whose_agent_loses_its_session_is_still_one() {
     let agents = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%synchronous_standby_names%'
                      AND pid <> pg_backend_pid()";
     let crowded = |status: &DatabaseStatus| status.unfit.as_ref().is_some_and(|why| why.contains("too many clients"));
-    until("the agent finds no place", PATIENCE, async || {
+    until("the agent finds no place", WAIT_DEADLINE, async || {
         let status = node.postgres.status().borrow().clone();
         if !crowded(&status) {
             client.batch_execute(agents).await.unwrap();
