@@ -538,7 +538,7 @@ Sends a `POST` request to `/node`
 Arguments:
 - `api_port`: Its rest api port; default is the port of the node that is asked
 - `ip`: IP address of the listener node
-- `role`: Node role: what it becomes when it is upgraded
+- `role`: Node role: what it becomes when it is enrolled
 ```ignore
 let response = client.node_add()
     .api_port(api_port)
@@ -552,7 +552,7 @@ let response = client.node_add()
     }
     /**The database of a node has problems: now it can't participate in votings and be a replica for poolers
 
-This lasts until the node is upgraded again. A leader hands over first.
+This lasts until the node is brought back. A leader hands over first.
 
 Sends a `POST` request to `/node-down/{node}`
 

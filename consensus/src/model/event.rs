@@ -37,7 +37,7 @@ pub enum EventKind {
     ConfigChanged,
     /// A node was added, as a listener.
     NodeAdded,
-    /// A listener was upgraded to its role, or a node that was down brought back.
+    /// A listener was enrolled in its role, or a node that was down was brought back.
     NodeUpgraded,
     /// A node was declared down.
     NodeDown,
@@ -77,7 +77,7 @@ impl std::fmt::Display for EventKind {
             EventKind::ClusterCreated => "cluster created",
             EventKind::ConfigChanged => "config changed",
             EventKind::NodeAdded => "node added",
-            EventKind::NodeUpgraded => "node upgraded",
+            EventKind::NodeUpgraded => "node enrolled",
             EventKind::NodeDown => "node down",
             EventKind::NodeUnreachable => "node unreachable",
             EventKind::NodeReachable => "node reachable",

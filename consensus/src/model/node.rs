@@ -31,7 +31,7 @@ pub enum NodeState {
     Up,
     /// The leader does not reach it. It is up again as soon as it answers.
     Unreachable,
-    /// It was declared down with `/node-down`. Until it is upgraded again, it has no vote and poolers do not use it.
+    /// It was declared down with `/node-down`. Until it is brought back, it has no vote and poolers do not use it.
     Down,
 }
 
@@ -44,13 +44,13 @@ pub struct Node {
     pub id: NodeId,
     /// IPv4 or IPv6 address of the host.
     pub ip: IpAddr,
-    /// Port on which PostgreSQL is running. None before the node's first upgrade.
+    /// Port on which PostgreSQL is running. None before the node is enrolled.
     pub db_port: Option<Port>,
     /// Port on which the REST API is running.
     pub api_port: Port,
     /// What the node is in the cluster now.
     pub role: NodeRole,
-    /// What it becomes when it is upgraded.
+    /// What it becomes when it is enrolled.
     pub upgrade_to: NodeRole,
     /// Whether it can be counted on.
     pub state: NodeState,

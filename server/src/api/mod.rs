@@ -173,7 +173,7 @@ pub trait QlusterApi {
 
     /// The database of a node has problems: now it can't participate in votings and be a replica for poolers
     ///
-    /// This lasts until the node is upgraded again. A leader hands over first.
+    /// This lasts until the node is brought back. A leader hands over first.
     #[endpoint { method = POST, path = "/node-down/{node}" }]
     async fn node_down(
         rqctx: RequestContext<Self::Context>,
@@ -373,7 +373,7 @@ pub struct AddNodeQuery {
     /// IP address of the listener node
     #[serde(deserialize_with = "ip")]
     pub ip: IpAddr,
-    /// Node role: what it becomes when it is upgraded
+    /// Node role: what it becomes when it is enrolled
     pub role: NodeRole,
     /// Its rest api port; default is the port of the node that is asked
     pub api_port: Option<Port>,

@@ -85,15 +85,7 @@ fn head() -> String {
 pub(super) fn line(event: &Event) -> String {
     let Event { time, term, kind, node, cause, actor, .. } = event;
     let node = node.map_or_else(|| "-".into(), |node| node.to_string());
-    columns(time, &term.to_string(), &node, &name(*kind), &format!("{cause} (by {actor})"))
-}
-
-/// The name of a kind for people. The API calls it an upgrade to enroll a node; `--kind` takes both names.
-fn name(kind: EventKind) -> String {
-    match kind {
-        EventKind::NodeUpgraded => "node enrolled".into(),
-        kind => kind.to_string(),
-    }
+    columns(time, &term.to_string(), &node, &kind.to_string(), &format!("{cause} (by {actor})"))
 }
 
 fn columns(time: &str, term: &str, node: &str, what: &str, why: &str) -> String {
