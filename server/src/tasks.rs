@@ -2,16 +2,18 @@
 //! name and the reason, and systemd starts the daemon again. A daemon that goes on without one of its tasks would look
 //! healthy and, say, no longer start its database.
 //!
-//! All tasks of this crate are started here: a test finds a `tokio::spawn` elsewhere.
+//! All tasks of this crate are started here, but those of an operation of the database or of its guard, which looks at
+//! their ends itself. A test finds a `tokio::spawn` elsewhere.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 
-use crate::os::lock::lock;
 use futures::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+use crate::os::lock::lock;
 
 /// Why a task is not running any more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,4 +1,5 @@
-//! The protocol as pure functions: no I/O, no tasks, no locks.
+//! The protocol as pure functions: no I/O, no tasks, no locks. Two items have state: `version::Spoken` keeps what the
+//! cluster speaks, and the trait for a database tells its status by a channel.
 //!
 //! What can be replicated and what it does to the state; who must hold what; who is a member; what the database of a node
 //! has to do; who is to be the primary. The other rooms carry out what is decided here.

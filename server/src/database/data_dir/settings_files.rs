@@ -100,7 +100,8 @@ impl SettingsFiles {
         Ok((stamp, text))
     }
 
-    /// Writes `qluster.conf` with a text that was rendered for these directions.
+    /// Writes `qluster.conf` with a text that was rendered for these directions. Whoever calls this holds the turn since
+    /// before the rendering: otherwise an older text could replace a newer one.
     pub(super) fn write(&self, directions: &Directions, text: &str) -> Result<()> {
         // That it may be a primary is known before it can be one. That it is none is known after.
         if matches!(directions, Directions::Leads(_)) {
